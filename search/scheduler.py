@@ -1,0 +1,148 @@
+"""Runs many searches at once and merges what they ask into one stream of batches for the engine.
+
+Steps every search until it is blocked, sends all requests to the engine together, and resumes each
+search as soon as its own requests are answered; its next requests join the batch that is running.
+Batches are a pure function of (searches, seed): there is no clock and no thread.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from ..llm_backend.api import Engine, Reply, Request, Usage
+from .context import Context, Policy
+from .graph import Node, SearchGraph
+from .trampoline import Trampoline
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of one search."""
+
+    problem_id: str
+    ranked: list[Node]  # best first; the best so far if the budget or an error ended the search
+    graph: SearchGraph
+    usage: Usage
+    calls: int  # requests
+    rounds: int  # times the search waited for the model
+    parse_failures: int
+    seconds: float  # wall time from start to end, other searches' work included
+    budget_hit: str | None = None  # the limit that ended the search
+    error: Exception | None = None
+
+
+@dataclass(slots=True, eq=False)
+class _Live:
+    """A search under way."""
+
+    policy: Policy
+    ctx: Context
+    trampoline: Trampoline
+    rounds: int = 0
+    tickets: list[int] = field(default_factory=list)
+    replies: dict[int, Reply] = field(default_factory=dict)
+    error: Exception | None = None
+
+    @classmethod
+    def start(cls, policy: Policy, ctx: Context) -> _Live:
+        ctx.meter.began = time.monotonic()
+        return cls(policy, ctx, Trampoline(policy.search(ctx), ctx.meter.admit))
+
+    def step(self) -> list[Request]:
+        replies = [self.replies[ticket] for ticket in self.tickets]
+        self.tickets, self.replies = [], {}
+        try:
+            requests = self.trampoline.step(replies)
+        except Exception as error:  # a user's policy: any failure is this search's alone
+            self.error = error
+            return []
+        result = self.trampoline.result
+        if self.trampoline.is_finished and not (
+            isinstance(result, list | tuple) and all(isinstance(node, Node) for node in result)
+        ):
+            self.error = TypeError(f"the policy returned {result!r}, not a list of nodes")
+        self.rounds += bool(requests)
+        return requests
+
+    def outcome(self) -> Outcome:
+        ctx = self.ctx
+        if self.trampoline.is_finished and self.error is None:
+            ranked = list(self.trampoline.result)
+        else:
+            ranked = ctx.ranked() if ctx.best is None else list(ctx.best)
+        return Outcome(
+            problem_id=ctx.problem.id,
+            ranked=ranked,
+            graph=ctx.graph,
+            usage=ctx.meter.usage,
+            calls=ctx.meter.calls,
+            rounds=self.rounds,
+            parse_failures=len(ctx.parse_failures),
+            seconds=ctx.meter.seconds,
+            budget_hit=ctx.meter.hit,
+            error=self.error,
+        )
+
+
+class Scheduler:
+    """Merges the requests of running searches.
+
+    Args:
+        engine: serves the requests.
+        max_live: searches under way at once; further ones start as others end.
+
+    Raises:
+        ValueError: `max_live` is below 1.
+    """
+
+    def __init__(self, engine: Engine, *, max_live: int | None = None) -> None:
+        if max_live is not None and max_live < 1:
+            raise ValueError(f"max_live={max_live} must be at least 1, or null for no limit")
+        self.engine = engine
+        self.max_live = max_live
+        self.rounds = 0  # times new requests went to the engine
+        self.requests = 0  # sent in all
+
+    @property
+    def mean_batch(self) -> float:
+        """Requests sent together."""
+        return self.requests / self.rounds if self.rounds else 0.0
+
+    def run(self, searches: Iterable[tuple[Policy, Context]]) -> Iterator[Outcome]:
+        """Yield each search's outcome as it ends. Searches are taken in as there is room."""
+        waiting = iter(searches)
+        owner: dict[int, _Live] = {}  # ticket to the search that waits for it
+        new: dict[int, Request] = {}
+        ready: list[_Live] = []
+        num_live = 0
+        while True:
+            while self.max_live is None or num_live < self.max_live:
+                pair = next(waiting, None)
+                if pair is None:
+                    break
+                ready.append(_Live.start(*pair))
+                num_live += 1
+            stepped, ready = ready, []
+            for live in stepped:
+                requests = live.step()
+                live.tickets = [self.requests + i for i in range(len(requests))]
+                self.requests += len(requests)
+                new |= zip(live.tickets, requests, strict=True)
+                owner |= dict.fromkeys(live.tickets, live)
+                if not requests:
+                    num_live -= 1
+                    yield live.outcome()
+            if stepped:
+                continue  # those that ended may have left room
+            if not owner:
+                return
+            self.rounds += bool(new)
+            for ticket, reply in self.engine.execute(new).items():
+                live = owner.pop(ticket)
+                live.replies[ticket] = reply
+                if len(live.replies) == len(live.tickets):
+                    ready.append(live)
+            new = {}
+            ready.sort(key=lambda live: live.tickets[0])
