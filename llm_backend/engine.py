@@ -1,0 +1,307 @@
+"""The tree engine: every live sequence of every search in one packed forward over one KV tree.
+
+A step takes in what memory allows, computes in a single forward the missing prompt parts, the next
+token of each sampled sequence and the tokens to score, and hands back whatever has ended
+(continuous batching, Orca, OSDI 2022). Knows nothing of searches or tasks.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Mapping
+from itertools import chain
+
+import numpy as np
+import torch
+
+from .api import (
+    Completion,
+    EngineStats,
+    Failure,
+    Generate,
+    OutOfKVMemory,
+    PromptTooLong,
+    Reply,
+    Request,
+)
+from .jobs import Draw, GenerateTicket, Scoring
+from .model import Model
+from .packing import KVNode, PackedForest, pack
+from .sampling import sample, uniforms
+from .tree_cache import TreeCache
+
+
+class TreeEngine:
+    """Serves requests with a Hugging Face model over a shared tree KV cache.
+
+    Args:
+        model: weights, tokenizer and attention.
+        kv_tokens: size of the KV pool. When it is full, prefixes no live sequence uses are evicted,
+            least recently used first; then new sequences wait for running ones to end.
+        max_batch: sequences in one forward.
+        max_step_tokens: tokens in one forward; longer prompts are computed over several.
+
+    Raises:
+        ValueError: a limit below 1.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        kv_tokens: int = 16384,
+        max_batch: int = 256,
+        max_step_tokens: int = 1024,
+    ) -> None:
+        for name, value in [("max_batch", max_batch), ("max_step_tokens", max_step_tokens)]:
+            if value < 1:
+                raise ValueError(f"engine.{name}={value} must be at least 1")
+        if kv_tokens < 1:
+            raise ValueError(f"engine.kv_tokens={kv_tokens} must be at least 1")
+        self.model = model
+        self.max_batch = max_batch
+        self.max_step_tokens = max_step_tokens
+        self.pool = model.new_pool(kv_tokens)
+        self.cache = TreeCache(self.pool.slots)
+        self._waiting: deque[Draw | Scoring] = deque()
+        self._running: list[Draw | Scoring] = []
+        self._replies: dict[int, Reply] = {}
+        self._head_paused: Draw | Scoring | None = None
+        self._stats = EngineStats()
+
+    def execute(self, requests: Mapping[int, Request]) -> Mapping[int, Reply]:
+        began = time.perf_counter()
+        for number, request in requests.items():
+            self._submit(number, request)
+        while not self._replies and (self._waiting or self._running):
+            self._step()
+        replies, self._replies = self._replies, {}
+        self._stats.seconds += time.perf_counter() - began
+        return replies
+
+    def stats(self) -> EngineStats:
+        self._stats.evicted_kv_tokens = self.cache.num_evicted
+        return self._stats
+
+    def close(self) -> None:
+        """Drop all work under way. The engine cannot be used afterwards."""
+        self._waiting.clear()
+        self._running.clear()
+        del self.pool, self.cache, self.model
+
+    # Taking in.
+
+    def _submit(self, number: int, request: Request) -> None:
+        text = "".join(request.prefix_segments)
+        prompt = self.model.encode(text)
+        jobs: list[Draw | Scoring]
+        if not prompt:
+            self._replies[number] = Failure(ValueError("the prompt is empty"))
+            return
+        if isinstance(request, Generate):
+            ticket = GenerateTicket(number, request, prompt)
+            jobs = [Draw(ticket, k) for k in range(request.n)]
+            longest = request.sampling.max_tokens
+        else:
+            encode = self.model.encode_continuation
+            continuations = [encode(text, continuation) for continuation in request.continuations]
+            jobs = [Scoring(number, prompt, continuations)]
+            longest = max(len(tokens) for tokens in continuations)
+        error = self._misfit(prompt, longest, jobs[0].capacity)
+        if error is not None:
+            self._replies[number] = Failure(error)
+        else:
+            self._waiting += jobs
+
+    def _misfit(self, prompt: tuple[int, ...], longest: int, capacity: int) -> Exception | None:
+        """Why a request can never be served."""
+        context, pool = self.model.context_length, self.pool.slots.num_slots
+        if len(prompt) + longest > context:
+            return PromptTooLong(
+                f"a prompt of {len(prompt)} tokens and up to {longest} more exceed the model's "
+                f"context of {context} tokens"
+            )
+        if len(prompt) - 1 + capacity > pool:
+            return OutOfKVMemory(
+                f"a prompt of {len(prompt)} tokens and its continuation need "
+                f"{len(prompt) - 1 + capacity} KV tokens, engine.kv_tokens={pool}"
+            )
+        return None
+
+    def _admit(self) -> None:
+        while self._waiting and len(self._running) < self.max_batch:
+            job = self._waiting[0]
+            if not self._make_room(job):
+                self._stats.paused += job is not self._head_paused
+                self._head_paused = job
+                return
+            node = self.cache.insert(job.prefix)
+            job.start(self.cache, node)
+            self._running.append(self._waiting.popleft())
+
+    def _make_room(self, job: Draw | Scoring) -> bool:
+        """Evict until the job's missing prefix and its own tokens fit; False if they cannot yet."""
+        node = self.cache.match(job.prefix)
+        needed = len(job.prefix) - node.stop + job.capacity
+        free = self.pool.slots.num_free
+        if needed > free:
+            self.cache.lock(node)
+            free += self.cache.evict(needed - free)
+            self.cache.unlock(node)
+        return needed <= free
+
+    # One forward.
+
+    def _step(self) -> None:
+        self._admit()
+        ends, ran = self._schedule()
+        forest = pack(ends)
+        draws = [job for job in ran if isinstance(job, Draw)]
+        rows = [forest.row(job.leaf, len(job.leaf.tokens) - 1) for job in draws if job.leaf]
+        targets = self._score_targets(forest, ends)
+        score_rows = sorted({row for row, _, _, _ in targets})
+        logits = self.model.forward(
+            forest.tokens,
+            forest.positions,
+            np.concatenate(forest.slots),
+            forest.segments,
+            self.pool,
+            rows + score_rows,
+        )
+        self._count(forest, ran)
+        for node, end in ends.items():
+            node.num_computed = end
+        self._draw(draws, logits[: len(rows)])
+        self._score(targets, score_rows, logits[len(rows) :])
+        self._running = [job for job in self._running if not self._end_if_done(job)]
+
+    def _schedule(self) -> tuple[dict[KVNode, int], list[Draw | Scoring]]:
+        """Which tokens to compute now, oldest jobs first.
+
+        Returns:
+            For each node the end of its tokens to compute; the jobs whose last token is among them.
+        """
+        ends: dict[KVNode, int] = {}
+        ran: list[Draw | Scoring] = []
+        room = self.max_step_tokens
+        for job in self._running:
+            if room == 0:
+                break
+            is_complete = True
+            for node in job.to_compute():
+                begin = ends.get(node, node.num_computed)
+                end = min(len(node.tokens), begin + room)
+                if end > begin:
+                    ends[node] = end
+                    room -= end - begin
+                    _charge(job, end - begin)
+                if end < len(node.tokens):
+                    is_complete = False
+                    break
+            if is_complete:
+                ran.append(job)
+        return ends, ran
+
+    def _draw(self, draws: list[Draw], logits: torch.Tensor) -> None:
+        if not draws:
+            return
+        requests = [job.ticket.request for job in draws]
+        uniform = uniforms(
+            [request.seed for request in requests],
+            [job.sample for job in draws],
+            [len(job.generated) for job in draws],
+        )
+        tokens, logprobs = sample(logits, [request.sampling for request in requests], uniform)
+        for job, token, logprob in zip(draws, tokens, logprobs, strict=True):
+            job.generated.append(token)
+            job.logprob += logprob
+
+    def _score_targets(
+        self, forest: PackedForest, ends: Mapping[KVNode, int]
+    ) -> list[tuple[int, int, Scoring, int]]:
+        """(row, next token, job, continuation) for every scored token computed now."""
+        return [
+            (forest.row(leaf, offset), token, job, continuation)
+            for job in self._running
+            if isinstance(job, Scoring)
+            for leaf, run in zip(job.leaves, job.runs, strict=True)
+            if leaf in ends
+            for offset, token, continuation in run.targets
+            if leaf.num_computed <= offset < ends[leaf]
+        ]
+
+    def _score(
+        self,
+        targets: list[tuple[int, int, Scoring, int]],
+        score_rows: list[int],
+        logits: torch.Tensor,
+    ) -> None:
+        if not targets:
+            return
+        index = {row: i for i, row in enumerate(score_rows)}
+        rows = torch.tensor([index[row] for row, _, _, _ in targets], device=logits.device)
+        tokens = torch.tensor([token for _, token, _, _ in targets], device=logits.device)
+        logprobs = logits[rows, tokens] - torch.logsumexp(logits, dim=-1)[rows]
+        for (_, _, job, continuation), logprob in zip(targets, logprobs.tolist(), strict=True):
+            job.logprobs[continuation] += logprob
+
+    def _end_if_done(self, job: Draw | Scoring) -> bool:
+        if isinstance(job, Scoring):
+            if job.is_done:
+                job.end(self.cache)
+                self._replies[job.number] = job.reply()
+            return job.is_done
+        if not job.generated or job.leaf is None or job.leaf.num_computed < len(job.leaf.tokens):
+            return False
+        completion = self._completion(job)
+        if completion is None:
+            self.cache.append(job.leaf, job.generated[-1])
+            return False
+        job.end(self.cache)
+        job.ticket.completions[job.sample] = completion
+        reply = job.ticket.reply()
+        if reply is not None:
+            self._replies[job.ticket.number] = reply
+        return True
+
+    def _completion(self, job: Draw) -> Completion | None:
+        """The finished text, or None while the sequence goes on."""
+        sampling = job.ticket.request.sampling
+        has_ended = job.generated[-1] in self.model.end_tokens
+        is_full = len(job.generated) == sampling.max_tokens
+        if not (has_ended or is_full or sampling.stop):
+            return None
+        text = self.model.decode(job.generated[:-1] if has_ended else job.generated)
+        cuts = [at for stop in sampling.stop if (at := text.find(stop)) >= 0]
+        if not (has_ended or is_full or cuts):
+            return None
+        return Completion(
+            text[: min(cuts)] if cuts else text,
+            len(job.generated),
+            job.logprob,
+            "stop" if has_ended or cuts else "length",
+        )
+
+    def _count(self, forest: PackedForest, ran: list[Draw | Scoring]) -> None:
+        stats = self._stats
+        stats.steps += 1
+        stats.sequences += len(ran)
+        stats.tokens += len(forest.tokens)
+        stats.unique_kv_reads += sum(len(segment.slots) for segment in forest.segments)
+        stats.logical_kv_reads += sum(chain.from_iterable(map(_path_lengths, ran)))
+        in_use = self.pool.slots.num_slots - self.pool.slots.num_free
+        stats.peak_kv_tokens = max(stats.peak_kv_tokens, in_use)
+
+
+def _charge(job: Draw | Scoring, count: int) -> None:
+    if isinstance(job, Draw):
+        job.ticket.num_computed += count
+    else:
+        job.num_computed += count
+
+
+def _path_lengths(job: Draw | Scoring) -> list[int]:
+    """Tokens each of the job's sequences would read if it shared none."""
+    if isinstance(job, Draw):
+        return [job.leaf.stop] if job.leaf else []
+    return [len(job.prompt) + len(tokens) - 1 for tokens in job.continuations]

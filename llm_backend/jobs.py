@@ -1,0 +1,160 @@
+"""What the tree engine has in hand: one job a sampled sequence, one a scored prompt.
+
+A job knows its tokens and its place in the tree cache; the engine decides when it runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from .api import Completion, Generate, GenerateReply, ScoreReply, Usage
+from .packing import KVNode
+from .tree_cache import CacheNode, Leaf, TreeCache
+
+
+@dataclass(slots=True, eq=False)
+class GenerateTicket:
+    """A Generate request under way: collects its samples."""
+
+    number: int
+    request: Generate
+    prompt: tuple[int, ...]  # token ids
+    completions: dict[int, Completion] = field(default_factory=dict)  # by sample index
+    num_computed: int = 0  # KV entries computed on its behalf
+
+    def reply(self) -> GenerateReply | None:
+        """The reply, once every sample is in."""
+        n = self.request.n
+        if len(self.completions) < n:
+            return None
+        ordered = tuple(self.completions[k] for k in range(n))
+        num_generated = sum(completion.num_tokens for completion in ordered)
+        return GenerateReply(
+            ordered,
+            Usage(
+                prompt_tokens=len(self.prompt),
+                completion_tokens=num_generated,
+                logical_kv_tokens=n * len(self.prompt) + num_generated,
+                unique_kv_tokens=self.num_computed,
+            ),
+        )
+
+
+class Draw:
+    """One sample of a Generate request: a leaf that grows by one token a step."""
+
+    def __init__(self, ticket: GenerateTicket, sample: int) -> None:
+        self.ticket = ticket
+        self.sample = sample
+        self.prefix = ticket.prompt[:-1]  # shared; the last prompt token is the leaf's first
+        self.capacity = ticket.request.sampling.max_tokens
+        self.generated: list[int] = []
+        self.logprob = 0.0
+        self.node: CacheNode | None = None  # where the prefix ends, locked by the leaf
+        self.leaf: Leaf | None = None
+
+    def start(self, cache: TreeCache, node: CacheNode) -> None:
+        self.node = node
+        self.leaf = cache.fork(node, self.capacity)
+        cache.append(self.leaf, self.ticket.prompt[-1])
+
+    def to_compute(self) -> Iterator[KVNode]:
+        """Nodes that still need KV, parents first; the leaf, always, last."""
+        assert self.leaf is not None
+        yield from _uncomputed(self.node)
+        yield self.leaf
+
+    def end(self, cache: TreeCache) -> None:
+        assert self.leaf is not None
+        cache.release(self.leaf)
+
+
+@dataclass(slots=True)
+class ScoredRun:
+    """Tokens that a group of continuations share, and what is to be read off their logits."""
+
+    parent: int | None  # index of the run above; None below the prompt
+    tokens: list[int]
+    targets: list[tuple[int, int, int]]  # (offset of the token, next token id, continuation)
+
+
+class Scoring:
+    """A Score request: the continuations as a tree of leaves, each shared start computed once."""
+
+    def __init__(
+        self, number: int, prompt: tuple[int, ...], continuations: Sequence[tuple[int, ...]]
+    ) -> None:
+        self.number = number
+        self.prompt = prompt
+        self.prefix = prompt[:-1]
+        self.continuations = continuations
+        self.runs = _shared_runs(prompt[-1], continuations)
+        self.capacity = sum(len(run.tokens) for run in self.runs)
+        self.logprobs = [0.0] * len(continuations)
+        self.num_computed = 0
+        self.node: CacheNode | None = None
+        self.leaves: list[Leaf] = []  # one a run
+
+    def start(self, cache: TreeCache, node: CacheNode) -> None:
+        self.node = node
+        for run in self.runs:
+            parent = node if run.parent is None else self.leaves[run.parent]
+            leaf = cache.fork(parent, len(run.tokens))
+            for token in run.tokens:
+                cache.append(leaf, token)
+            self.leaves.append(leaf)
+
+    def to_compute(self) -> Iterator[KVNode]:
+        yield from _uncomputed(self.node)
+        yield from (leaf for leaf in self.leaves if leaf.num_computed < len(leaf.tokens))
+
+    @property
+    def is_done(self) -> bool:
+        return all(leaf.num_computed == len(leaf.tokens) for leaf in self.leaves)
+
+    def end(self, cache: TreeCache) -> None:
+        for leaf in reversed(self.leaves):
+            cache.release(leaf, keep=False)
+
+    def reply(self) -> ScoreReply:
+        lengths = tuple(len(tokens) for tokens in self.continuations)
+        return ScoreReply(
+            tuple(self.logprobs),
+            lengths,
+            Usage(
+                prompt_tokens=len(self.prompt),
+                completion_tokens=sum(lengths),
+                logical_kv_tokens=len(self.prompt) * len(lengths) + sum(lengths),
+                unique_kv_tokens=self.num_computed,
+            ),
+        )
+
+
+def _uncomputed(node: CacheNode | None) -> Iterator[CacheNode]:
+    path = []
+    while node is not None and node.num_computed < len(node.tokens):
+        path.append(node)
+        node = node.parent
+    return reversed(path)
+
+
+def _shared_runs(last: int, continuations: Sequence[tuple[int, ...]]) -> list[ScoredRun]:
+    """A radix tree of what is fed in to score: the prompt's last token, then each continuation but
+    its last token. The token at depth i predicts the continuation's token i."""
+    fed = [(last, *tokens[:-1]) for tokens in continuations]
+    runs: list[ScoredRun] = []
+    stack: list[tuple[int | None, list[int], int]] = [(None, list(range(len(fed))), 0)]
+    while stack:
+        parent, group, depth = stack.pop()
+        stop = depth
+        while all(len(fed[j]) > stop and fed[j][stop] == fed[group[0]][stop] for j in group):
+            stop += 1
+        targets = [(i - depth, continuations[j][i], j) for j in group for i in range(depth, stop)]
+        runs.append(ScoredRun(parent, list(fed[group[0]][depth:stop]), targets))
+        branches: dict[int, list[int]] = {}
+        for j in group:
+            if len(fed[j]) > stop:
+                branches.setdefault(fed[j][stop], []).append(j)
+        stack += [(len(runs) - 1, branch, stop) for branch in branches.values()]
+    return runs

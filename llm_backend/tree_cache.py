@@ -1,0 +1,243 @@
+"""The radix tree over token ids that owns the KV of every live and every remembered prompt.
+
+Each shared prefix is stored once. A prompt is matched, its missing rest inserted, its end locked;
+sequences grow as private leaves below and are merged into the tree by content when they end.
+Unlocked nodes stay until memory is wanted and go in least-recently-used order, by a counter and
+not the clock (after SGLang's RadixAttention, arXiv 2312.07104 section 3). Knows slots and token
+ids, not tensors or requests.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from .kv_pool import SlotAllocator
+
+
+class CacheNode:
+    """An edge of the radix tree: tokens [start, start + len(tokens)) of every path through it."""
+
+    def __init__(
+        self, parent: CacheNode | None, tokens: list[int], slots: np.ndarray, num_computed: int
+    ) -> None:
+        self.parent = parent
+        self.tokens = tokens
+        self.slots = slots  # [len(tokens)] int64
+        self.num_computed = num_computed  # tokens whose KV is in the pool already
+        self.children: dict[int, CacheNode] = {}  # by first token
+        self.locks = 0  # holders at or below this node
+        self.last_used = 0
+        self.start: int = parent.stop if parent else 0  # position of the first token
+
+    @property
+    def stop(self) -> int:
+        return self.start + len(self.tokens)
+
+
+class Leaf:
+    """A private run of tokens below a node or another leaf: a live sequence, or scored text."""
+
+    def __init__(self, parent: CacheNode | Leaf, slots: np.ndarray) -> None:
+        self.parent = parent
+        self.anchor: CacheNode = parent if isinstance(parent, CacheNode) else parent.anchor
+        self.tokens: list[int] = []
+        self.slots = slots  # [capacity] int64
+        self.num_computed = 0
+        self.start: int = parent.stop
+
+    @property
+    def stop(self) -> int:
+        return self.start + len(self.tokens)
+
+
+class TreeCache:
+    """Match, lock, fork, append, release, evict over one pool of slots."""
+
+    def __init__(self, allocator: SlotAllocator) -> None:
+        self.root = CacheNode(None, [], np.empty(0, dtype=np.int64), 0)
+        self.num_evicted = 0  # slots, since the start
+        self._allocator = allocator
+        self._leaves: dict[Leaf, None] = {}
+        self._clock = 0
+
+    def match(self, tokens: Sequence[int]) -> CacheNode:
+        """The node at which the longest stored prefix of `tokens` ends.
+
+        Splits an edge that matches in part. The node's `stop` is the length of the match. It may
+        be evicted unless it is locked.
+        """
+        node, position = self.root, 0
+        self._touch(node)
+        while position < len(tokens) and (child := node.children.get(tokens[position])):
+            length = _common_length(child.tokens, tokens, position)
+            node = child if length == len(child.tokens) else self._split(child, length)
+            self._touch(node)
+            position += length
+        return node
+
+    def insert(self, tokens: Sequence[int]) -> CacheNode:
+        """Match `tokens` and add what is missing as one node, its KV still to be computed.
+
+        Raises:
+            MemoryError: too few slots are free; evict first. The tree is unchanged.
+        """
+        node = self.match(tokens)
+        missing = list(tokens[node.stop :])
+        if not missing:
+            return node
+        return self._add_child(node, missing, self._allocator.allocate(len(missing)), 0)
+
+    def lock(self, node: CacheNode) -> None:
+        """Keep `node` and all above it from eviction until as many `unlock`s."""
+        for above in self._upwards(node):
+            above.locks += 1
+
+    def unlock(self, node: CacheNode) -> None:
+        for above in self._upwards(node):
+            if above.locks == 0:
+                raise ValueError(f"node at {above.start}..{above.stop} is not locked")
+            above.locks -= 1
+
+    def fork(self, parent: CacheNode | Leaf, capacity: int) -> Leaf:
+        """A private leaf of at most `capacity` tokens below `parent`; locks its path.
+
+        Raises:
+            MemoryError: too few slots are free; evict first.
+        """
+        leaf = Leaf(parent, self._allocator.allocate(capacity))
+        self.lock(leaf.anchor)
+        self._leaves[leaf] = None
+        return leaf
+
+    def append(self, leaf: Leaf, token: int) -> None:
+        """Grow a leaf in place by one token, its KV still to be computed.
+
+        Raises:
+            ValueError: the leaf is at its capacity.
+        """
+        if len(leaf.tokens) == len(leaf.slots):
+            raise ValueError(f"the leaf holds its capacity of {len(leaf.slots)} tokens already")
+        leaf.tokens.append(token)
+
+    def release(self, leaf: Leaf, *, keep: bool = True) -> None:
+        """End a leaf. With `keep`, its computed tokens join the tree; what is there already, and
+        what is unused, is freed. A leaf below another leaf cannot be kept."""
+        del self._leaves[leaf]
+        unused = leaf.slots
+        if keep:
+            if isinstance(leaf.parent, Leaf):
+                raise ValueError("a leaf below a leaf can only be released with keep=False")
+            unused = self._merge(leaf)
+        self._allocator.free(unused)
+        self.unlock(leaf.anchor)
+
+    def evict(self, count: int) -> int:
+        """Free at least `count` slots if unlocked nodes hold as many; returns how many."""
+        heap = [(node.last_used, id(node), node) for node in self._nodes() if _is_evictable(node)]
+        heapq.heapify(heap)
+        num_freed = 0
+        while heap and num_freed < count:
+            _, _, node = heapq.heappop(heap)
+            assert node.parent is not None
+            self._allocator.free(node.slots)
+            num_freed += len(node.slots)
+            del node.parent.children[node.tokens[0]]
+            if _is_evictable(node.parent):
+                heapq.heappush(heap, (node.parent.last_used, id(node.parent), node.parent))
+        self.num_evicted += num_freed
+        return num_freed
+
+    def num_evictable(self) -> int:
+        """Slots that eviction could free now."""
+        return sum(len(node.slots) for node in self._nodes() if node.locks == 0)
+
+    def check_integrity(self) -> None:
+        """Every slot is owned exactly once; tree, locks and positions agree.
+
+        Raises:
+            AssertionError: they do not.
+        """
+        owned = [self._allocator.free_slots()]
+        owned += [leaf.slots for leaf in self._leaves]
+        for node in self._nodes():
+            assert node.parent is not None and node.tokens, "an empty node"
+            assert len(node.slots) == len(node.tokens), "tokens and slots differ in number"
+            assert node.start == node.parent.stop, "positions have a gap"
+            assert node.parent.children[node.tokens[0]] is node, "a child under a wrong token"
+            assert node.locks or node.num_computed == len(node.tokens), "KV nobody will compute"
+            owned.append(node.slots)
+        for node in [self.root, *self._nodes()]:
+            below = sum(child.locks for child in node.children.values())
+            forks = sum(leaf.anchor is node for leaf in self._leaves)
+            assert node.locks >= below + forks, "a holder's path is not locked"
+        every = np.sort(np.concatenate(owned))
+        assert np.array_equal(every, np.arange(self._allocator.num_slots)), (
+            "a slot is lost or owned twice"
+        )
+
+    def _merge(self, leaf: Leaf) -> np.ndarray:
+        """Move a leaf's computed tokens into the tree; returns the slots left over."""
+        tokens = leaf.tokens[: leaf.num_computed]
+        node, position = leaf.anchor, 0
+        while position < len(tokens) and (child := node.children.get(tokens[position])):
+            length = _common_length(child.tokens, tokens, position)
+            node = child if length == len(child.tokens) else self._split(child, length)
+            self._touch(node)
+            position += length
+        if position < len(tokens):
+            kept = slice(position, len(tokens))
+            self._add_child(node, tokens[kept], leaf.slots[kept], len(tokens) - position)
+        return np.concatenate([leaf.slots[:position], leaf.slots[len(tokens) :]])
+
+    def _add_child(
+        self, parent: CacheNode, tokens: list[int], slots: np.ndarray, num_computed: int
+    ) -> CacheNode:
+        node = CacheNode(parent, tokens, slots, num_computed)
+        parent.children[tokens[0]] = node
+        self._touch(node)
+        return node
+
+    def _split(self, node: CacheNode, length: int) -> CacheNode:
+        """Cut `node` after `length` tokens; returns the new upper part. `node` stays the lower."""
+        assert node.parent is not None
+        num_computed = min(node.num_computed, length)
+        upper = CacheNode(node.parent, node.tokens[:length], node.slots[:length], num_computed)
+        upper.locks, upper.last_used = node.locks, node.last_used
+        node.parent.children[upper.tokens[0]] = upper
+        upper.children[node.tokens[length]] = node
+        node.parent, node.start = upper, upper.stop
+        node.tokens, node.slots = node.tokens[length:], node.slots[length:]
+        node.num_computed -= num_computed
+        return upper
+
+    def _touch(self, node: CacheNode) -> None:
+        self._clock += 1
+        node.last_used = self._clock
+
+    def _upwards(self, node: CacheNode | None) -> Iterator[CacheNode]:
+        while node is not None:
+            yield node
+            node = node.parent
+
+    def _nodes(self) -> Iterator[CacheNode]:
+        """Every node but the root."""
+        stack = list(self.root.children.values())
+        while stack:
+            node = stack.pop()
+            yield node
+            stack += node.children.values()
+
+
+def _is_evictable(node: CacheNode) -> bool:
+    return node.parent is not None and not node.children and node.locks == 0
+
+
+def _common_length(edge: Sequence[int], tokens: Sequence[int], begin: int) -> int:
+    limit = min(len(edge), len(tokens) - begin)
+    for i in range(limit):
+        if edge[i] != tokens[begin + i]:
+            return i
+    return limit
