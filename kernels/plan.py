@@ -57,17 +57,19 @@ def build_plan(
 
     Args:
         query_positions: position of each packed query in its own path, [N].
-        segments: for each query, the segments of its path must cover positions 0 to its own.
+        segments: for each query, the segments of its path must cover positions 0 to its own. One
+            that is empty or has no query drops out.
     """
+    live = [segment for segment in segments if segment.hi > segment.lo and len(segment.slots)]
     groups: dict[tuple[int, int], list[Segment]] = defaultdict(list)
-    for segment in segments:
+    for segment in live:
         shape = (segment.hi - segment.lo, len(segment.slots))
         groups[shape[0].bit_length(), shape[1].bit_length()].append(segment)
     positions = np.asarray(query_positions, dtype=np.int64)
     return TreePlan(
         torch.from_numpy(positions).to(device),
         tuple(_pad(group, positions, device) for group in groups.values()),
-        sum(len(segment.slots) for segment in segments),
+        sum(len(segment.slots) for segment in live),
     )
 
 

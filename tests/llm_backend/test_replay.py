@@ -1,0 +1,90 @@
+"""The request log: what was answered once is answered again without an engine."""
+
+import pytest
+from treeshare.llm_backend.api import Failure, Generate, Sampling, Score
+from treeshare.llm_backend.mock import MockEngine
+from treeshare.llm_backend.replay import ReplayEngine, request_key
+
+REQUESTS = {
+    0: Generate(("a ", "prompt"), 2, Sampling(max_tokens=3, stop=("\n",)), seed=1),
+    1: Score(("a prompt",), (" x", " y")),
+}
+
+
+class Counting(MockEngine):
+    served = 0
+
+    def execute(self, requests):
+        self.served += len(requests)
+        return super().execute(requests)
+
+
+def test_records_and_replays(tmp_path):
+    log = tmp_path / "requests.jsonl"
+    engine = Counting()
+    recorder = ReplayEngine(log, engine)
+    first = recorder.execute(REQUESTS)
+    assert recorder.execute(REQUESTS) == first
+    assert engine.served == 2
+    recorder.close()
+    assert ReplayEngine(log).execute(REQUESTS) == first
+
+
+def test_extends_the_log(tmp_path):
+    log = tmp_path / "requests.jsonl"
+    recorder = ReplayEngine(log, Counting())
+    recorder.execute({0: REQUESTS[0]})
+    recorder.close()
+    engine = Counting()
+    recorder = ReplayEngine(log, engine)
+    replies = recorder.execute(REQUESTS)
+    replies |= recorder.execute({})
+    recorder.close()
+    assert set(replies) == {0, 1}
+    assert engine.served == 1
+
+
+def test_an_unknown_request_fails_its_search(tmp_path):
+    log = tmp_path / "requests.jsonl"
+    log.touch()
+    reply = ReplayEngine(log).execute(REQUESTS)[1]
+    assert isinstance(reply, Failure)
+    assert "no reply to the prompt ending 'a prompt'" in str(reply.error)
+
+
+def test_a_half_written_line_is_cut_off(tmp_path):
+    log = tmp_path / "requests.jsonl"
+    recorder = ReplayEngine(log, MockEngine())
+    first = recorder.execute(REQUESTS)
+    recorder.close()
+    whole = log.read_bytes()
+    log.write_bytes(whole[:-20])
+    recorder = ReplayEngine(log, MockEngine())
+    assert recorder.execute(REQUESTS) | recorder.execute({}) == first
+    recorder.close()
+    assert log.read_bytes() == whole
+
+
+def test_a_bad_line_is_named(tmp_path):
+    log = tmp_path / "requests.jsonl"
+    log.write_text('{"key": "x"}\n')
+    with pytest.raises(ValueError, match=r"requests\.jsonl:1: not a recorded reply"):
+        ReplayEngine(log)
+
+
+def test_a_missing_log_is_an_error(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        ReplayEngine(tmp_path / "none.jsonl")
+
+
+def test_the_key_covers_all_that_matters():
+    base = Generate(("p",), 1, Sampling(), 0)
+    others = [
+        Generate(("q",), 1, Sampling(), 0),
+        Generate(("p",), 2, Sampling(), 0),
+        Generate(("p",), 1, Sampling(temperature=0.1), 0),
+        Generate(("p",), 1, Sampling(), 1),
+        Score(("p",), ("x",)),
+    ]
+    assert len({request_key(request) for request in [base, *others]}) == 6
+    assert request_key(Generate(("", "p"))) == request_key(base)

@@ -1,0 +1,80 @@
+"""A model stand-in that checks every row of logits against dense forwards without sharing."""
+
+import copy
+
+import torch
+
+
+class DenseCheck:
+    """Stands in for a model and compares every row of logits with a dense forward of its path.
+
+    The path is read back from the segments and from what was written to each slot, so a wrong
+    segment, slot or position shows as a wrong path or as wrong logits.
+    """
+
+    def __init__(self, model, dense, tolerance=1e-4):
+        self._model = model
+        self._dense = dense
+        self._tolerance = tolerance
+        self._token_in_slot = {}
+        self.max_difference = 0.0
+        self.num_checked = 0
+
+    def __getattr__(self, name):
+        return getattr(self._model, name)
+
+    def forward(self, tokens, positions, slots, segments, pool, rows):
+        self._token_in_slot |= dict(zip(slots.tolist(), tokens, strict=True))
+        logits = self._model.forward(tokens, positions, slots, segments, pool, rows)
+        for actual, row in zip(logits, rows, strict=True):
+            path = self._path(row, positions[row], segments)
+            assert path[-1] == tokens[row]
+            expected = self._dense.next_logits(path)
+            self.max_difference = max(self.max_difference, (actual - expected).abs().max().item())
+            self.num_checked += 1
+        assert self.max_difference <= self._tolerance
+        return logits
+
+    def _path(self, row, position, segments):
+        seen = {}
+        for segment in segments:
+            if segment.lo <= row < segment.hi:
+                for at, slot in enumerate(segment.slots.tolist(), start=segment.start):
+                    assert at not in seen, "two keys at one position"
+                    seen[at] = self._token_in_slot[slot]
+        return [seen[at] for at in range(position + 1)]
+
+
+class Dense:
+    """A copy of a model on its own attention: no cache, no sharing, one forward a text."""
+
+    def __init__(self, model):
+        self.network = copy.deepcopy(model._network)
+        self.network.set_attn_implementation("eager")
+        self.end_tokens = model.end_tokens
+        self._next = {}
+
+    @torch.inference_mode()
+    def logits(self, tokens):
+        """[len(tokens), vocabulary] fp32: what follows each position."""
+        return self.network(torch.tensor([tokens]), use_cache=False).logits[0].float()
+
+    def next_logits(self, tokens):
+        """[vocabulary] fp32: what follows the last token. Remembered."""
+        key = tuple(tokens)
+        if key not in self._next:
+            self._next[key] = self.logits(key)[-1]
+        return self._next[key]
+
+    def greedy(self, prompt, count):
+        """Greedy continuation of token ids, end token included."""
+        tokens = list(prompt)
+        while len(tokens) < len(prompt) + count and tokens[-1] not in self.end_tokens:
+            tokens.append(int(self.next_logits(tokens).argmax()))
+        return tokens[len(prompt) :]
+
+    def logprob(self, prompt, continuation):
+        """Sum of the log-probabilities of `continuation` after `prompt`, nats."""
+        logprobs = torch.log_softmax(self.logits([*prompt, *continuation]).double(), dim=-1)
+        rows = range(len(prompt) - 1, len(prompt) + len(continuation) - 1)
+        return sum(logprobs[row, t].item() for row, t in zip(rows, continuation, strict=True))

@@ -1,0 +1,101 @@
+"""The import arrows of the design: which folder may import which, and who owns which library."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+FOLDERS = ["conf", "experiments", "kernels", "llm_backend", "search", "tasks"]
+
+# Folder -> the modules of ours it may import (prefixes).
+ALLOWED = {
+    "conf": [],
+    "kernels": ["kernels"],
+    "tasks": ["tasks"],
+    "llm_backend": ["llm_backend", "kernels"],
+    "search": ["search", "tasks.task", "llm_backend.api"],
+    "experiments": ["experiments", "search", "llm_backend", "tasks", "kernels"],
+}
+
+# Library -> the files or folders that may import it.
+OWNERS = {
+    "networkx": ["search/graph.py"],
+    "transformers": ["llm_backend/model.py"],
+    "triton": ["kernels"],
+    "torch": ["kernels", "llm_backend", "experiments"],
+    "hydra": ["experiments"],
+    "omegaconf": ["experiments"],
+    "wandb": ["experiments"],
+}
+TORCH_FREE = ["llm_backend/api.py", "llm_backend/mock.py", "llm_backend/replay.py"]
+
+SOURCES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
+
+
+def imported_modules(path: Path) -> set[str]:
+    """Absolute names, those of our own with `treeshare.` in front."""
+    package = ["treeshare", *path.relative_to(ROOT).parent.parts]
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) - node.level + 1] if node.level else []
+            module = ".".join([*above, *([node.module] if node.module else [])])
+            names |= {f"{module}.{alias.name}" for alias in node.names}
+    return names
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_follow_the_arrows(path):
+    relative = path.relative_to(ROOT).as_posix()
+    folder = relative.split("/")[0]
+    for name in imported_modules(path):
+        if name.startswith("treeshare."):
+            ours = name.removeprefix("treeshare.")
+            assert any(ours == p or ours.startswith(p + ".") for p in ALLOWED[folder]), (
+                f"{relative} imports {name}"
+            )
+        elif (library := name.split(".")[0]) in OWNERS:
+            owners = OWNERS[library]
+            assert any(relative == o or relative.startswith(o + "/") for o in owners), (
+                f"{relative} imports {library}"
+            )
+            assert library != "torch" or relative not in TORCH_FREE, f"{relative} imports torch"
+
+
+def test_every_folder_is_covered():
+    assert {path.relative_to(ROOT).parts[0] for path in SOURCES} <= set(ALLOWED)
+
+
+def test_kernels_has_no_init():
+    """With one, `kernels` would shadow Hugging Face's package of that name from this root."""
+    assert not (ROOT / "kernels" / "__init__.py").exists()
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "import transformers",
+        "from transformers.models.qwen3.modeling_qwen3 import Qwen3ForCausalLM",
+    ],
+    ids=["transformers", "qwen3"],
+)
+def test_transformers_imports_from_the_root(statement):
+    """`python -c` puts the root, and so our kernels/ folder, first on the path."""
+    done = subprocess.run(
+        [sys.executable, "-c", statement], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_search_does_not_load_torch():
+    code = (
+        "import sys, treeshare.search.scheduler, treeshare.search.context, treeshare.tasks.task;"
+        "assert not {'torch', 'transformers'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
