@@ -46,7 +46,7 @@ def sample(
         scores = logits[rows] / temperature[:, None]
         _filter(scores, [samplings[row] for row in drawn])
         # Inverse of the distribution function, in order of token id.
-        cumulative = torch.softmax(scores, dim=-1).cumsum(-1, dtype=torch.float64)
+        cumulative = torch.softmax(scores, dim=-1).double().cumsum(-1)
         targets = torch.from_numpy(uniform[drawn]).to(logits.device) * cumulative[:, -1]
         tokens[rows] = torch.searchsorted(cumulative, targets[:, None], right=True)[:, 0]
     chosen = logits.gather(1, tokens[:, None])[:, 0]

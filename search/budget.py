@@ -45,14 +45,14 @@ class Budget:
 
 @dataclass(slots=True)
 class Meter:
-    """Spending of one search against its budget."""
+    """Spending of one search against its budget. Its driver adds calls and usage."""
 
     budget: Budget
     usage: Usage = field(default_factory=Usage)
     calls: int = 0
     nodes: int = 1
     began: float = field(default_factory=time.monotonic)
-    hit: str | None = None  # the limit that ended the search
+    hit: str | None = None  # the limit that ended the search, or cut its nodes
 
     @property
     def tokens(self) -> int:
@@ -70,17 +70,20 @@ class Meter:
             + self.usage.completion_tokens * budget.price_completion
         ) / 1e6
 
+    @property
+    def is_full(self) -> bool:
+        """Whether the graph may have no further node."""
+        return self.budget.nodes is not None and self.nodes >= self.budget.nodes
+
     def admit(self, num_requests: int) -> bool:
-        """Whether `num_requests` more may be sent; counts them if so, notes the limit if not."""
+        """Whether `num_requests` may be sent together; notes the limit if not."""
         budget = self.budget
         spent = {
             "calls": budget.calls is not None and self.calls + num_requests > budget.calls,
-            "nodes": budget.nodes is not None and self.nodes >= budget.nodes,
             "tokens": budget.tokens is not None and self.tokens >= budget.tokens,
             "seconds": budget.seconds is not None and self.seconds >= budget.seconds,
             "money": budget.money is not None and self.money >= budget.money,
         }
-        self.hit = next((name for name, is_spent in spent.items() if is_spent), None)
-        if self.hit is None:
-            self.calls += num_requests
-        return self.hit is None
+        limit = next((name for name, is_spent in spent.items() if is_spent), None)
+        self.hit = limit or self.hit
+        return limit is None

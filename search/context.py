@@ -7,9 +7,10 @@ answers, unless the run's evaluator is the oracle (DESIGN: the results then carr
 from __future__ import annotations
 
 import hashlib
+import math
 import random
 from collections import Counter
-from collections.abc import Awaitable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
 from ..llm_backend.api import (
@@ -24,11 +25,14 @@ from ..llm_backend.api import (
 from ..tasks.task import ParseFailure, Problem, Step, Task
 from .budget import Budget, Meter
 from .graph import Node, SearchGraph
-from .trampoline import ask, gather
+from .trampoline import ask, end, gather
 
 
 class Expander(Protocol):
-    """Asks the model for a node's next steps (search/expanders.py)."""
+    """Asks the model for a node's next steps (search/expanders.py).
+
+    An attribute `needs`, here and on an evaluator, names the protocol the task must satisfy.
+    """
 
     async def expand(self, ctx: Context, node: Node, n: int) -> list[Node]: ...
 
@@ -47,8 +51,17 @@ class Policy(Protocol):
         ...
 
 
+def value_or_least(node: Node) -> float:
+    """The node's value; -∞ while it has none."""
+    return -math.inf if node.value is None else node.value
+
+
 class Context:
-    """One search's world."""
+    """One search's world.
+
+    Raises:
+        TypeError: the task lacks what the expander or the evaluator needs.
+    """
 
     def __init__(
         self,
@@ -60,6 +73,8 @@ class Context:
         budget: Budget | None = None,
         seed: int = 0,
     ) -> None:
+        for part in (expander, evaluator):
+            _check_needs(part, task)
         root = task.root(problem)
         self.task = task
         self.problem = problem
@@ -80,31 +95,44 @@ class Context:
 
     # Verbs of a policy.
 
-    def gather(self, *coroutines: Coroutine[Any, Any, Any]) -> Awaitable[list[Any]]:
+    def gather(self, *awaitables: Awaitable[Any]) -> Awaitable[list[Any]]:
         """Run coroutines side by side, so that all their requests join one batch."""
-        return gather(*coroutines)
+        return gather(*awaitables)
+
+    def can_expand(self, node: Node) -> bool:
+        """Whether `node` may have children: it is not terminal, nor at the depth limit."""
+        depth = self.meter.budget.depth
+        return not node.is_terminal and (depth is None or node.depth < depth)
 
     async def expand(self, node: Node, n: int = 1) -> list[Node]:
         """Ask the model for next steps of `node`, with `n` samples, and add them as children.
 
+        Ends the search if the node limit is reached.
+
         Returns:
-            The new children; none for a terminal node or one at the depth limit, or when no
-            reply could be read.
+            The new children; none if the node cannot be expanded or no reply could be read.
         """
-        depth = self.meter.budget.depth
-        if node.is_terminal or (depth is not None and node.depth >= depth):
+        if not self.can_expand(node):
             return []
+        await self._end_if_full()
         return await self._expander.expand(self, node, n)
 
     async def evaluate(self, nodes: Sequence[Node]) -> list[float]:
         """Values of `nodes`, in order; asks the evaluator for those that have none yet."""
-        new = [node for node in nodes if node.value is None]
-        for node, value in zip(new, await self._evaluator.evaluate(self, new), strict=True):
-            node.value = value
+        new = list(dict.fromkeys(node for node in nodes if node.value is None))
+        if new:
+            for node, value in zip(new, await self._evaluator.evaluate(self, new), strict=True):
+                node.value = value
         return [node.value for node in nodes if node.value is not None]
 
     async def sample(self, node: Node, role: str, n: int = 1) -> list[Node]:
-        """Draw `n` replies to `role`; each that parses becomes a child (its last step's state)."""
+        """Draw `n` replies to `role`; each that parses becomes a child (its last step's state).
+
+        Nodes that cannot be expanded and the node limit count as in `expand`.
+        """
+        if not self.can_expand(node):
+            return []
+        await self._end_if_full()
         completions = await self.generate(node, role, n)
         drawn = []
         for completion in completions:
@@ -133,11 +161,8 @@ class Context:
         return list(reply.logprobs)
 
     async def ask(self, requests: Sequence[Request]) -> list[Any]:
-        """Send requests; the replies in order. All requests of a search pass through here."""
-        replies = await ask(requests)
-        for reply in replies:
-            self.meter.usage += reply.usage
-        return replies
+        """Send requests; the replies in order."""
+        return await ask(requests)
 
     def parse(self, role: str, node: Node, text: str) -> list[Step]:
         """The task's reading of a reply; a failure is counted and gives no steps."""
@@ -149,29 +174,31 @@ class Context:
 
     def add(
         self,
-        parent: Node,
+        parents: Node | Sequence[Node],
         steps: Sequence[tuple[Step, float | None]],
         *,
         dedupe: bool = True,
     ) -> list[Node]:
-        """Add steps, each with its log-probability, as children; stops at the node limit.
+        """Add steps, each with its log-probability, below a node (or several, a merge of their
+        states); stops at the node limit.
 
-        With `dedupe`, a step to a state that a sibling already holds is dropped.
+        With `dedupe`, a step to a state that a child of the first parent holds is dropped.
         """
-        limit = self.meter.budget.nodes
-        states = {child.state for child in parent.children} if dedupe else set()
+        first = parents if isinstance(parents, Node) else parents[0]
+        states = {child.state for child in first.children} if dedupe else set()
         added = []
         for step, logprob in steps:
             if dedupe and step.state in states:
                 continue
-            if limit is not None and len(self.graph) >= limit:
+            if self.meter.is_full:
+                self.meter.hit = "nodes"
                 break
             states.add(step.state)
             terminal = self.task.is_terminal(step.state)
-            node = self.graph.add(parent, step.text, step.state, is_terminal=terminal)
+            node = self.graph.add(parents, step.text, step.state, is_terminal=terminal)
             node.logprob = logprob
             added.append(node)
-        self.meter.nodes = len(self.graph)
+            self.meter.nodes = len(self.graph)
         return added
 
     def request_seed(self, node: Node, role: str) -> int:
@@ -184,13 +211,18 @@ class Context:
         """A generator for the policy's own draws, fixed by (run seed, problem, key)."""
         return random.Random(_digest(self._seed, self.problem.id, "policy", *key))
 
-    def ranked(self) -> list[Node]:
-        """The default best so far: terminal nodes by value, best first; without any, the deepest
-        nodes by value."""
+    def ranked(self, key: Callable[[Node], Any] = value_or_least) -> list[Node]:
+        """The default best so far: terminal nodes by value (or another `key`), best first;
+        without any, the deepest nodes. Ties go to the earlier node."""
         terminal = [node for node in self.graph if node.is_terminal]
         deepest = max(node.depth for node in self.graph)
         nodes = terminal or [node for node in self.graph if node.depth == deepest]
-        return sorted(nodes, key=_value_key, reverse=True)
+        return sorted(nodes, key=key, reverse=True)
+
+    async def _end_if_full(self) -> None:
+        if self.meter.is_full:
+            self.meter.hit = "nodes"
+            await end()
 
 
 def top_k(nodes: Sequence[Node], values: Sequence[float], k: int) -> list[Node]:
@@ -203,8 +235,16 @@ def flatten(lists: Sequence[Sequence[Node]]) -> list[Node]:
     return [node for nodes in lists for node in nodes]
 
 
-def _value_key(node: Node) -> float:
-    return float("-inf") if node.value is None else node.value
+def _check_needs(part: object, task: Task) -> None:
+    needs: type | None = getattr(part, "needs", None)
+    if needs is None or isinstance(task, needs):
+        return
+    members = {*vars(needs), *needs.__annotations__}
+    missing = sorted(m for m in members if not m.startswith("_") and not hasattr(task, m))
+    raise TypeError(
+        f"{type(part).__name__} needs a task that is {needs.__name__}: "
+        f"task {task.name!r} has no {', '.join(missing)}"
+    )
 
 
 def _digest(*key: object) -> int:

@@ -96,6 +96,7 @@ class SearchGraph:
                 prior=node.prior,
                 logprob=node.logprob,
                 visits=node.visits,
+                value_sum=node.value_sum,
             )
             graph.add_edges_from((parent.id, node.id) for parent in node.parents)
         return graph

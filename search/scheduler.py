@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from ..llm_backend.api import Engine, Reply, Request, Usage
+from ..llm_backend.api import Engine, Failure, Reply, Request, Usage
 from .context import Context, Policy
 from .graph import Node, SearchGraph
 from .trampoline import Trampoline
@@ -29,7 +29,7 @@ class Outcome:
     rounds: int  # times the search waited for the model
     parse_failures: int
     seconds: float  # wall time from start to end, other searches' work included
-    budget_hit: str | None = None  # the limit that ended the search
+    budget_hit: str | None = None  # the limit that ended the search, or cut its nodes
     error: Exception | None = None
 
 
@@ -51,13 +51,18 @@ class _Live:
         return cls(policy, ctx, Trampoline(policy.search(ctx), ctx.meter.admit))
 
     def step(self) -> list[Request]:
+        meter = self.ctx.meter
         replies = [self.replies[ticket] for ticket in self.tickets]
         self.tickets, self.replies = [], {}
+        for reply in replies:
+            if not isinstance(reply, Failure):
+                meter.usage += reply.usage
         try:
             requests = self.trampoline.step(replies)
         except Exception as error:  # a user's policy: any failure is this search's alone
             self.error = error
             return []
+        meter.calls += len(requests)
         result = self.trampoline.result
         if self.trampoline.is_finished and not (
             isinstance(result, list | tuple) and all(isinstance(node, Node) for node in result)
@@ -125,6 +130,7 @@ class Scheduler:
                 ready.append(_Live.start(*pair))
                 num_live += 1
             stepped, ready = ready, []
+            ended = []
             for live in stepped:
                 requests = live.step()
                 live.tickets = [self.requests + i for i in range(len(requests))]
@@ -132,14 +138,18 @@ class Scheduler:
                 new |= zip(live.tickets, requests, strict=True)
                 owner |= dict.fromkeys(live.tickets, live)
                 if not requests:
-                    num_live -= 1
-                    yield live.outcome()
+                    ended.append(live)
+            num_live -= len(ended)
+            for live in ended:
+                yield live.outcome()
             if stepped:
                 continue  # those that ended may have left room
             if not owner:
                 return
             self.rounds += bool(new)
-            for ticket, reply in self.engine.execute(new).items():
+            replies = self.engine.execute(new)
+            assert replies, "the engine answered none of the outstanding requests"
+            for ticket, reply in replies.items():
                 live = owner.pop(ticket)
                 live.replies[ticket] = reply
                 if len(live.replies) == len(live.tickets):

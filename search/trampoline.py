@@ -11,7 +11,7 @@ from __future__ import annotations
 import inspect
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from ..llm_backend.api import Failure, Reply, Request
 
@@ -25,11 +25,17 @@ class _Ask:
         return replies
 
 
+class _End:
+    def __await__(self) -> Generator[_End, Any, NoReturn]:
+        yield self
+        raise AssertionError("an ended search is never resumed")
+
+
 class _Gather:
-    def __init__(self, coroutines: Sequence[Coroutine[Any, Any, Any]]) -> None:
-        self.coroutines = list(coroutines)
+    def __init__(self, awaitables: Sequence[Awaitable[Any]]) -> None:
+        self.awaitables = list(awaitables)
         self.tasks: list[_Task] = []
-        self.num_open = len(self.coroutines)
+        self.num_open = len(self.awaitables)
 
     def __await__(self) -> Generator[_Gather, Any, list[Any]]:
         results: list[Any] = yield self
@@ -57,12 +63,21 @@ def ask(requests: Sequence[Request]) -> Awaitable[list[Any]]:
     return _Ask(requests)
 
 
-def gather(*coroutines: Coroutine[Any, Any, Any]) -> Awaitable[list[Any]]:
-    """Run coroutines side by side. Awaits their results, in order.
+def end() -> Awaitable[NoReturn]:
+    """End the search here, unfinished."""
+    return _End()
+
+
+def gather(*awaitables: Awaitable[Any]) -> Awaitable[list[Any]]:
+    """Run coroutines (or further asks and gathers) side by side. Awaits their results, in order.
 
     If one raises, the others are closed and its exception comes out of the gather.
     """
-    return _Gather(coroutines)
+    return _Gather(awaitables)
+
+
+async def _result_of(awaitable: Awaitable[Any]) -> Any:
+    return await awaitable
 
 
 class Trampoline:
@@ -70,8 +85,8 @@ class Trampoline:
 
     Args:
         coroutine: the search.
-        admit: asked before each batch of requests (their number) is taken; False ends the search
-            at once, unfinished.
+        admit: asked, as requests come up, whether so many may go out with this step; False ends
+            the search at once, unfinished.
 
     Raises:
         TypeError: `coroutine` is none.
@@ -104,13 +119,12 @@ class Trampoline:
             raise ValueError(f"{len(replies)} replies to {len(self._requests)} requests")
         begin = 0
         for task, count in self._blocked:
-            self._ready.append((task, list(replies[begin : begin + count])))
+            self._ready.append((task, _delivery(replies[begin : begin + count])))
             begin += count
         self._blocked, self._requests = [], []
         while self._ready and not self.is_done:
             self._resume(*self._ready.popleft())
-        if not self.is_done and not self._requests:
-            raise RuntimeError("the search awaits something that is neither ask nor gather")
+        assert self.is_done or self._requests
         return self._requests
 
     def close(self) -> None:
@@ -123,9 +137,8 @@ class Trampoline:
     def _resume(self, task: _Task, sent: Any) -> None:
         task.waits_for = None
         try:
-            failure = _first_failure(sent)
-            if failure is not None:
-                operation = task.coroutine.throw(failure)
+            if isinstance(sent, _Thrown):
+                operation = task.coroutine.throw(sent.error)
             else:
                 operation = task.coroutine.send(sent)
         except StopIteration as stop:
@@ -137,24 +150,32 @@ class Trampoline:
 
     def _block(self, task: _Task, operation: Any) -> None:
         if isinstance(operation, _Ask):
-            if not self._admit(len(operation.requests)):
-                self.close()
-            elif operation.requests:
+            if not operation.requests:
+                self._ready.append((task, []))
+            elif self._admit(len(self._requests) + len(operation.requests)):
                 self._blocked.append((task, len(operation.requests)))
                 self._requests += operation.requests
             else:
-                self._ready.append((task, []))
+                self.close()
         elif isinstance(operation, _Gather):
-            operation.tasks = [_Task(coroutine, task) for coroutine in operation.coroutines]
-            if operation.tasks:
+            if not operation.awaitables:
+                self._ready.append((task, []))
+            elif operation.tasks:
+                self._throw(task, RuntimeError("a gather can be awaited only once"))
+            else:
+                operation.tasks = [
+                    _Task(child if inspect.iscoroutine(child) else _result_of(child), task)
+                    for child in operation.awaitables
+                ]
                 task.waits_for = operation
                 self._ready.extend((child, None) for child in operation.tasks)
-            else:
-                self._ready.append((task, []))
+        elif isinstance(operation, _End):
+            self.close()
         else:
-            self._ready.append(
-                (task, _Thrown(TypeError(f"cannot await {operation!r} in a search")))
-            )
+            self._throw(task, TypeError(f"cannot await {operation!r} in a search"))
+
+    def _throw(self, task: _Task, error: Exception) -> None:
+        self._ready.append((task, _Thrown(error)))
 
     def _return(self, task: _Task, result: Any) -> None:
         if task.waiter is None:
@@ -180,7 +201,7 @@ class Trampoline:
             child.close()
         self._ready = deque((t, sent) for t, sent in self._ready if t not in closed)
         self._drop_requests(closed)
-        self._ready.append((waiter, _Thrown(error)))
+        self._throw(waiter, error)
 
     def _drop_requests(self, closed: set[_Task]) -> None:
         kept_blocked, kept_requests, begin = [], [], 0
@@ -199,12 +220,9 @@ class _Thrown:
         self.error = error
 
 
-def _first_failure(sent: Any) -> Exception | None:
-    if isinstance(sent, _Thrown):
-        return sent.error
-    if isinstance(sent, list):
-        return next((reply.error for reply in sent if isinstance(reply, Failure)), None)
-    return None
+def _delivery(replies: Sequence[Reply]) -> list[Reply] | _Thrown:
+    failure = next((reply for reply in replies if isinstance(reply, Failure)), None)
+    return list(replies) if failure is None else _Thrown(failure.error)
 
 
 def _subtree(tasks: Sequence[_Task]) -> set[_Task]:

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+
 from treeshare.kernels.plan import Segment, build_plan
 from treeshare.kernels.reference import tree_attention_reference
 from treeshare.kernels.torch_attention import tree_attention

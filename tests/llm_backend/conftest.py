@@ -4,6 +4,7 @@ import importlib.metadata
 
 import pytest
 from tiny_models import CONFIGS, byte_tokenizer, make_network
+
 from treeshare.llm_backend.model import Model, load_model
 
 

@@ -1,6 +1,7 @@
 """The tree engine's behaviour: stops, samples, limits, failures, pressure and independence."""
 
 import pytest
+
 from treeshare.llm_backend.api import (
     Failure,
     Generate,

@@ -10,6 +10,7 @@ from dense_check import Dense, DenseCheck
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+
 from treeshare.llm_backend.api import Generate, GenerateReply, Sampling, Score, ScoreReply
 from treeshare.llm_backend.engine import TreeEngine
 

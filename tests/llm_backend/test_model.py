@@ -4,6 +4,7 @@ import pytest
 import torch
 import transformers
 from tiny_models import SIZES, byte_tokenizer, make_network
+
 from treeshare.llm_backend.model import Model, load_model
 
 

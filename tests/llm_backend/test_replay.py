@@ -1,6 +1,7 @@
 """The request log: what was answered once is answered again without an engine."""
 
 import pytest
+
 from treeshare.llm_backend.api import Failure, Generate, Sampling, Score
 from treeshare.llm_backend.mock import MockEngine
 from treeshare.llm_backend.replay import ReplayEngine, request_key

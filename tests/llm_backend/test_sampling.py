@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+
 from treeshare.llm_backend.api import Sampling
 from treeshare.llm_backend.sampling import sample, uniforms
 

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
 from treeshare.llm_backend.kv_pool import SlotAllocator
 from treeshare.llm_backend.tree_cache import TreeCache
 

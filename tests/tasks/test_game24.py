@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
+
 from treeshare.llm_backend.api import Sampling
 from treeshare.tasks.game24 import Game24, Game24Verifier
 from treeshare.tasks.game24_rules import Number, Position

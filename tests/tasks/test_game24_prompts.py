@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from fractions import Fraction
 
 import pytest
+
 from treeshare.tasks import game24_prompts as prompts
 from treeshare.tasks.game24 import Game24, Game24Verifier
 from treeshare.tasks.game24_puzzles import solvable_puzzles

@@ -6,6 +6,7 @@ import csv
 from pathlib import Path
 
 import pytest
+
 from treeshare.tasks.game24 import Game24
 from treeshare.tasks.game24_puzzles import solvable_puzzles
 from treeshare.tasks.game24_rules import Position, count_solutions

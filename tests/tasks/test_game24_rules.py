@@ -11,6 +11,7 @@ from itertools import chain, combinations, permutations, product
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
+
 from treeshare.tasks.game24 import Game24, Game24Verifier
 from treeshare.tasks.game24_rules import Position, count_solutions, evaluate
 from treeshare.tasks.task import Problem

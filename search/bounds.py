@@ -1,0 +1,27 @@
+"""Checks of hyper-parameters, shared by the policies, expanders and evaluators."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+
+def at_least(bound: float, **parameters: float | None) -> None:
+    """Check parameters by name; None is no limit.
+
+    Raises:
+        ValueError: one is below `bound`.
+    """
+    for name, value in parameters.items():
+        if value is not None and not value >= bound:
+            raise ValueError(f"{name}={value} must be at least {bound}")
+
+
+def one_of(choices: Collection[str], **parameters: str) -> None:
+    """Check parameters by name.
+
+    Raises:
+        ValueError: one is not among `choices`.
+    """
+    for name, value in parameters.items():
+        if value not in choices:
+            raise ValueError(f"{name}={value!r} must be one of {', '.join(choices)}")

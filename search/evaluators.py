@@ -1,0 +1,144 @@
+"""Ways to put a value on nodes.
+
+`ValuePrompt` and `Vote` are the two state evaluators of Tree of Thoughts (Yao et al., arXiv
+2305.10601, section 3); `LogProb`, `Heuristic` and `Oracle` send no request. They know nothing of
+the policy that compares the values. All requests of one call go out together.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from ..tasks.task import HasHeuristic, HasValues, HasVotes, ParseFailure, Verifier
+from .bounds import at_least, one_of
+from .context import Context
+from .expanders import softmax
+from .graph import Node
+
+
+@dataclass(frozen=True)
+class ValuePrompt:
+    """The model judges each state on its own (role `value`), on the scale of the task's `values`.
+
+    Equal states of one call are asked once, as in the authors' program for Tree of Thoughts; but
+    there only the first gets the value and its doubles 0, here all get it.
+
+    Args:
+        samples: verdicts to draw for a state; not used by mode `score`.
+        mode: `sample` takes the mean of the verdicts that can be read, 0 if none can; `score`
+            takes the expectation over the task's verdicts, Σ_v value(v)·p(v), with their
+            probabilities renormalised to 1.
+
+    Raises:
+        ValueError: `samples` is below 1, or `mode` is none of the two.
+    """
+
+    samples: int = 3
+    mode: Literal["sample", "score"] = "sample"
+
+    needs: ClassVar[type] = HasValues
+
+    def __post_init__(self) -> None:
+        at_least(1, samples=self.samples)
+        one_of(("sample", "score"), mode=self.mode)
+
+    async def evaluate(self, ctx: Context, nodes: Sequence[Node]) -> list[float]:
+        judge = self._mean_verdict if self.mode == "sample" else self._expected_verdict
+        first: dict[object, Node] = {}  # state to the first node that holds it
+        for node in nodes:
+            first.setdefault(node.state, node)
+        values = await ctx.gather(*(judge(ctx, node) for node in first.values()))
+        value_of = dict(zip(first, values, strict=True))
+        return [value_of[node.state] for node in nodes]
+
+    async def _mean_verdict(self, ctx: Context, node: Node) -> float:
+        assert isinstance(ctx.task, HasValues)
+        verdicts = []
+        for reply in await ctx.generate(node, "value", self.samples):
+            verdict = ctx.task.parse_value(node.state, reply.text)
+            if isinstance(verdict, ParseFailure):
+                ctx.parse_failures.append(verdict)
+            else:
+                verdicts.append(verdict)
+        return sum(verdicts) / len(verdicts) if verdicts else 0.0
+
+    async def _expected_verdict(self, ctx: Context, node: Node) -> float:
+        assert isinstance(ctx.task, HasValues)
+        values = ctx.task.values
+        probabilities = softmax(await ctx.score(node, "value", tuple(values)))
+        return sum(p * value for p, value in zip(probabilities, values.values(), strict=True))
+
+
+@dataclass(frozen=True)
+class Vote:
+    """The model names the best of all the states of one call (role `vote`).
+
+    A node's value is its share of the votes that can be read, 0 if none can. So a value compares
+    a node with those it was evaluated with, and with no others.
+
+    Raises:
+        ValueError: `samples` is below 1.
+    """
+
+    samples: int = 5  # votes
+
+    needs: ClassVar[type] = HasVotes
+
+    def __post_init__(self) -> None:
+        at_least(1, samples=self.samples)
+
+    async def evaluate(self, ctx: Context, nodes: Sequence[Node]) -> list[float]:
+        assert isinstance(ctx.task, HasVotes)
+        states = tuple(node.state for node in nodes)
+        votes: Counter[int] = Counter()
+        for reply in await ctx.generate(ctx.root, "vote", self.samples, state=states):
+            vote = ctx.task.parse_vote(states, reply.text)
+            if isinstance(vote, ParseFailure):
+                ctx.parse_failures.append(vote)
+            else:
+                votes[vote] += 1
+        return [votes[i] / max(1, votes.total()) for i in range(len(nodes))]
+
+
+@dataclass(frozen=True)
+class LogProb:
+    """Log-probability of the path under the model: Σ log p(step) over its steps, nats, at most 0.
+
+    Raises:
+        ValueError: a step has no log-probability, as with the expander `Propose`.
+    """
+
+    async def evaluate(self, ctx: Context, nodes: Sequence[Node]) -> list[float]:
+        return [sum(_logprob(step) for step in node.path[1:]) for node in nodes]
+
+
+@dataclass(frozen=True)
+class Heuristic:
+    """The task's own cheap guess."""
+
+    needs: ClassVar[type] = HasHeuristic
+
+    async def evaluate(self, ctx: Context, nodes: Sequence[Node]) -> list[float]:
+        assert isinstance(ctx.task, HasHeuristic)
+        return [ctx.task.heuristic(node.state) for node in nodes]
+
+
+@dataclass(frozen=True)
+class Oracle:
+    """1 if a right answer can still be reached, else 0. Knows the answers: results carry a flag."""
+
+    verifier: Verifier
+
+    is_oracle: ClassVar[bool] = True
+
+    async def evaluate(self, ctx: Context, nodes: Sequence[Node]) -> list[float]:
+        return [self.verifier.promise(ctx.problem, node.state) for node in nodes]
+
+
+def _logprob(node: Node) -> float:
+    if node.logprob is None:
+        raise ValueError(f"step {node.text!r} has no log-probability: its expander gives none")
+    return node.logprob

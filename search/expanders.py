@@ -1,0 +1,113 @@
+"""Ways to ask the model for a node's next steps.
+
+`Propose` and `Sample` are the two thought generators of Tree of Thoughts (Yao et al., arXiv
+2305.10601, section 3); `Choose` has the model rank steps that the task enumerates. They know
+nothing of the policy that expands.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from ..tasks.task import HasMoves, Step
+from .bounds import at_least
+from .context import Context
+from .graph import Node
+
+
+@dataclass(frozen=True)
+class Propose:
+    """Each sample lists several steps (role `propose`); the lists are merged in order.
+
+    A child's prior is its share of all the proposals: Σ over samples [proposed] / Σ proposals.
+    A step has no log-probability of its own.
+    """
+
+    async def expand(self, ctx: Context, node: Node, n: int) -> list[Node]:
+        completions = await ctx.generate(node, "propose", n)
+        return _add_merged(
+            ctx,
+            node,
+            [
+                (step, None)
+                for reply in completions
+                for step in ctx.parse("propose", node, reply.text)
+            ],
+        )
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Each sample is one step (role `step`), drawn independently; equal ones become one child.
+
+    A child's prior is the share of the samples that gave it; its log-probability is that of the
+    first.
+    """
+
+    async def expand(self, ctx: Context, node: Node, n: int) -> list[Node]:
+        completions = await ctx.generate(node, "step", n)
+        return _add_merged(
+            ctx,
+            node,
+            [
+                (step, reply.logprob)
+                for reply in completions
+                for step in ctx.parse("step", node, reply.text)[:1]
+            ],
+        )
+
+
+@dataclass(frozen=True)
+class Choose:
+    """The model ranks the task's legal moves by their log-probability (role `choose`).
+
+    The children are the `width` most likely moves (all if None), most likely first, ties to the
+    earlier move. A child's prior is the softmax over *all* the moves' log-probabilities. Nothing
+    is sampled: the number of samples asked for is ignored.
+
+    Raises:
+        ValueError: `width` is below 1.
+    """
+
+    width: int | None = None
+
+    needs: ClassVar[type] = HasMoves
+
+    def __post_init__(self) -> None:
+        at_least(1, width=self.width)
+
+    async def expand(self, ctx: Context, node: Node, n: int) -> list[Node]:
+        assert isinstance(ctx.task, HasMoves)
+        moves = ctx.task.moves(node.state)
+        if not moves:
+            return []
+        logprobs = await ctx.score(node, "choose", [move.text for move in moves])
+        priors = softmax(logprobs)
+        likeliest: dict[object, int] = {}  # state to the index of the move that reaches it
+        for i in sorted(range(len(moves)), key=lambda i: -logprobs[i]):
+            likeliest.setdefault(moves[i].state, i)
+        kept = list(likeliest.values())[: self.width]
+        children = ctx.add(node, [(moves[i], logprobs[i]) for i in kept])
+        for child in children:
+            child.prior = priors[likeliest[child.state]]
+        return children
+
+
+def softmax(logits: Sequence[float]) -> list[float]:
+    """exp(l_i) / Σ_j exp(l_j)"""
+    largest = max(logits)
+    weights = [math.exp(logit - largest) for logit in logits]
+    total = sum(weights)
+    return [weight / total for weight in weights]
+
+
+def _add_merged(ctx: Context, node: Node, steps: Sequence[tuple[Step, float | None]]) -> list[Node]:
+    counts = Counter(step.state for step, _ in steps)
+    children = ctx.add(node, steps)
+    for child in children:
+        child.prior = counts[child.state] / len(steps)
+    return children

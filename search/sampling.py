@@ -1,0 +1,78 @@
+"""Whole solutions drawn at once, without a tree: the baselines.
+
+`IO` answers directly; `CoT` reasons first (Wei et al., arXiv 2201.11903, section 2);
+`SelfConsistency` takes the majority of many answers (Wang et al., arXiv 2203.11171, section 2);
+`BestOfN` the one of highest value (Cobbe et al., arXiv 2110.14168, section 4.2). A sample that
+cannot be read gives no node.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+from .bounds import at_least
+from .context import Context, top_k
+from .graph import Node
+
+
+@dataclass(frozen=True)
+class IO:
+    """One direct answer (role `io`)."""
+
+    async def search(self, ctx: Context) -> list[Node]:
+        return await ctx.sample(ctx.root, "io")
+
+
+@dataclass(frozen=True)
+class CoT:
+    """One chain of thought (role `cot`)."""
+
+    async def search(self, ctx: Context) -> list[Node]:
+        return await ctx.sample(ctx.root, "cot")
+
+
+@dataclass(frozen=True)
+class SelfConsistency:
+    """Majority over the answers of several samples.
+
+    Returns all samples, those of the most frequent answer first, ties to the answer seen first,
+    samples without an answer last.
+
+    Raises:
+        ValueError: `samples` is below 1.
+    """
+
+    samples: int = 10
+    role: str = "cot"
+
+    def __post_init__(self) -> None:
+        at_least(1, samples=self.samples)
+
+    async def search(self, ctx: Context) -> list[Node]:
+        nodes = await ctx.sample(ctx.root, self.role, self.samples)
+        answers = {
+            node: ctx.task.answer(node.state) if node.is_terminal else None for node in nodes
+        }
+        votes = Counter(answer for answer in answers.values() if answer is not None)
+        ranking = [answer for answer, _ in votes.most_common()]
+        return [node for answer in (*ranking, None) for node in nodes if answers[node] == answer]
+
+
+@dataclass(frozen=True)
+class BestOfN:
+    """The sample that the evaluator values most.
+
+    Raises:
+        ValueError: `samples` is below 1.
+    """
+
+    samples: int = 10
+    role: str = "cot"
+
+    def __post_init__(self) -> None:
+        at_least(1, samples=self.samples)
+
+    async def search(self, ctx: Context) -> list[Node]:
+        nodes = await ctx.sample(ctx.root, self.role, self.samples)
+        return top_k(nodes, await ctx.evaluate(nodes), self.samples)

@@ -1,0 +1,62 @@
+import pytest
+
+from treeshare.llm_backend.api import Usage
+from treeshare.search.budget import Budget, Meter
+
+
+@pytest.mark.parametrize(
+    ("limits", "message"),
+    [
+        ({"tokens": -1}, r"budget.tokens=-1 must be at least 0"),
+        ({"seconds": -0.5}, r"budget.seconds=-0.5 must be at least 0"),
+        ({"price_prompt": -1.0}, r"budget.price_prompt=-1.0 must be at least 0"),
+        ({"nodes": 0}, r"budget.nodes=0 must be at least 1"),
+        ({"money": 1.0}, r"budget.money=1.0 needs budget.price_prompt"),
+    ],
+)
+def test_limits_below_their_bound_are_refused(limits, message):
+    with pytest.raises(ValueError, match=message):
+        Budget(**limits)
+
+
+def test_without_limits_all_is_admitted():
+    meter = Meter(Budget(), usage=Usage(10**9, 10**9), calls=10**9, nodes=10**9)
+    assert meter.admit(10**9)
+    assert not meter.is_full
+    assert meter.hit is None
+
+
+def test_calls_are_exact():
+    meter = Meter(Budget(calls=5), calls=3)
+    assert meter.admit(2)
+    assert meter.hit is None
+    assert not meter.admit(3)
+    assert meter.hit == "calls"
+
+
+@pytest.mark.parametrize(
+    ("budget", "name"),
+    [
+        (Budget(tokens=30), "tokens"),
+        (Budget(money=0.5, price_prompt=10_000, price_completion=15_000), "money"),
+        (Budget(seconds=0), "seconds"),
+    ],
+)
+def test_soft_limits_refuse_once_spent(budget, name):
+    meter = Meter(budget, usage=Usage(prompt_tokens=20, completion_tokens=20))
+    assert not meter.admit(1)
+    assert meter.hit == name
+
+
+def test_soft_limits_admit_until_spent():
+    usage = Usage(prompt_tokens=20, completion_tokens=9)
+    budget = Budget(tokens=30, money=0.5, price_prompt=10_000, price_completion=15_000)
+    meter = Meter(budget, usage=usage)
+    assert meter.tokens == 29
+    assert meter.money == pytest.approx(20 * 0.01 + 9 * 0.015)
+    assert meter.admit(1)
+
+
+def test_full_at_the_node_limit():
+    assert not Meter(Budget(nodes=3), nodes=2).is_full
+    assert Meter(Budget(nodes=3), nodes=3).is_full

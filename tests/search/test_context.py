@@ -1,0 +1,153 @@
+import math
+
+import pytest
+
+from treeshare.search.budget import Budget
+from treeshare.search.evaluators import Heuristic, ValuePrompt, Vote
+from treeshare.search.expanders import Choose
+from treeshare.tasks.task import Step
+
+
+class Bare:
+    """The mandatory part of a task only."""
+
+    name = "bare"
+    sampling = {}  # noqa: RUF012
+
+    def root(self, problem):
+        return ()
+
+    def is_terminal(self, state):
+        return False
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ({"expander": Choose()}, r"Choose needs a task that is HasMoves: task 'bare' has no moves"),
+        (
+            {"evaluator": ValuePrompt()},
+            r"ValuePrompt .* HasValues: task 'bare' has no parse_value, values",
+        ),
+        ({"evaluator": Vote()}, r"Vote .* HasVotes: task 'bare' has no parse_vote"),
+        ({"evaluator": Heuristic()}, r"Heuristic .* HasHeuristic: task 'bare' has no heuristic"),
+    ],
+    ids=lambda value: "",
+)
+def test_a_task_that_lacks_a_protocol_is_refused_at_once(parts, message, make_context):
+    with pytest.raises(TypeError, match=message):
+        make_context(task=Bare(), **({"evaluator": object()} | parts))
+
+
+def in_search(run, body, **context):
+    """The outcome of a search that runs `body(ctx)`."""
+
+    class Body:
+        async def search(self, ctx):
+            await body(ctx)
+            return [ctx.root]
+
+    outcome = run(Body(), **context)
+    if outcome.error:
+        raise outcome.error
+    return outcome
+
+
+def test_nodes_are_valued_once(run):
+    asked = []
+
+    class Ids:
+        async def evaluate(self, ctx, nodes):
+            asked.append([node.id for node in nodes])
+            return [float(node.id) for node in nodes]
+
+    async def body(ctx):
+        a, b, c = ctx.add(ctx.root, [(Step(text, ("p", text)), None) for text in "abc"])
+        assert await ctx.evaluate([b, a, b]) == [2.0, 1.0, 2.0]
+        assert await ctx.evaluate([a, b]) == [1.0, 2.0]
+        assert await ctx.evaluate([a, c, b]) == [1.0, 3.0, 2.0]
+        assert await ctx.evaluate([]) == []
+
+    in_search(run, body, evaluator=Ids())
+    assert asked == [[2, 1], [3]]
+
+
+def test_last_nodes_of_a_spent_node_limit_are_still_valued(run):
+    async def body(ctx):
+        children = await ctx.expand(ctx.root, 2)
+        assert len(children) == 2
+        await ctx.evaluate(children)
+        await ctx.expand(ctx.root)
+        raise AssertionError("the search should have ended")
+
+    outcome = in_search(run, body, budget=Budget(nodes=3))
+    assert outcome.budget_hit == "nodes"
+    assert all(node.value is not None for node in outcome.ranked)
+
+
+@pytest.mark.parametrize("verb", ["expand", "sample"])
+def test_depth_limit_stops_both_verbs(verb, run):
+    async def body(ctx):
+        children = await (ctx.expand(ctx.root) if verb == "expand" else ctx.sample(ctx.root, "cot"))
+        assert children == []
+
+    outcome = in_search(run, body, budget=Budget(depth=0))
+    assert outcome.calls == 0
+
+
+def test_equal_siblings_are_dropped_or_kept(make_context):
+    ctx = make_context()
+    steps = [(Step(text, ("p", text)), None) for text in "aab"]
+    assert [node.text for node in ctx.add(ctx.root, steps)] == ["a", "b"]
+    assert [node.text for node in ctx.add(ctx.root, steps)] == []
+    assert [node.text for node in ctx.add(ctx.root, steps, dedupe=False)] == ["a", "a", "b"]
+
+
+def test_steps_may_be_added_below_several_nodes(make_context):
+    ctx = make_context(budget=Budget(nodes=4))
+    a, b = ctx.add(ctx.root, [(Step(text, ("p", text)), None) for text in "ab"])
+    (merged,) = ctx.add([a, b], [(Step("ab", ("p", "a", "b")), -1.0)] * 2, dedupe=False)
+    assert merged.parents == [a, b]
+    assert ctx.meter.is_full
+
+
+def test_ranking_takes_terminal_nodes_then_the_deepest(make_context):
+    ctx = make_context()
+    assert ctx.ranked() == [ctx.root]
+    a, b, c = ctx.add(ctx.root, [(Step(t, ("p", t)), None) for t in "123"])
+    b.value = c.value = 0.5
+    assert ctx.ranked() == [b, c, a]
+    low, high = ctx.add(a, [(Step(t, ("p", "1", t)), None) for t in "12"])
+    assert ctx.ranked() == [low, high]
+    terminal, unvalued = ctx.add(ctx.root, [(Step(t, ("p", t, "0")), None) for t in "45"])
+    terminal.value = -3.0
+    assert ctx.ranked() == [terminal, unvalued]
+    assert ctx.ranked(key=lambda node: node.id) == [unvalued, terminal]
+
+
+def test_seeds_differ_by_run_problem_node_role_and_repetition(make_context):
+    def seeds(**context):
+        ctx = make_context(**context)
+        (child,) = ctx.add(ctx.root, [(Step("1", ("p", "1")), None)])
+        return [
+            ctx.request_seed(node, role)
+            for node in (ctx.root, child)
+            for role in ("step", "value", "step")
+        ]
+
+    assert seeds() == seeds()
+    everything = seeds() + seeds(seed=1) + seeds(problem="q")
+    assert len(set(everything)) == len(everything)
+    assert all(0 <= seed < 2**64 for seed in everything)
+
+
+def test_a_policys_own_draws_are_fixed_by_seed_problem_and_key(make_context):
+    draws = [
+        make_context(problem, seed=seed).random(key).random()
+        for problem in "pq"
+        for seed in (0, 1)
+        for key in ("a", "b")
+    ]
+    assert len(set(draws)) == len(draws)
+    assert make_context().random("a").random() == make_context().random("a").random()
+    assert not math.isnan(draws[0])

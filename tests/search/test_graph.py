@@ -1,0 +1,84 @@
+import json
+
+import networkx as nx
+import pytest
+
+from treeshare.search.graph import SearchGraph
+
+
+@pytest.fixture
+def diamond():
+    """root -> a, b; a and b merge into c; c -> d."""
+    graph = SearchGraph(("start",))
+    a = graph.add(graph.root, "a", ("a",), is_terminal=False)
+    b = graph.add(graph.root, "b", ("b",), is_terminal=False)
+    c = graph.add([b, a], "c", ("c",), is_terminal=False)
+    graph.add(c, "d", ("d",), is_terminal=True)
+    return graph
+
+
+def test_ids_follow_creation(diamond):
+    assert [node.id for node in diamond] == [0, 1, 2, 3, 4]
+    assert len(diamond) == 5
+    assert diamond.nodes[0] is diamond.root
+
+
+def test_merge_hangs_below_all_its_parents(diamond):
+    _, a, b, c, d = diamond
+    assert c.parents == [b, a]
+    assert c in a.children
+    assert c in b.children
+    assert c.parent is b
+    assert [node.text for node in d.path] == ["", "b", "c", "d"]
+
+
+def test_first_parent_gives_depth_and_position(diamond):
+    assert [node.depth for node in diamond] == [0, 1, 1, 2, 3]
+    assert [node.positions for node in diamond] == [(), (0,), (1,), (1, 0), (1, 0, 0)]
+
+
+def test_positions_are_unique_after_a_merge(diamond):
+    a = diamond.nodes[1]
+    diamond.add(a, "e", ("e",), is_terminal=False)
+    positions = [node.positions for node in diamond]
+    assert len(set(positions)) == len(positions)
+
+
+def test_only_the_root_has_no_parent(diamond):
+    assert diamond.root.parent is None
+    with pytest.raises(ValueError, match="at least one parent"):
+        diamond.add([], "x", ("x",), is_terminal=False)
+
+
+def test_nodes_of_equal_content_differ():
+    graph = SearchGraph(0)
+    first, second = (graph.add(graph.root, "x", 1, is_terminal=False) for _ in range(2))
+    assert first != second
+    assert len({first, second}) == 2
+
+
+def test_networkx_copy(diamond):
+    d = diamond.nodes[4]
+    d.value, d.prior, d.logprob, d.visits, d.value_sum = 0.5, 0.25, -1.5, 2, 1.0
+    graph = diamond.to_networkx()
+    assert sorted(graph.edges) == [(0, 1), (0, 2), (1, 3), (2, 3), (3, 4)]
+    assert nx.is_directed_acyclic_graph(graph)
+    assert graph.nodes[4] == {
+        "text": "d",
+        "state": "('d',)",
+        "depth": 3,
+        "is_terminal": True,
+        "value": 0.5,
+        "prior": 0.25,
+        "logprob": -1.5,
+        "visits": 2,
+        "value_sum": 1.0,
+    }
+
+
+def test_json_round_trip(diamond):
+    read = nx.node_link_graph(json.loads(diamond.to_json()), edges="edges")
+    copy = diamond.to_networkx()
+    assert read.is_directed()
+    assert dict(read.nodes(data=True)) == dict(copy.nodes(data=True))
+    assert sorted(read.edges) == sorted(copy.edges)
