@@ -1,0 +1,121 @@
+"""What a run amounts to: sums over its puzzles and its processes, and the table printed at the end.
+
+Counts every puzzle of the run, those finished before an interruption included.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from .record import FailedSearch, Row, Session
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    puzzles: int  # finished
+    top1: float  # share of finished puzzles whose first answer is right, in [0, 1]
+    any_of_b: float  # share with a right answer anywhere in the ranking
+    mean_accuracy: float  # right share of a ranking, averaged over puzzles
+    nodes: int
+    calls: int
+    prompt_tokens: int
+    completion_tokens: int
+    unique_kv_tokens: int
+    logical_kv_tokens: int
+    parse_failures: int
+    budget_hits: int
+    rounds: int  # times new requests went to the engine
+    requests_per_round: float
+    sequences_per_forward: float  # 0 if no model ran
+    evicted_kv_tokens: int
+    sessions: int  # processes that worked on the run
+    seconds: float  # wall time of all of them
+    tokens_per_second: float  # completion tokens
+
+    @classmethod
+    def of(cls, rows: Sequence[Row], sessions: Sequence[Session]) -> Totals:
+        last = {session.number: session for session in sessions}.values()
+
+        def engine(counter: str) -> float:
+            return sum(session.engine[counter] for session in last)
+
+        rounds = sum(session.rounds for session in last)
+        seconds = sum(session.seconds for session in last)
+        completion_tokens = sum(row.completion_tokens for row in rows)
+        return cls(
+            puzzles=len(rows),
+            top1=_ratio(sum(row.correct_top1 for row in rows), len(rows)),
+            any_of_b=_ratio(sum(row.correct_any for row in rows), len(rows)),
+            mean_accuracy=_ratio(sum(row.mean_accuracy for row in rows), len(rows)),
+            nodes=sum(row.nodes for row in rows),
+            calls=sum(row.calls for row in rows),
+            prompt_tokens=sum(row.prompt_tokens for row in rows),
+            completion_tokens=completion_tokens,
+            unique_kv_tokens=sum(row.unique_kv_tokens for row in rows),
+            logical_kv_tokens=sum(row.logical_kv_tokens for row in rows),
+            parse_failures=sum(row.parse_failures for row in rows),
+            budget_hits=sum(row.budget_hit is not None for row in rows),
+            rounds=rounds,
+            requests_per_round=_ratio(sum(session.requests for session in last), rounds),
+            sequences_per_forward=_ratio(engine("sequences"), engine("steps")),
+            evicted_kv_tokens=int(engine("evicted_kv_tokens")),
+            sessions=len(last),
+            seconds=seconds,
+            tokens_per_second=_ratio(completion_tokens, seconds),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    title: str
+    directory: Path
+    num_problems: int
+    rows: list[Row]
+    failures: list[FailedSearch]
+    totals: Totals
+    trees: list[Path]
+
+    def table(self) -> str:
+        t = self.totals
+        failed = f" ({len(self.failures)} failed)" if self.failures else ""
+        sessions = f" in {t.sessions} sessions" if t.sessions > 1 else ""
+        forward = f", {t.sequences_per_forward:.1f} sequences a forward"
+        cells = {
+            "puzzles": f"{t.puzzles:,} of {self.num_problems:,}{failed}",
+            "top-1": f"{t.top1:.1%}",
+            "any-of-b": f"{t.any_of_b:.1%}",
+            "mean accuracy": f"{t.mean_accuracy:.1%}",
+            "nodes": f"{t.nodes:,}",
+            "calls": f"{t.calls:,}",
+            "tokens in, out": f"{t.prompt_tokens:,}, {t.completion_tokens:,}",
+            "KV tokens": f"{t.unique_kv_tokens:,} unique, {t.logical_kv_tokens:,} logical: "
+            f"{_ratio(t.logical_kv_tokens, t.unique_kv_tokens):.2f}x",
+            "rounds": f"{t.rounds:,}",
+            "mean batch": f"{t.requests_per_round:.1f} requests a round"
+            + (forward if t.sequences_per_forward else ""),
+            "evictions": f"{t.evicted_kv_tokens:,} KV tokens",
+            "parse failures": f"{t.parse_failures:,}",
+            "budget hits": f"{t.budget_hits:,}",
+            "wall seconds": f"{t.seconds:.1f}{sessions}",
+        }
+        if any(row.oracle for row in self.rows):
+            cells["oracle"] = "the evaluator knew the answers"
+        cells["results"] = str(self.directory / "results.jsonl")
+        if self.trees:
+            cells["a tree"] = str(self.trees[0])
+        width = max(map(len, cells))
+        lines = [f"{label:<{width}}  {text}" for label, text in cells.items()]
+        return "\n".join([self.title, *lines])
+
+    def failure_line(self) -> str:
+        first = self.failures[0]
+        return (
+            f"{len(self.failures)} of {self.num_problems} puzzles failed; "
+            f"first {first.problem}: {first.error}: {first.message}"
+        )
+
+
+def _ratio(part: float, whole: float) -> float:
+    return part / whole if whole else 0.0

@@ -1,0 +1,75 @@
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from treeshare.experiments.run import main
+
+PARTS = Path(__file__).parent / "parts"
+EASY = ["engine=mock", "search=io", "task.limit=3"]
+
+
+@dataclass
+class Done:
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def treeshare(tmp_path, monkeypatch, capfd):
+    """The console command in this process, started in `tmp_path`."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path, str(PARTS)])
+
+    def call(*args):
+        monkeypatch.setattr(sys, "argv", ["treeshare", *args])
+        monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+        code = main()
+        return Done(code, *capfd.readouterr())
+
+    return call
+
+
+@pytest.fixture
+def treeshare_process(tmp_path):
+    """The console command as users start it, in `tmp_path`."""
+
+    def call(*args, **env):
+        done = subprocess.run(
+            [Path(sys.executable).with_name("treeshare"), *args],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(PARTS), **env},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return Done(done.returncode, done.stdout, done.stderr)
+
+    return call
+
+
+@pytest.fixture
+def run_directory(tmp_path):
+    """The only one below `tmp_path`."""
+
+    def find():
+        (path,) = tmp_path.glob("outputs/*/*/*/*")
+        return path
+
+    return find
+
+
+@pytest.fixture
+def read_rows(run_directory):
+    """A JSONL file of the run, without what differs between equal runs."""
+
+    def read(name="results.jsonl"):
+        rows = [json.loads(line) for line in (run_directory() / name).read_text().splitlines()]
+        return [{key: row[key] for key in row if key != "seconds"} for row in rows]
+
+    return read
