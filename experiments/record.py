@@ -28,10 +28,10 @@ class Row:
 
     problem: str  # its id
     correct_top1: bool  # the first of the ranking is right
-    correct_any: bool  # any of the ranking is right (any-of-b)
-    mean_accuracy: float  # share of the ranking that is right, in [0, 1]; 0 for an empty one
-    num_answers: int  # nodes of the ranking that hold an answer; the others count as wrong
-    answers: list[str | None]  # the ranking, best first
+    correct_any: bool  # any of the answers is right (any-of-b)
+    mean_accuracy: float  # share of the answers that are right, in [0, 1]; 0 without any
+    num_answers: int  # nodes that hold an answer; the others count as wrong
+    answers: list[str | None]  # of the first b nodes of the ranking, best first
     nodes: int  # of the graph, the root included
     calls: int  # requests
     rounds: int  # times the search waited for the model

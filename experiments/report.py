@@ -16,8 +16,8 @@ from .record import FailedSearch, Row, Session
 class Totals:
     puzzles: int  # finished
     top1: float  # share of finished puzzles whose first answer is right, in [0, 1]
-    any_of_b: float  # share with a right answer anywhere in the ranking
-    mean_accuracy: float  # right share of a ranking, averaged over puzzles
+    any_of_b: float  # share with a right answer among the first b
+    mean_accuracy: float  # right share of the first b answers, averaged over puzzles
     nodes: int
     calls: int
     prompt_tokens: int
@@ -72,6 +72,7 @@ class Summary:
     title: str
     directory: Path
     num_problems: int
+    num_answers: int  # b, the answers that count
     rows: list[Row]
     failures: list[FailedSearch]
     totals: Totals
@@ -85,7 +86,7 @@ class Summary:
         cells = {
             "puzzles": f"{t.puzzles:,} of {self.num_problems:,}{failed}",
             "top-1": f"{t.top1:.1%}",
-            "any-of-b": f"{t.any_of_b:.1%}",
+            f"any-of-{self.num_answers}": f"{t.any_of_b:.1%}",
             "mean accuracy": f"{t.mean_accuracy:.1%}",
             "nodes": f"{t.nodes:,}",
             "calls": f"{t.calls:,}",

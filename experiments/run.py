@@ -173,9 +173,8 @@ def _search(setup: Setup, engine: Engine, directory: RunDirectory) -> None:
 
 
 def _row(setup: Setup, problem: Problem, outcome: Outcome) -> Row:
-    answers = [
-        setup.task.answer(node.state) if node.is_terminal else None for node in outcome.ranked
-    ]
+    ranked = outcome.ranked[: setup.options.answers]
+    answers = [setup.task.answer(node.state) if node.is_terminal else None for node in ranked]
     is_right = [answer is not None and setup.verifier.check(problem, answer) for answer in answers]
     return Row(
         problem=problem.id,
@@ -231,6 +230,7 @@ def _summary(setup: Setup, directory: RunDirectory) -> Summary:
         title=setup.title,
         directory=directory.path,
         num_problems=len(setup.problems),
+        num_answers=setup.options.answers,
         rows=rows,
         failures=directory.failures.rows,
         totals=Totals.of(rows, directory.sessions.rows),

@@ -7,6 +7,7 @@ nothing to disk and runs nothing.
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import re
 from collections import Counter
@@ -37,11 +38,12 @@ class Options:
     """The keys of config.yaml that belong to no group.
 
     Raises:
-        ValueError: `max_live` is below 1.
+        ValueError: `max_live` or `answers` is below 1.
     """
 
     name: str | None
     seed: int
+    answers: int
     output_dir: str
     max_live: int | None
     record: bool
@@ -52,11 +54,13 @@ class Options:
     def __post_init__(self) -> None:
         if self.max_live is not None and self.max_live < 1:
             raise ValueError(f"max_live={self.max_live} must be at least 1, or null for no limit")
+        if self.answers < 1:
+            raise ValueError(f"answers={self.answers} must be at least 1")
 
 
 UNHASHED = frozenset(
     # what the configuration may change in without being another run; `model` is part of `engine`
-    {f.name for f in fields(Options)} - {"max_live"} | {"logger", "model"}
+    {f.name for f in fields(Options)} - {"max_live", "answers"} | {"logger", "model"}
 )
 
 
@@ -112,6 +116,8 @@ def prepare(cfg: DictConfig) -> Setup:
     with explained("task"):
         problems = _problems(task)
     policy = _make(config.get("search"), "search")
+    if not inspect.iscoroutinefunction(getattr(policy, "search", None)):
+        raise SetupError(f"search: {type(policy).__name__} has no method `async def search(ctx)`")
     name = options.name or type(policy).__name__
     model = _model_name(_checked(config.get("engine"), "engine"))
     setup = Setup(

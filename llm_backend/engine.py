@@ -84,10 +84,11 @@ class TreeEngine:
         return self._stats
 
     def close(self) -> None:
-        """Drop all work under way. The engine cannot be used afterwards."""
+        """Drop all work under way and give the pool's memory back; the engine is of no use then."""
         self._waiting.clear()
         self._running.clear()
-        del self.pool, self.cache, self.model
+        self.pool.keys.clear()
+        self.pool.values.clear()
 
     # Taking in.
 

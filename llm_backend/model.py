@@ -234,11 +234,14 @@ def load_model(
         attention: a key of `attention.BACKENDS`.
 
     Raises:
-        ValueError: no such model, dtype or backend, or an architecture that is not supported.
+        ValueError: no such model, dtype, device or backend, or an architecture that is not
+            supported.
     """
     dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
     if dtype not in dtypes:
         raise ValueError(f"model.dtype={dtype!r} is not one of {sorted(dtypes)}")
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(f"model.device={device!r}: PyTorch sees no CUDA device here")
     source = _smollm2_directory() if name == SMOLLM2 else name
     if not os.path.isdir(source) and not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", source):
         raise ValueError(f"model.name={name!r} is no directory, and no Hugging Face hub id either")

@@ -9,11 +9,11 @@ def at_least(bound: float, **parameters: float | None) -> None:
     """Check parameters by name; None is no limit.
 
     Raises:
-        ValueError: one is below `bound`.
+        ValueError: one is below `bound`, or no number.
     """
     for name, value in parameters.items():
-        if value is not None and not value >= bound:
-            raise ValueError(f"{name}={value} must be at least {bound}")
+        if value is not None and not (isinstance(value, int | float) and value >= bound):
+            raise ValueError(f"{name}={value!r} must be at least {bound}")
 
 
 def one_of(choices: Collection[str], **parameters: str) -> None:

@@ -31,9 +31,9 @@ class Budget:
     def __post_init__(self) -> None:
         for f in fields(self):
             limit = getattr(self, f.name)
-            if limit is not None and limit < 0:
+            if limit is not None and not (isinstance(limit, int | float) and limit >= 0):
                 raise ValueError(
-                    f"budget.{f.name}={limit} must be at least 0, or null for no limit"
+                    f"budget.{f.name}={limit!r} must be at least 0, or null for no limit"
                 )
         if self.nodes == 0:
             raise ValueError("budget.nodes=0 must be at least 1: the root is a node")

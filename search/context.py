@@ -61,6 +61,7 @@ class Context:
 
     Raises:
         TypeError: the task lacks what the expander or the evaluator needs.
+        ValueError: the task's sampling is out of its bounds.
     """
 
     def __init__(
@@ -84,6 +85,7 @@ class Context:
         """The ranking to return if the budget ends the search now. A policy may set it; None
         means `ranked()`."""
         self.parse_failures: list[ParseFailure] = []
+        self._sampling = {role: Sampling(**given) for role, given in task.sampling.items()}
         self._expander = expander
         self._evaluator = evaluator
         self._seed = seed
@@ -148,8 +150,8 @@ class Context:
     ) -> list[Completion]:
         """Completions of the task's prompt for `role` at `node` (or at another `state`)."""
         prompt = self.task.prompt(role, node.state if state is None else state)
-        sampling = Sampling(**self.task.sampling[role])
-        (reply,) = await self.ask([Generate(prompt, n, sampling, self.request_seed(node, role))])
+        request = Generate(prompt, n, self._sampling[role], self.request_seed(node, role))
+        (reply,) = await self.ask([request])
         assert isinstance(reply, GenerateReply)
         return list(reply.completions)
 

@@ -8,7 +8,6 @@ cannot be read gives no node.
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 
 from .bounds import at_least
@@ -36,8 +35,8 @@ class CoT:
 class SelfConsistency:
     """Majority over the answers of several samples.
 
-    Returns all samples, those of the most frequent answer first, ties to the answer seen first,
-    samples without an answer last.
+    Returns the first sample of each answer, the most frequent answer first, ties to the answer seen
+    first. A sample without an answer has no vote.
 
     Raises:
         ValueError: `samples` is below 1.
@@ -51,12 +50,12 @@ class SelfConsistency:
 
     async def search(self, ctx: Context) -> list[Node]:
         nodes = await ctx.sample(ctx.root, self.role, self.samples)
-        answers = {
-            node: ctx.task.answer(node.state) if node.is_terminal else None for node in nodes
-        }
-        votes = Counter(answer for answer in answers.values() if answer is not None)
-        ranking = [answer for answer, _ in votes.most_common()]
-        return [node for answer in (*ranking, None) for node in nodes if answers[node] == answer]
+        voters: dict[str, list[Node]] = {}
+        for node in nodes:
+            answer = ctx.task.answer(node.state) if node.is_terminal else None
+            if answer is not None:
+                voters.setdefault(answer, []).append(node)
+        return [group[0] for group in sorted(voters.values(), key=len, reverse=True)]
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,9 @@ def mock(*arguments):
 def test_row_holds_what_the_search_found_and_spent(treeshare, read_rows):
     right, wrong = "5 * (5 - 1 / 5)", "1 + 5 + 5 + 5"
     treeshare(
-        *mock("search=cot_sc", "search.role=io", "search.samples=9", "task.limit=1", "seed=3"),
+        *mock("search=best_of_n", "search.role=io", "search.samples=9", "task.limit=1", "seed=3"),
+        "answers=9",
+        "evaluator=heuristic",
         f"engine.replies=['{right} = 24', '{wrong} = 16', 'who knows']",
     )
     (row,) = read_rows()
@@ -42,15 +44,16 @@ def bare(*arguments):
 
 def test_accuracies_are_of_the_ranking(treeshare, read_rows):
     done = treeshare(
-        *bare("engine=mock", "search=cot_sc", "search.samples=40", "search.role=io"),
+        *bare("engine=mock", "search=best_of_n", "search.samples=40", "search.role=io"),
+        "answers=30",
         "expander=sample",
         "evaluator=logprob",
     )
     for row in read_rows():
-        share = row["answers"].count("likely") / 40
+        share = row["answers"].count("likely") / 30
         assert 0 < row["mean_accuracy"] == share < 1
         assert row["correct_any"] and row["correct_top1"] == (row["answers"][0] == "likely")
-    assert "any-of-b        100.0%" in done.out
+    assert "any-of-30       100.0%" in done.out
 
 
 def test_unfinished_node_counts_as_wrong(treeshare, read_rows):
