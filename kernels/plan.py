@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+SHORT = 16  # segments up to this length are not told apart
 PADDING_POSITION = np.iinfo(np.int64).max  # later than every query, so causality masks it
 
 
@@ -63,8 +64,8 @@ def build_plan(
     live = [segment for segment in segments if segment.hi > segment.lo and len(segment.slots)]
     groups: dict[tuple[int, int], list[Segment]] = defaultdict(list)
     for segment in live:
-        shape = (segment.hi - segment.lo, len(segment.slots))
-        groups[shape[0].bit_length(), shape[1].bit_length()].append(segment)
+        length = max(len(segment.slots), SHORT)
+        groups[(segment.hi - segment.lo).bit_length(), length.bit_length()].append(segment)
     positions = np.asarray(query_positions, dtype=np.int64)
     return TreePlan(
         torch.from_numpy(positions).to(device),

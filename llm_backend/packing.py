@@ -5,7 +5,7 @@ From nodes of the tree cache to the flat arrays a model takes and the segments a
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -35,14 +35,7 @@ def pack(ends: Mapping[KVNode, int]) -> PackedForest:
 
     Every ancestor of a node must be computed, or be computed to its end in the same forward.
     """
-    children: dict[KVNode | None, list[KVNode]] = defaultdict(list)
-    seen: set[KVNode] = set()
-    for leaf in ends:
-        node: KVNode | None = leaf
-        while node is not None and node not in seen:
-            seen.add(node)
-            children[node.parent].append(node)
-            node = node.parent
+    children, num_below = _active_tree(ends)
     forest = PackedForest()
     # Entries are visits, and (on the way back) segments that wait for the end of their interval.
     stack: list[tuple[KVNode, np.ndarray] | tuple[np.ndarray, int, int]] = [
@@ -58,9 +51,10 @@ def pack(ends: Mapping[KVNode, int]) -> PackedForest:
         visible = np.concatenate([above, node.slots[:end]])
         below = children[node]
         has_queries = end > node.num_computed
-        if len(below) == 1 and not has_queries:
-            # The same queries see this node and its only child: one segment for both.
-            stack.append((below[0], visible))
+        if not has_queries and len(visible) * (len(below) - 1) <= num_below[node]:
+            # To read the few entries again for each child costs less than a partial result for
+            # each query below. With one child it costs nothing: chains become one segment.
+            stack += [(child, visible) for child in reversed(below)]
             continue
         if len(visible):
             stack.append((visible, node.start + end - len(visible), len(forest.tokens)))
@@ -68,6 +62,22 @@ def pack(ends: Mapping[KVNode, int]) -> PackedForest:
             _add_queries(forest, node, end)
         stack += [(child, visible[:0]) for child in reversed(below)]
     return forest
+
+
+def _active_tree(
+    ends: Mapping[KVNode, int],
+) -> tuple[Mapping[KVNode | None, list[KVNode]], Mapping[KVNode, int]]:
+    """The nodes to compute and all above them: children of each, and queries at or below each."""
+    children: dict[KVNode | None, list[KVNode]] = defaultdict(list)
+    num_below: Counter[KVNode] = Counter()
+    for queried, end in ends.items():
+        node: KVNode | None = queried
+        while node is not None:
+            if node not in num_below:
+                children[node.parent].append(node)
+            num_below[node] += end - queried.num_computed
+            node = node.parent
+    return children, num_below
 
 
 def _add_queries(forest: PackedForest, node: KVNode, end: int) -> None:

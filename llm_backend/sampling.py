@@ -13,6 +13,8 @@ import torch
 
 from .api import Sampling
 
+_BLOCK = 256  # tokens
+
 
 def uniforms(seeds: Sequence[int], samples: Sequence[int], steps: Sequence[int]) -> np.ndarray:
     """Numbers in [0, 1), [B] float64, a function of (seed, sample index, step) row by row.
@@ -38,20 +40,33 @@ def sample(
     Returns:
         Token ids [B], and the log-probability of each at temperature 1, before any filter, nats.
     """
-    tokens = logits.argmax(-1)
-    drawn = [row for row, sampling in enumerate(samplings) if sampling.temperature > 0]
-    if drawn:
-        rows = torch.tensor(drawn, device=logits.device)
-        temperature = logits.new_tensor([samplings[row].temperature for row in drawn])
-        scores = logits[rows] / temperature[:, None]
-        _filter(scores, [samplings[row] for row in drawn])
-        # Inverse of the distribution function, in order of token id.
-        cumulative = torch.softmax(scores, dim=-1).double().cumsum(-1)
-        targets = torch.from_numpy(uniform[drawn]).to(logits.device) * cumulative[:, -1]
-        tokens[rows] = torch.searchsorted(cumulative, targets[:, None], right=True)[:, 0]
+    temperature = logits.new_tensor([sampling.temperature for sampling in samplings])
+    is_greedy = temperature == 0
+    scores = logits / torch.where(is_greedy, 1.0, temperature)[:, None]
+    _filter(scores, samplings)
+    drawn = _inverse_distribution(scores, torch.from_numpy(uniform).to(logits.device))
+    tokens = torch.where(is_greedy, logits.argmax(-1), drawn)
     chosen = logits.gather(1, tokens[:, None])[:, 0]
     logprobs = chosen - torch.logsumexp(logits, dim=-1)
     return tokens.tolist(), logprobs.tolist()
+
+
+def _inverse_distribution(scores: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
+    """The first token, in order of id, at which the distribution function exceeds `uniform`, [B].
+
+    The function is summed up by blocks of tokens first and then inside one block only.
+    """
+    weights = torch.exp(scores - scores.amax(-1, keepdim=True))
+    blocks = torch.nn.functional.pad(weights, (0, -scores.shape[-1] % _BLOCK))
+    blocks = blocks.view(len(scores), -1, _BLOCK)
+    mass = blocks.sum(-1).double().cumsum(-1)  # [B, V / _BLOCK], up to each block's end
+    target = uniform[:, None] * mass[:, -1:]
+    block = torch.searchsorted(mass, target, right=True)
+    before = torch.nn.functional.pad(mass, (1, 0)).gather(1, block)
+    inside = blocks[torch.arange(len(scores)), block[:, 0]].double().cumsum(-1)
+    # The two sums round differently: stay below the end of the block, where a token has weight.
+    target = torch.minimum(target - before, inside[:, -1:] * (1 - 2**-53))
+    return (block * _BLOCK + torch.searchsorted(inside, target, right=True))[:, 0]
 
 
 def _filter(scores: torch.Tensor, samplings: Sequence[Sampling]) -> None:
