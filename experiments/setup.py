@@ -184,6 +184,10 @@ def explained(where: str = "") -> Iterator[None]:
 
 def one_line(error: BaseException, where: str = "") -> str:
     """The message of an error, hydra's and omegaconf's trimmed to what a user can act on."""
+    cause = error.__cause__
+    if isinstance(cause, OmegaConfBaseException) and isinstance(cause.parent_node, DictConfig):
+        known = ", ".join(key for key in map(str, cause.parent_node) if key != "hydra")
+        return f"unknown key {cause.full_key!r}; known there: {known or 'none'}"
     text = str(error).partition("\nConfig search path")[0]
     text = text.replace(":\n\t", ": ").replace("\n\t", ", ")
     lines = [line.strip() for line in text.splitlines()]

@@ -10,13 +10,11 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Mapping
-from itertools import chain
 
 import numpy as np
 import torch
 
 from .api import (
-    Completion,
     EngineStats,
     Failure,
     Generate,
@@ -158,7 +156,7 @@ class TreeEngine:
         ends, ran = self._schedule()
         forest = pack(ends)
         draws = [job for job in ran if isinstance(job, Draw)]
-        rows = [forest.row(job.leaf, len(job.leaf.tokens) - 1) for job in draws if job.leaf]
+        rows = [forest.row(job.leaf, len(job.leaf.tokens) - 1) for job in draws]
         targets = self._score_targets(forest, ends)
         score_rows = sorted({row for row, _, _, _ in targets})
         logits = self.model.forward(
@@ -195,7 +193,7 @@ class TreeEngine:
                 if end > begin:
                     ends[node] = end
                     room -= end - begin
-                    _charge(job, end - begin)
+                    job.charge(end - begin)
                 if end < len(node.tokens):
                     is_complete = False
                     break
@@ -214,8 +212,7 @@ class TreeEngine:
         )
         tokens, logprobs = sample(logits, [request.sampling for request in requests], uniform)
         for job, token, logprob in zip(draws, tokens, logprobs, strict=True):
-            job.generated.append(token)
-            job.logprob += logprob
+            job.accept(token, logprob, self.cache, self.model)
 
     def _score_targets(
         self, forest: PackedForest, ends: Mapping[KVNode, int]
@@ -247,41 +244,11 @@ class TreeEngine:
             job.logprobs[continuation] += logprob
 
     def _end_if_done(self, job: Draw | Scoring) -> bool:
-        if isinstance(job, Scoring):
-            if job.is_done:
-                job.end(self.cache)
-                self._replies[job.number] = job.reply()
-            return job.is_done
-        if not job.generated or job.leaf is None or job.leaf.num_computed < len(job.leaf.tokens):
-            return False
-        completion = self._completion(job)
-        if completion is None:
-            self.cache.append(job.leaf, job.generated[-1])
-            return False
-        job.end(self.cache)
-        job.ticket.completions[job.sample] = completion
-        reply = job.ticket.reply()
-        if reply is not None:
-            self._replies[job.ticket.number] = reply
-        return True
-
-    def _completion(self, job: Draw) -> Completion | None:
-        """The finished text, or None while the sequence goes on."""
-        sampling = job.ticket.request.sampling
-        has_ended = job.generated[-1] in self.model.end_tokens
-        is_full = len(job.generated) == sampling.max_tokens
-        if not (has_ended or is_full or sampling.stop):
-            return None
-        text = self.model.decode(job.generated[:-1] if has_ended else job.generated)
-        cuts = [at for stop in sampling.stop if (at := text.find(stop)) >= 0]
-        if not (has_ended or is_full or cuts):
-            return None
-        return Completion(
-            text[: min(cuts)] if cuts else text,
-            len(job.generated),
-            job.logprob,
-            "stop" if has_ended or cuts else "length",
-        )
+        if job.is_done:
+            reply = job.end(self.cache)
+            if reply is not None:
+                self._replies[job.number] = reply
+        return job.is_done
 
     def _count(self, forest: PackedForest, ran: list[Draw | Scoring]) -> None:
         stats = self._stats
@@ -289,20 +256,6 @@ class TreeEngine:
         stats.sequences += len(ran)
         stats.tokens += len(forest.tokens)
         stats.unique_kv_reads += sum(len(segment.slots) for segment in forest.segments)
-        stats.logical_kv_reads += sum(chain.from_iterable(map(_path_lengths, ran)))
+        stats.logical_kv_reads += sum(length for job in ran for length in job.path_lengths())
         in_use = self.pool.slots.num_slots - self.pool.slots.num_free
         stats.peak_kv_tokens = max(stats.peak_kv_tokens, in_use)
-
-
-def _charge(job: Draw | Scoring, count: int) -> None:
-    if isinstance(job, Draw):
-        job.ticket.num_computed += count
-    else:
-        job.num_computed += count
-
-
-def _path_lengths(job: Draw | Scoring) -> list[int]:
-    """Tokens each of the job's sequences would read if it shared none."""
-    if isinstance(job, Draw):
-        return [job.leaf.stop] if job.leaf else []
-    return [len(job.prompt) + len(tokens) - 1 for tokens in job.continuations]

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from .api import Completion, Generate, GenerateReply, ScoreReply, Usage
+from .model import Model
 from .packing import KVNode
 from .tree_cache import CacheNode, Leaf, TreeCache
 
@@ -44,30 +45,71 @@ class GenerateTicket:
 class Draw:
     """One sample of a Generate request: a leaf that grows by one token a step."""
 
+    leaf: Leaf  # from `start` on; its lock keeps the prefix
+
     def __init__(self, ticket: GenerateTicket, sample: int) -> None:
         self.ticket = ticket
+        self.number = ticket.number
         self.sample = sample
         self.prefix = ticket.prompt[:-1]  # shared; the last prompt token is the leaf's first
         self.capacity = ticket.request.sampling.max_tokens
         self.generated: list[int] = []
         self.logprob = 0.0
-        self.node: CacheNode | None = None  # where the prefix ends, locked by the leaf
-        self.leaf: Leaf | None = None
+        self.completion: Completion | None = None
 
     def start(self, cache: TreeCache, node: CacheNode) -> None:
-        self.node = node
+        """Take a place below `node`, where the prefix ends."""
         self.leaf = cache.fork(node, self.capacity)
         cache.append(self.leaf, self.ticket.prompt[-1])
 
     def to_compute(self) -> Iterator[KVNode]:
         """Nodes that still need KV, parents first; the leaf, always, last."""
-        assert self.leaf is not None
-        yield from _uncomputed(self.node)
+        yield from _uncomputed(self.leaf.anchor)
         yield self.leaf
 
-    def end(self, cache: TreeCache) -> None:
-        assert self.leaf is not None
+    def accept(self, token: int, logprob: float, cache: TreeCache, model: Model) -> None:
+        """Take the token drawn after the leaf's last one."""
+        self.generated.append(token)
+        self.logprob += logprob
+        self.completion = self._completed(model)
+        if self.completion is None:
+            cache.append(self.leaf, token)
+
+    @property
+    def is_done(self) -> bool:
+        return self.completion is not None
+
+    def end(self, cache: TreeCache) -> GenerateReply | None:
+        """Leave the tree; the request's reply if this was its last sample."""
+        assert self.completion is not None
         cache.release(self.leaf)
+        self.ticket.completions[self.sample] = self.completion
+        return self.ticket.reply()
+
+    def charge(self, count: int) -> None:
+        self.ticket.num_computed += count
+
+    def path_lengths(self) -> list[int]:
+        """Tokens that each of the job's sequences would read if it shared none."""
+        return [self.leaf.stop]
+
+    def _completed(self, model: Model) -> Completion | None:
+        """The finished text, or None while the sequence goes on."""
+        sampling = self.ticket.request.sampling
+        has_ended = self.generated[-1] in model.end_tokens
+        is_full = len(self.generated) == sampling.max_tokens
+        if not (has_ended or is_full or sampling.stop):
+            return None
+        text = model.decode(self.generated[:-1] if has_ended else self.generated)
+        cuts = [at for stop in sampling.stop if (at := text.find(stop)) >= 0]
+        if not (has_ended or is_full or cuts):
+            return None
+        return Completion(
+            text[: min(cuts)] if cuts else text,
+            len(self.generated),
+            self.logprob,
+            "stop" if has_ended or cuts else "length",
+        )
 
 
 @dataclass(slots=True)
@@ -93,11 +135,9 @@ class Scoring:
         self.capacity = sum(len(run.tokens) for run in self.runs)
         self.logprobs = [0.0] * len(continuations)
         self.num_computed = 0
-        self.node: CacheNode | None = None
-        self.leaves: list[Leaf] = []  # one a run
+        self.leaves: list[Leaf] = []  # one a run, from `start` on
 
     def start(self, cache: TreeCache, node: CacheNode) -> None:
-        self.node = node
         for run in self.runs:
             parent = node if run.parent is None else self.leaves[run.parent]
             leaf = cache.fork(parent, len(run.tokens))
@@ -106,18 +146,16 @@ class Scoring:
             self.leaves.append(leaf)
 
     def to_compute(self) -> Iterator[KVNode]:
-        yield from _uncomputed(self.node)
+        yield from _uncomputed(self.leaves[0].anchor)
         yield from (leaf for leaf in self.leaves if leaf.num_computed < len(leaf.tokens))
 
     @property
     def is_done(self) -> bool:
         return all(leaf.num_computed == len(leaf.tokens) for leaf in self.leaves)
 
-    def end(self, cache: TreeCache) -> None:
+    def end(self, cache: TreeCache) -> ScoreReply:
         for leaf in reversed(self.leaves):
             cache.release(leaf, keep=False)
-
-    def reply(self) -> ScoreReply:
         lengths = tuple(len(tokens) for tokens in self.continuations)
         return ScoreReply(
             tuple(self.logprobs),
@@ -129,6 +167,12 @@ class Scoring:
                 unique_kv_tokens=self.num_computed,
             ),
         )
+
+    def charge(self, count: int) -> None:
+        self.num_computed += count
+
+    def path_lengths(self) -> list[int]:
+        return [len(self.prefix) + len(tokens) for tokens in self.continuations]
 
 
 def _uncomputed(node: CacheNode | None) -> Iterator[CacheNode]:

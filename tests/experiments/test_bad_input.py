@@ -7,7 +7,10 @@ import pytest
 
 MOCK = ["engine=mock", "task.limit=1"]
 BAD = {
-    "unknown key": (["search.bredth=3"], "'search.bredth'"),
+    "unknown key": (
+        ["search.bredth=3"],
+        "unknown key 'search.bredth'; known there: _target_, breadth, samples, depth",
+    ),
     "unknown option": (["search=foo"], "Available options in 'search': beam, best_first"),
     "unknown experiment": (["experiment=foo"], "Available options in 'experiment': demo"),
     "no option": (["search=null"], "Config group override must be a string"),

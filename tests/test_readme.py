@@ -1,0 +1,67 @@
+"""The README's examples are run as they stand, through the command they name."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def example(name):
+    """The code that the README tells to save as `name`, and the command it gives."""
+    after = README[README.index(f"`{name}`") :]
+    command = re.search(r"`treeshare (.+?)`", after)[1]
+    code = re.search(r"```python\n(.*?)```", after, re.DOTALL)[1]
+    return code, command.split()
+
+
+def run(tmp_path, name, *arguments):
+    code, command = example(name)
+    (tmp_path / name).write_text(code)
+    return subprocess.run(
+        [sys.executable, "-m", "treeshare.experiments.run", *command, "engine=mock", *arguments],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_policy_example(tmp_path):
+    done = run(tmp_path, "my_policies.py", "task.limit=3")
+    assert done.returncode == 0, done.stderr
+    assert "game24 ShrinkingBeam" in done.stdout
+    assert re.search(r"puzzles +3 of 3", done.stdout)
+    assert len(list((tmp_path / "outputs").glob("**/trees/*.json"))) == 3
+
+
+def test_policy_example_is_short():
+    code, _ = example("my_policies.py")
+    assert len(code.strip().splitlines()) <= 30
+
+
+def test_task_example(tmp_path):
+    done = run(tmp_path, "my_tasks.py")
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"top-1 +100\.0%", done.stdout)
+
+
+@pytest.mark.parametrize("target", ["demo", "test"])
+def test_quick_start_commands_exist(target):
+    assert f"make {target} " in README
+    assert f"\n{target}:" in (ROOT / "Makefile").read_text()
+
+
+def test_options_in_the_table_exist():
+    table = README[README.index("| group | options |") : README.index("A run's directory")]
+    for line in table.splitlines()[2:]:
+        if not line.strip():
+            continue
+        _, group, options, _ = (cell.strip() for cell in line.split("|"))
+        listed = set(re.findall(r"`(\w+)`", options.split(";")[0]))
+        folder = ROOT / "conf" / group.strip("`")
+        assert listed == {path.stem for path in folder.glob("*.yaml")}, group
