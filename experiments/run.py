@@ -161,9 +161,11 @@ def _search(setup: Setup, engine: Engine, directory: RunDirectory) -> None:
                     if setup.options.fail_fast:
                         return
                     continue
-                if setup.options.save_trees:
-                    directory.save_tree(outcome.problem_id, outcome.graph.to_json())
                 row = _row(setup, todo[outcome.problem_id], outcome)
+                if setup.options.save_trees:
+                    ranked = [node.id for node in outcome.ranked]
+                    about = {"problem": row.problem, "ranked": ranked, "answers": row.answers}
+                    directory.save_tree(row.problem, outcome.graph.to_json(**about))
                 directory.results.append(row)
                 totals = Totals.of(directory.results.rows, directory.sessions.rows)
                 setup.logger.puzzle(row, totals)

@@ -7,7 +7,8 @@ several parents (Graph of Thoughts' merge, arXiv 2308.09687 section 3).
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -82,9 +83,12 @@ class SearchGraph:
         self.nodes.append(node)
         return node
 
-    def to_networkx(self) -> nx.DiGraph:
-        """A copy for analysis: node ids with their fields as attributes, states as text."""
-        graph = nx.DiGraph()
+    def to_networkx(self, **about: Any) -> nx.DiGraph:
+        """A copy for analysis: node ids with their fields as attributes, states as text.
+
+        `about` becomes the graph's attributes. An edge's `order` is 0 from a node's first parent.
+        """
+        graph = nx.DiGraph(**about)
         for node in self.nodes:
             graph.add_node(
                 node.id,
@@ -98,9 +102,39 @@ class SearchGraph:
                 visits=node.visits,
                 value_sum=node.value_sum,
             )
-            graph.add_edges_from((parent.id, node.id) for parent in node.parents)
+            for order, parent in enumerate(node.parents):
+                graph.add_edge(parent.id, node.id, order=order)
         return graph
 
-    def to_json(self) -> str:
+    def to_json(self, **about: Any) -> str:
         """Node-link JSON; `networkx.node_link_graph(json.loads(text), edges="edges")` reads it."""
-        return json.dumps(nx.node_link_data(self.to_networkx(), edges="edges"))
+        return json.dumps(nx.node_link_data(self.to_networkx(**about), edges="edges"))
+
+    def to_graphml(self, **about: Any) -> str:
+        """GraphML; `networkx.parse_graphml(text, node_type=int)` reads it."""
+        return graphml(self.to_networkx(**about))
+
+
+def graphml(graph: nx.DiGraph) -> str:
+    """A graph of `to_networkx`, or one read from its JSON, as GraphML.
+
+    The format has no None, so attributes that are None are left out; nor lists, so those become
+    JSON text. A character that XML cannot hold becomes U+FFFD, and a carriage return reads back as
+    a line feed.
+    """
+    copy = nx.DiGraph(**_for_xml(graph.graph))
+    copy.add_nodes_from((node, _for_xml(about)) for node, about in graph.nodes(data=True))
+    copy.add_edges_from((u, v, _for_xml(about)) for u, v, about in graph.edges(data=True))
+    return "\n".join(nx.generate_graphml(copy))
+
+
+_NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+def _for_xml(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    def one(value: Any) -> str | int | float:
+        if not isinstance(value, str | int | float):
+            value = json.dumps(value)
+        return _NOT_XML.sub("\ufffd", value) if isinstance(value, str) else value
+
+    return {key: one(value) for key, value in attributes.items() if value is not None}

@@ -3,7 +3,7 @@ import json
 import networkx as nx
 import pytest
 
-from treeshare.search.graph import SearchGraph
+from treeshare.search.graph import SearchGraph, graphml
 
 
 @pytest.fixture
@@ -82,3 +82,53 @@ def test_json_round_trip(diamond):
     assert read.is_directed()
     assert dict(read.nodes(data=True)) == dict(copy.nodes(data=True))
     assert sorted(read.edges) == sorted(copy.edges)
+
+
+ABOUT = {"problem": "p/1", "ranked": [4, 0], "answers": ["d", None]}
+
+
+def test_json_carries_what_is_said_about_the_graph(diamond):
+    read = nx.node_link_graph(json.loads(diamond.to_json(**ABOUT)), edges="edges")
+    assert read.graph == diamond.to_networkx(**ABOUT).graph == ABOUT
+
+
+def test_edges_carry_the_order_of_a_nodes_parents(diamond):
+    read = nx.node_link_graph(json.loads(diamond.to_json()), edges="edges")
+    assert {parent: read.edges[parent, 3]["order"] for parent in (1, 2)} == {2: 0, 1: 1}
+
+
+def test_graphml_round_trip(diamond):
+    first, last = diamond.nodes[1], diamond.nodes[4]
+    first.text = "<b> & \"quoted\" 'ünï' 树\n  indented "
+    first.value, first.logprob = float("-inf"), -0.1
+    last.value, last.prior, last.visits, last.value_sum = 1, 0.25, 2, 1.5
+    read = nx.parse_graphml(diamond.to_graphml(), node_type=int)
+    copy = diamond.to_networkx()
+    assert read.is_directed()
+    assert dict(read.nodes(data=True)) == {
+        node: {key: value for key, value in about.items() if value is not None}
+        for node, about in copy.nodes(data=True)
+    }
+    assert sorted(read.edges(data="order")) == sorted(copy.edges(data="order"))
+
+
+def test_graphml_keeps_lists_about_the_graph_as_json(diamond):
+    read = nx.parse_graphml(diamond.to_graphml(**ABOUT), node_type=int)
+    assert read.graph["problem"] == "p/1"
+    assert json.loads(read.graph["ranked"]) == [4, 0]
+    assert json.loads(read.graph["answers"]) == ["d", None]
+
+
+def test_graphml_of_a_tree_read_from_json(diamond):
+    read = nx.node_link_graph(json.loads(diamond.to_json(**ABOUT)), edges="edges")
+    assert graphml(read) == diamond.to_graphml(**ABOUT)
+
+
+def test_graphml_replaces_what_xml_cannot_hold():
+    graph = SearchGraph("")
+    graph.add(graph.root, "a\x00b\x1bc\ud800d\ufffee\rf\U0001f333", "", is_terminal=False)
+    text = graph.to_graphml()
+    text.encode()
+    read = nx.parse_graphml(text, node_type=int)
+    assert read.nodes[1]["text"] == "a\ufffdb\ufffdc\ufffdd\ufffde\nf\U0001f333"
+    assert read.nodes[0]["text"] == ""
