@@ -1,29 +1,16 @@
 """Beam search over reasoning steps (Xie et al., arXiv 2305.00633, section 3).
 
-A hypothesis is a path; its score aggregates the values of its steps. Product and minimum are the
-solution scores of Lightman et al. (arXiv 2305.20050, section 2.6 and appendix F), the last step's
-value that of Snell et al. (arXiv 2408.03314).
+A hypothesis is a path; its score aggregates the values of its steps (search/aggregation.py).
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from statistics import fmean
-from typing import Literal
 
+from .aggregation import AGGREGATES, Aggregate, path_score
 from .bounds import at_least, one_of
 from .context import Context, flatten, top_k
 from .graph import Node
-
-AGGREGATES: dict[str, Callable[[Sequence[float]], float]] = {
-    "sum": math.fsum,
-    "last": lambda values: values[-1],
-    "min": min,
-    "prod": math.prod,
-    "mean": fmean,
-}
 
 
 @dataclass(frozen=True)
@@ -40,7 +27,7 @@ class Beam:
     width: int = 5
     samples: int = 1  # for each open hypothesis
     depth: int = 3  # levels
-    aggregate: Literal["sum", "last", "min", "prod", "mean"] = "sum"
+    aggregate: Aggregate = "sum"
 
     def __post_init__(self) -> None:
         at_least(1, width=self.width, samples=self.samples, depth=self.depth)
@@ -62,10 +49,3 @@ class Beam:
         finally:
             ctx.best = ctx.ranked(score)[: self.width]
         return ctx.best
-
-
-def path_score(node: Node, aggregate: str) -> float:
-    """aggregate(v_1, ..., v_t) over the values of the path's steps; -∞ while one is missing."""
-    values = [step.value for step in node.path[1:] if step.value is not None]
-    is_complete = len(values) == node.depth > 0
-    return AGGREGATES[aggregate](values) if is_complete else -math.inf

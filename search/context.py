@@ -31,7 +31,8 @@ from .trampoline import ask, end, gather
 class Expander(Protocol):
     """Asks the model for a node's next steps (search/expanders.py).
 
-    An attribute `needs`, here and on an evaluator, names the protocol the task must satisfy.
+    An attribute `needs`, here and on an evaluator, names the protocol the task must satisfy; a true
+    `expands_once` says that the first call gives all the children a node can have.
     """
 
     async def expand(self, ctx: Context, node: Node, n: int) -> list[Node]: ...
@@ -94,6 +95,11 @@ class Context:
     @property
     def root(self) -> Node:
         return self.graph.root
+
+    @property
+    def expands_once(self) -> bool:
+        """Whether expanding a node again is in vain."""
+        return getattr(self._expander, "expands_once", False)
 
     # Verbs of a policy.
 

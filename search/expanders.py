@@ -76,6 +76,7 @@ class Choose:
     width: int | None = None
 
     needs: ClassVar[type] = HasMoves
+    expands_once: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         at_least(1, width=self.width)

@@ -12,12 +12,12 @@ the sequential algorithm.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from .bounds import at_least, one_of
-from .context import Context, value_or_least
+from .context import Context, flatten, value_or_least
 from .graph import Node
 
 
@@ -57,63 +57,86 @@ class MCTS:
         dead_ends: set[Node] = set()
         try:
             for begun in range(0, self.simulations, self.parallel):
-                count = min(self.parallel, self.simulations - begun)
-                await self._simulate(ctx, count, dead_ends)
+                await simulate(
+                    ctx,
+                    min(self.parallel, self.simulations - begun),
+                    lambda parent: best_child(parent, self.selection, self.c),
+                    self.samples,
+                    self.depth,
+                    dead_ends,
+                )
         finally:
             ctx.best = rank(ctx)
         return ctx.best
 
-    async def _simulate(self, ctx: Context, count: int, dead_ends: set[Node]) -> None:
-        """Run `count` simulations together; those that meet at a leaf share its expansion."""
-        paths: list[list[Node]] = []
-        growing: list[list[Node]] = []  # those whose leaf is to be expanded
-        for _ in range(count):
-            path = select(ctx.root, self.selection, self.c)
-            leaf = path[-1]
-            is_known = leaf.visits > 0 or leaf is ctx.root
-            if is_known and self._can_expand(ctx, leaf) and leaf not in dead_ends:
-                growing.append(path)
-            for node in path:
-                node.visits += 1
-            paths.append(path)
 
-        leaves = list(dict.fromkeys(path[-1] for path in growing))
-        await ctx.gather(*(ctx.expand(leaf, self.samples) for leaf in leaves))
-        dead_ends.update(leaf for leaf in leaves if not leaf.children)
-        for path in growing:
-            if path[-1].children:
-                child = best_child(path[-1], self.selection, self.c)
-                child.visits += 1
-                path.append(child)
+async def simulate(
+    ctx: Context,
+    count: int,
+    pick: Callable[[Node], Node],
+    samples: int,
+    depth: int | None,
+    dead_ends: set[Node],
+) -> None:
+    """Run `count` simulations together; those that meet at a leaf share its expansion."""
+    paths: list[list[Node]] = []
+    growing: list[list[Node]] = []  # those whose leaf is to be expanded
+    for _ in range(count):
+        path = select(ctx.root, pick)
+        leaf = path[-1]
+        is_known = leaf.visits > 0 or leaf is ctx.root
+        is_open = ctx.can_expand(leaf) and (depth is None or leaf.depth < depth)
+        if is_known and is_open and leaf not in dead_ends:
+            growing.append(path)
+        for node in path:
+            node.visits += 1
+        paths.append(path)
 
-        alive = [path[-1] for path in paths if path[-1] not in dead_ends]
-        value_of = dict(zip(alive, await ctx.evaluate(alive), strict=True))
-        for path in paths:
-            backup(path, value_of.get(path[-1], 0.0))
+    leaves = list(dict.fromkeys(path[-1] for path in growing))
+    await ctx.gather(*(ctx.expand(leaf, samples) for leaf in leaves))
+    dead_ends.update(leaf for leaf in leaves if not leaf.children)
+    for path in growing:
+        if path[-1].children:
+            child = pick(path[-1])
+            child.visits += 1
+            path.append(child)
 
-    def _can_expand(self, ctx: Context, node: Node) -> bool:
-        return ctx.can_expand(node) and (self.depth is None or node.depth < self.depth)
+    alive = [path[-1] for path in paths if path[-1] not in dead_ends]
+    value_of = dict(zip(alive, await ctx.evaluate(alive), strict=True))
+    for path in paths:
+        backup(path, value_of.get(path[-1], 0.0))
 
 
-def select(root: Node, selection: str, c: float) -> list[Node]:
-    """The path from the root, by best child, down to a node without children."""
+def select(root: Node, pick: Callable[[Node], Node]) -> list[Node]:
+    """The path from the root, by the child `pick` gives, down to a node without children."""
     path = [root]
     while path[-1].children:
-        path.append(best_child(path[-1], selection, c))
+        path.append(pick(path[-1]))
     return path
 
 
 def best_child(parent: Node, selection: str, c: float) -> Node:
-    """The child of highest score; ties go to the higher prior, then to the earlier child."""
-    uniform = 1 / len(parent.children)
+    """The child of highest UCT or PUCT score."""
 
-    def score(child: Node) -> tuple[float, float]:
-        prior = uniform if child.prior is None else child.prior
+    def score(child: Node) -> float:
         if selection == "uct":
-            return uct_score(child.value_sum, child.visits, parent.visits, c), prior
-        return puct_score(child.value_sum, child.visits, parent.visits, prior, c), prior
+            return uct_score(child.value_sum, child.visits, parent.visits, c)
+        prior = prior_or_uniform(child)
+        return puct_score(child.value_sum, child.visits, parent.visits, prior, c)
 
-    return max(parent.children, key=score)
+    return highest(parent.children, score)
+
+
+def highest(children: Sequence[Node], score: Callable[[Node], float]) -> Node:
+    """The child of highest score; ties go to the higher prior, then to the earlier child."""
+    return max(children, key=lambda child: (score(child), prior_or_uniform(child)))
+
+
+def prior_or_uniform(child: Node) -> float:
+    """The child's prior; one over the number of siblings if its expander gives none."""
+    if child.prior is not None:
+        return child.prior
+    return 1 / len(child.parents[0].children)
 
 
 def uct_score(value_sum: float, visits: int, parent_visits: int, c: float) -> float:
@@ -142,13 +165,66 @@ def backup(path: Sequence[Node], value: float) -> None:
         node.value_sum += value
 
 
+def uct_with_guess(guess: float, visits: int, parent_visits: int, c: float) -> float:
+    """Q + c·√(ln N / max(1, n)): a child not visited yet stands at a first guess of its Q.
+
+    Q = guess, n = visits, N = parent_visits: llm-reasoners' rule (arXiv 2404.05221), under which
+    an unpromising child may never be tried.
+    """
+    return guess + c * math.sqrt(math.log(parent_visits) / max(1, visits))
+
+
+async def roll_out(
+    ctx: Context,
+    count: int,
+    pick: Callable[[Node], Node],
+    expand: Callable[[Node], Awaitable[Sequence[Node]]],
+    depth: int,
+    dead_ends: set[Node],
+) -> list[list[Node]]:
+    """Grow `count` paths together, from the root to a terminal node, a dead end or `depth`.
+
+    A path goes on by `pick`. Where there is nothing to pick from, the node is expanded and all
+    its children are evaluated; paths that meet there share this. Visits are counted on the way
+    (virtual loss), values are left to the caller. New dead ends are added to `dead_ends`.
+    """
+    paths = []
+    for _ in range(count):
+        path = select(ctx.root, pick)
+        for node in path:
+            node.visits += 1
+        paths.append(path)
+
+    def goes_on(path: Sequence[Node]) -> bool:
+        end = path[-1]
+        return ctx.can_expand(end) and end.depth < depth and end not in dead_ends
+
+    growing = paths
+    while growing := [path for path in growing if goes_on(path)]:
+        leaves = [leaf for leaf in dict.fromkeys(p[-1] for p in growing) if not leaf.children]
+        children = flatten(await ctx.gather(*(expand(leaf) for leaf in leaves)))
+        dead_ends.update(leaf for leaf in leaves if not leaf.children)
+        await ctx.evaluate(children)
+        for path in growing:
+            if path[-1].children:
+                child = pick(path[-1])
+                child.visits += 1
+                path.append(child)
+    return paths
+
+
 def rank(ctx: Context) -> list[Node]:
     """The terminal nodes visited by value, then visits; without any, the end of the most visited
     path."""
     finished = [node for node in ctx.graph if node.is_terminal and node.visits]
     if finished:
         return sorted(finished, key=lambda n: (value_or_least(n), n.visits), reverse=True)
-    node = ctx.root
+    return [most_visited(ctx.root)]
+
+
+def most_visited(root: Node) -> Node:
+    """The end of the path that follows the most visited child; ties go to the earlier one."""
+    node = root
     while visited := [child for child in node.children if child.visits]:
         node = max(visited, key=lambda child: child.visits)
-    return [node]
+    return node

@@ -1,7 +1,8 @@
 """Whole solutions drawn at once, without a tree: the baselines.
 
 `IO` answers directly; `CoT` reasons first (Wei et al., arXiv 2201.11903, section 2);
-`SelfConsistency` takes the majority of many answers (Wang et al., arXiv 2203.11171, section 2);
+`SelfConsistency` takes the majority of many answers (Wang et al., arXiv 2203.11171, section 2),
+`WeightedSelfConsistency` weighs the votes by value (Li et al., arXiv 2206.02336);
 `BestOfN` the one of highest value (Cobbe et al., arXiv 2110.14168, section 4.2). A sample that
 cannot be read gives no node.
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from .aggregation import rank_answers
 from .bounds import at_least
 from .context import Context, top_k
 from .graph import Node
@@ -50,12 +52,33 @@ class SelfConsistency:
 
     async def search(self, ctx: Context) -> list[Node]:
         nodes = await ctx.sample(ctx.root, self.role, self.samples)
-        voters: dict[str, list[Node]] = {}
-        for node in nodes:
-            answer = ctx.task.answer(node.state) if node.is_terminal else None
-            if answer is not None:
-                voters.setdefault(answer, []).append(node)
-        return [group[0] for group in sorted(voters.values(), key=len, reverse=True)]
+        return rank_answers(ctx, nodes, "majority")
+
+
+@dataclass(frozen=True)
+class WeightedSelfConsistency:
+    """The answer whose samples have the highest sum of values, which should be 0 or more.
+
+    Returns the sample of highest value of each answer, ties to the one seen first. A sample without
+    an answer is not evaluated and has no vote. If the budget ends the search before the values
+    are known, the majority decides.
+
+    Raises:
+        ValueError: `samples` is below 1.
+    """
+
+    samples: int = 10
+    role: str = "cot"
+
+    def __post_init__(self) -> None:
+        at_least(1, samples=self.samples)
+
+    async def search(self, ctx: Context) -> list[Node]:
+        nodes = await ctx.sample(ctx.root, self.role, self.samples)
+        voters = [node for node in nodes if node.is_terminal]
+        ctx.best = rank_answers(ctx, voters, "majority") or None
+        await ctx.evaluate(voters)
+        return rank_answers(ctx, voters, "weighted")
 
 
 @dataclass(frozen=True)

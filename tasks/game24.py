@@ -17,6 +17,7 @@ from operator import itemgetter
 from typing import Any
 
 from . import game24_prompts as prompts
+from . import game24_refinement as refinement
 from .game24_puzzles import read_puzzles, select, solvable_puzzles
 from .game24_rules import TARGET, Position, combine, count_solutions, evaluate, plain
 from .task import ParseFailure, Problem, State, Step
@@ -28,6 +29,8 @@ _SAMPLING: Mapping[str, Mapping[str, Any]] = {
     "cot": {"max_tokens": 128, "temperature": 0.7, "stop": ("\n\n",)},
     "value": {"max_tokens": 6, "temperature": 0.7, "stop": ("\n",)},
     "vote": {"max_tokens": 6, "temperature": 0.7, "stop": ("\n",)},
+    "reflect": {"max_tokens": 48, "temperature": 0.7, "stop": ("\n",)},
+    **refinement.SAMPLING,
 }
 
 _ROLES = (*_SAMPLING, "choose")
@@ -64,6 +67,7 @@ class Game24:
     name = "game24"
     values: Mapping[str, float] = {" sure": 1.0, " likely": 0.05, " impossible": 0.00005}
     """ToT's 20, 1 and 0.001 over 20."""
+    is_satisfied = staticmethod(refinement.is_satisfied)
 
     def __init__(
         self,
@@ -92,17 +96,16 @@ class Game24:
 
         `step`, `choose` and `cot` share one prompt, which holds the steps so far: a child's
         prompt continues its parent's. `propose`, `value` and `vote` show only what is left, or
-        the equation of a terminal state.
+        the equation of a terminal state. The roles that ask for steps show the reflections.
 
         Raises:
             ValueError: there is no such role.
         """
         match role:
             case "propose":
-                return prompts.PROPOSE, f"Numbers: {state}\n", "Next steps:\n"
+                return prompts.PROPOSE, f"Numbers: {state}\n", *_lessons(state), "Next steps:\n"
             case "step" | "choose" | "cot":
-                steps = (f"Step: {step}\n" for step in state.steps)
-                return prompts.STEPS, _given(state), *steps, "Step:"
+                return prompts.STEPS, _given(state), *_lessons(state), *_steps(state), "Step:"
             case "io":
                 return prompts.SOLVE, _given(state), "Answer:"
             case "value" if state.is_final:
@@ -112,6 +115,11 @@ class Game24:
             case "vote":
                 options = (f"Option {i}: {_shown(option)}\n" for i, option in enumerate(state, 1))
                 return prompts.VOTE, *options, "Best option:"
+            case "reflect":
+                answer = [f"Answer: {_shown(state)}\n"] if state.is_final else []
+                return prompts.REFLECT, _given(state), *_steps(state), *answer, "Lesson:"
+            case "feedback" | "refine":
+                return refinement.prompt(role, state)
         raise ValueError(f"role={role!r} must be one of {', '.join(_ROLES)}")
 
     def parse(self, role: str, state: Position, text: str) -> list[Step] | ParseFailure:
@@ -119,8 +127,8 @@ class Game24:
 
         `propose` and `step`: lines such as `2 + 8 = 10 (left: 8 10 14)`, of which `step` takes
         the first. A line counts if its operands are left and its arithmetic is right; what it
-        says is left is not read. `io` and `cot`: the last `Answer:`, or else the last line that
-        is an expression, taken as it is, right or wrong.
+        says is left is not read. `io`, `cot`, `refine`: the last `Answer:`, or else the last line
+        that is an expression, taken as it is, right or wrong.
 
         Raises:
             ValueError: the role has no such reply.
@@ -133,12 +141,12 @@ class Game24:
             if steps:
                 return steps[:1] if role == "step" else steps
             return ParseFailure(role, text, reasons[0] if reasons else "empty reply")
-        if role in ("io", "cot"):
+        if role in ("io", "cot", "refine"):
             expression = _final_expression(plain(text))
             if expression is None:
                 return ParseFailure(role, text, "no arithmetic expression")
             return [Step(expression, replace(state, answer=expression))]
-        raise ValueError(f"role={role!r} must be one of propose, step, io, cot")
+        raise ValueError(f"role={role!r} must be one of propose, step, io, cot, refine")
 
     def is_terminal(self, state: Position) -> bool:
         return state.is_final
@@ -178,6 +186,10 @@ class Game24:
             made = [combine(values[i], sign, values[j]) for i, sign, j in _operations(len(values))]
         distances = [abs(TARGET - value) for value in made if value is not None]
         return float(1 / (1 + min(distances))) if distances else 0.0
+
+    def with_reflections(self, state: Position, reflections: Sequence[str]) -> Position:
+        """The same position, which shows these reflections in place of those it has."""
+        return replace(state, reflections=tuple(reflections))
 
     def parse_value(self, state: Position, text: str) -> float | ParseFailure:
         """The value of the last verdict word in the reply."""
@@ -227,6 +239,14 @@ def _merge(overrides: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, An
 
 def _given(state: Position) -> str:
     return f"Numbers: {' '.join(map(str, state.puzzle))}\n"
+
+
+def _steps(state: Position) -> list[str]:
+    return [f"Step: {step}\n" for step in state.steps]
+
+
+def _lessons(state: Position) -> list[str]:
+    return [f"Lesson: {reflection}\n" for reflection in state.reflections]
 
 
 def _shown(state: Position) -> str:

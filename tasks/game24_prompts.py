@@ -121,3 +121,22 @@ Option 3: (14 - 8) * (1 + 3) = 24
 Best option: 3
 
 """
+
+REFLECT = """\
+These attempts to make 24 failed. Say in one short line what to do otherwise.
+
+Numbers: 1 5 9 14
+Step: 5 * 9 = 45 (left: 1 14 45)
+Step: 45 - 14 = 31 (left: 1 31)
+Step: 31 - 1 = 30 (left: 30)
+Answer: ((5 * 9) - 14) - 1 = 30
+Lesson: 5 * 9 is too large; begin with 14 - 9 = 5.
+
+Numbers: 2 3 15 18
+Step: 15 + 18 = 33 (left: 2 3 33)
+Step: 33 - 3 = 30 (left: 2 30)
+Step: 30 / 2 = 15 (left: 15)
+Answer: ((15 + 18) - 3) / 2 = 15
+Lesson: Do not add 15 and 18; make 30 of 2 and 15, and 6 of 18 and 3.
+
+"""

@@ -43,6 +43,7 @@ class Position:
     numbers: tuple[Number, ...]  # ascending by value
     steps: tuple[str, ...] = field(default=(), compare=False)  # such as `2 * 3 = 6 (left: 4 6)`
     answer: str | None = None  # a whole solution as the model wrote it, right or wrong
+    reflections: tuple[str, ...] = field(default=(), compare=False)  # on failed attempts
 
     @classmethod
     def start(cls, puzzle: tuple[int, ...]) -> Position:
@@ -70,7 +71,8 @@ class Position:
         numbers = tuple(sorted((*rest, made)))
         left = " ".join(str(number.value) for number in numbers)
         text = f"{a.value} {sign} {b.value} = {value} (left: {left})"
-        return Position(self.puzzle, numbers, (*self.steps, text))
+        steps = (*self.steps, text)
+        return Position(self.puzzle, numbers, steps, reflections=self.reflections)
 
 
 def combine(a: Fraction | None, sign: str, b: Fraction | None) -> Fraction | None:

@@ -51,7 +51,11 @@ class Task(Protocol):
 
         Roles: `propose` (list next steps), `step` (one next step), `choose` (followed by one of
         `moves`), `io` and `cot` (a whole solution), `value` (judge a state), `vote` (the
-        state is a tuple of candidate states).
+        state is a tuple of candidate states), `reflect` (say what to learn from a failed
+        terminal state), `feedback` (say what is wrong with a whole solution), `refine` (mend it;
+        the state is a tuple of pairs, each a solution's state and the feedback on it, newest last),
+        `split` (list the parts of a problem), `solve` (a part), `merge` (the state is a tuple of
+        states) and `improve` (a merged state).
 
         Raises:
             ValueError: the task has no such role.
@@ -59,7 +63,8 @@ class Task(Protocol):
         ...
 
     def parse(self, role: str, state: State, text: str) -> list[Step] | ParseFailure:
-        """Steps read from a reply to `propose`, `step`, `io` or `cot`; never an empty list."""
+        """Steps read from a reply to `propose`, `step`, `io`, `cot`, `refine` (at the root's
+        state, as `io`), `split`, `solve` or `improve`; never an empty list."""
         ...
 
     def is_terminal(self, state: State) -> bool: ...
@@ -101,6 +106,35 @@ class HasVotes(Protocol):
 class HasHeuristic(Protocol):
     def heuristic(self, state: State) -> float:
         """A cheap guess of a state's value in [0, 1] (`evaluator=heuristic`)."""
+        ...
+
+
+@runtime_checkable
+class HasReflections(Protocol):
+    """Can have failed attempts reflected on (role `reflect`) and learnt from (`search=lats`)."""
+
+    def with_reflections(self, state: State, reflections: Sequence[str]) -> State:
+        """A state equal to `state` whose prompts show the reflections, each one line, in place of
+        any it showed; steps from it inherit them."""
+        ...
+
+
+@runtime_checkable
+class HasRefinement(Protocol):
+    """Can have whole solutions criticised and mended (roles `feedback`, `refine`;
+    `search=self_refine`)."""
+
+    def is_satisfied(self, state: State, feedback: str) -> bool:
+        """Whether a reply to `feedback` on `state` finds nothing to mend."""
+        ...
+
+
+@runtime_checkable
+class HasMerge(Protocol):
+    """Can be solved in parts (roles `split`, `solve`, `merge`, `improve`; policy `GoT`)."""
+
+    def parse_merge(self, states: Sequence[State], text: str) -> Step | ParseFailure:
+        """The state that a reply to `merge` makes of all the states."""
         ...
 
 

@@ -12,7 +12,16 @@ from treeshare.search.expanders import Propose
 from treeshare.search.scheduler import Scheduler
 from treeshare.tasks.task import ParseFailure, Problem, Step
 
-ROLES = ("propose", "step", "choose", "io", "cot", "value", "vote")
+ROLES = ("propose", "step", "choose", "io", "cot", "value", "vote", "reflect", "feedback", "refine")
+ROLES += ("split", "solve", "merge", "improve")
+
+MANY = ("vote", "merge")  # whose state is a tuple of states
+
+
+class Noted(str):
+    """A problem's id that carries reflections."""
+
+    reflections: tuple[str, ...] = ()
 
 
 class Digits:
@@ -38,16 +47,31 @@ class Digits:
     def prompt(self, role, state):
         if role not in ROLES:
             raise ValueError(f"digits has no role {role!r}")
-        text = " | ".join(map(" ".join, state)) if role == "vote" else " ".join(state)
-        return (f"{role}\n", text)
+        if role == "refine":
+            return ("refine\n", *(f"{' '.join(tried)} : {told}\n" for tried, told in state))
+        text = " | ".join(map(" ".join, state)) if role in MANY else " ".join(state)
+        notes = () if role in MANY else getattr(state[0], "reflections", ())
+        return (f"{role}\n", *(f"{note}\n" for note in notes), text)
+
+    def with_reflections(self, state, reflections):
+        problem_id = Noted(state[0])
+        problem_id.reflections = tuple(reflections)
+        return (problem_id, *state[1:])
 
     def parse(self, role, state, text):
         digits = text.split()
         if not digits or not all(digit.isdigit() for digit in digits):
             return ParseFailure(role, text, "not digits")
-        if role in ("io", "cot"):
+        if role in ("io", "cot", "refine"):
             return [Step(d, (*state, *digits[: i + 1])) for i, d in enumerate(digits)]
         return [Step(digit, (*state, digit)) for digit in digits]
+
+    def parse_merge(self, states, text):
+        parsed = self.parse("io", states[0][:1], text)
+        return parsed if isinstance(parsed, ParseFailure) else parsed[-1]
+
+    def is_satisfied(self, state, feedback):
+        return "0" in feedback.split()
 
     def is_terminal(self, state):
         return len(state) > 1 and (state[-1] == "0" or len(state) > self.length)

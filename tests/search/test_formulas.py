@@ -54,7 +54,7 @@ def test_missing_priors_are_uniform(family):
 def test_select_and_backup(family):
     root, a, b, c, d = family
     root.visits, a.visits, c.visits = 2, 1, 1
-    path = select(root, "uct", 1.0)
+    path = select(root, lambda parent: best_child(parent, "uct", 1.0))
     assert path == [root, b, d]
     backup(path, 0.5)
     backup(path, 0.25)

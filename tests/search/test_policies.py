@@ -3,20 +3,31 @@
 import pytest
 
 from treeshare.llm_backend.replay import ReplayEngine
+from treeshare.search.ab_mcts import ABMCTS
+from treeshare.search.astar import AStar
 from treeshare.search.beam import Beam
 from treeshare.search.best_first import BestFirst
 from treeshare.search.budget import Budget
+from treeshare.search.dvts import DVTS
 from treeshare.search.evaluators import Heuristic, LogProb, ValuePrompt, Vote
 from treeshare.search.expanders import Choose, Propose, Sample
+from treeshare.search.got import GoT
+from treeshare.search.gumbel import GumbelMCTS
+from treeshare.search.lats import LATS
 from treeshare.search.mcts import MCTS
-from treeshare.search.sampling import IO, BestOfN, CoT, SelfConsistency
+from treeshare.search.particle import ParticleFilter
+from treeshare.search.rap import RAP
+from treeshare.search.rebase import REBASE
+from treeshare.search.sampling import IO, BestOfN, CoT, SelfConsistency, WeightedSelfConsistency
 from treeshare.search.scheduler import Scheduler
+from treeshare.search.self_refine import SelfRefine
 from treeshare.search.tot import ToTBFS, ToTDFS
 
 POLICIES = {
     "io": IO(),
     "cot": CoT(),
     "self_consistency": SelfConsistency(6),
+    "weighted_self_consistency": WeightedSelfConsistency(6),
     "best_of_n": BestOfN(6),
     "tot_bfs": ToTBFS(breadth=3, samples=2),
     "tot_dfs": ToTDFS(samples=2, width=2, max_leaves=3),
@@ -25,10 +36,25 @@ POLICIES = {
     "beam_min": Beam(width=2, aggregate="min"),
     "best_first": BestFirst(samples=2, expansions=8, leaves=3),
     "best_first_wide": BestFirst(width=3, expansions=7, leaves=5),
+    "astar": AStar(samples=2, width=2, expansions=8),
+    "rap": RAP(8, samples=2),
+    "rap_parallel": RAP(9, parallel=4, samples=2),
+    "lats": LATS(8, samples=2, threshold=0.9),
+    "lats_parallel": LATS(9, parallel=4, samples=2, threshold=1.0),
+    "gumbel": GumbelMCTS(15, samples=2),
+    "gumbel_parallel": GumbelMCTS(16, parallel=4, samples=2, considered=4),
     "mcts_uct": MCTS(15),
     "mcts_uct_parallel": MCTS(16, parallel=5, samples=2),
     "mcts_puct": MCTS(15, selection="puct", c=1.25),
     "mcts_puct_parallel": MCTS(16, parallel=16, selection="puct", depth=2),
+    "dvts": DVTS(subtrees=2, samples=3, answers="best"),
+    "rebase": REBASE(width=6, answers="best"),
+    "particle": ParticleFilter(6),
+    "particle_systematic": ParticleFilter(5, resampling="systematic", resample_finished=False),
+    "ab_mcts": ABMCTS(12),
+    "ab_mcts_parallel": ABMCTS(12, parallel=4, patience=1, depth=3),
+    "self_refine": SelfRefine(3, role="io"),
+    "got": GoT(3, 3, 2),
 }
 
 PARTS = {
@@ -38,6 +64,9 @@ PARTS = {
     "sample-logprob": {"expander": Sample(), "evaluator": LogProb()},
     "choose-heuristic": {"expander": Choose(), "evaluator": Heuristic()},
 }
+
+# The others rank terminal nodes by their own value.
+RANKED_BY_PATH = (AStar, Beam, GumbelMCTS, ParticleFilter, RAP)
 
 
 @pytest.fixture(params=POLICIES)
@@ -108,7 +137,7 @@ def test_a_stopped_search_returns_the_best_so_far(policy, parts, whole, run):
         valued = [node for node in outcome.graph if node.is_terminal and node.value is not None]
         if valued and not isinstance(policy, ToTDFS):
             assert outcome.ranked[0].is_terminal
-            if not isinstance(policy, Beam):
+            if not isinstance(policy, RANKED_BY_PATH):
                 assert outcome.ranked[0].value == max(node.value for node in valued)
 
 
@@ -171,6 +200,7 @@ def test_a_resumed_search_equals_an_uninterrupted_one(
     ("make", "message"),
     [
         (lambda: SelfConsistency(0), "samples=0 must be at least 1"),
+        (lambda: WeightedSelfConsistency(0), "samples=0 must be at least 1"),
         (lambda: BestOfN(-3), "samples=-3 must be at least 1"),
         (lambda: ToTBFS(breadth=0), "breadth=0 must be at least 1"),
         (lambda: ToTBFS(samples=0), "samples=0 must be at least 1"),
@@ -187,6 +217,20 @@ def test_a_resumed_search_equals_an_uninterrupted_one(
         (lambda: MCTS(c=float("nan")), "c=nan must be at least 0"),
         (lambda: MCTS(depth=0), "depth=0 must be at least 1"),
         (lambda: MCTS(selection="best"), "selection='best' must be one of uct, puct"),
+        (lambda: DVTS(subtrees=0), "subtrees=0 must be at least 1"),
+        (lambda: DVTS(answers="vote"), "answers='vote' must be one of majority, weighted, best"),
+        (lambda: REBASE(width=0), "width=0 must be at least 1"),
+        (lambda: REBASE(temperature=0), "temperature=0 must be at least 1e-06"),
+        (lambda: REBASE(aggregate="max"), "aggregate='max' must be one of sum, last, min, prod"),
+        (lambda: ParticleFilter(0), "particles=0 must be at least 1"),
+        (lambda: ParticleFilter(temperature=-1.0), "temperature=-1.0 must be at least 1e-06"),
+        (lambda: ParticleFilter(resampling="none"), "must be one of multinomial, systematic"),
+        (lambda: ParticleFilter(values="log"), "values='log' must be one of probability, logit"),
+        (lambda: ABMCTS(patience=0), "patience=0 must be at least 1"),
+        (lambda: ABMCTS(posterior="normal"), "posterior='normal' must be one of gaussian, beta"),
+        (lambda: SelfRefine(-1), "iterations=-1 must be at least 0"),
+        (lambda: GoT(merges=0), "merges=0 must be at least 1"),
+        (lambda: GoT(improvements=-1), "improvements=-1 must be at least 0"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

@@ -1,8 +1,9 @@
 import pytest
 
 from treeshare.llm_backend.mock import MockEngine
+from treeshare.search.budget import Budget
 from treeshare.search.evaluators import Heuristic
-from treeshare.search.sampling import IO, BestOfN, CoT, SelfConsistency
+from treeshare.search.sampling import IO, BestOfN, CoT, SelfConsistency, WeightedSelfConsistency
 
 
 def replies(*texts):
@@ -23,7 +24,9 @@ def test_one_sample_of_the_role(policy, role, run, recording):
     assert node.logprob == -3.0
 
 
-@pytest.mark.parametrize("policy", [IO(), CoT(), SelfConsistency(2), BestOfN(2)])
+@pytest.mark.parametrize(
+    "policy", [IO(), CoT(), SelfConsistency(2), WeightedSelfConsistency(2), BestOfN(2)]
+)
 def test_nothing_readable_gives_an_empty_ranking(policy, run):
     outcome = run(policy, engine=replies("?", "?"))
     assert outcome.ranked == []
@@ -54,3 +57,21 @@ def test_best_of_n_ranks_by_value(run, Digits):
     assert values == sorted(values, reverse=True)
     assert values == [Digits().heuristic(node.state) for node in outcome.ranked]
     assert len(values) == 4
+
+
+def test_votes_are_weighted_by_value(run):
+    texts = ["3 0", "1 1", "2 0", "?", "1 0", "2 0"]
+    value = {"3 0": "sure", "2 0": "likely", "1 0": "likely"}
+
+    def reply(prompt, seed, k):
+        role, _, state = prompt.partition("\n")
+        return texts[k] if role == "cot" else value[state[2:]]
+
+    engine = MockEngine(reply)
+    outcome = run(WeightedSelfConsistency(6), engine=engine)
+    # 30 once for 1.0, 20 twice for 0.5, 10 once for 0.5; the unfinished 11 is not even valued
+    assert [node.position for node in outcome.ranked] == [0, 2, 3]
+    assert outcome.graph.nodes[2].value is None
+    outcome = run(WeightedSelfConsistency(6), engine=engine, budget=Budget(calls=1))
+    assert outcome.budget_hit == "calls"
+    assert [node.position for node in outcome.ranked] == [2, 0, 3]

@@ -16,13 +16,14 @@ from treeshare.tasks.task import Problem, Step
 TASK = Game24()
 VERIFIER = Game24Verifier()
 ROOT = Position.start((2, 8, 8, 14))
-ROLES = ("propose", "step", "choose", "io", "cot", "value")
+ROLES = ("propose", "step", "choose", "io", "cot", "value", "reflect")
 CONSTANTS = {
     "propose": prompts.PROPOSE,
     "steps": prompts.STEPS,
     "solve": prompts.SOLVE,
     "value": prompts.VALUE,
     "vote": prompts.VOTE,
+    "reflect": prompts.REFLECT,
 }
 
 
@@ -65,6 +66,30 @@ def test_a_terminal_state_is_judged_by_its_equation() -> None:
     (claim,) = read("io", ROOT, "8 + 15 = 23")
     assert "Answer: 8 + 15 = 23\nVerdict:" in "".join(TASK.prompt("value", step.state))
     assert "Answer: 8 + 15 = 24\nVerdict:" in "".join(TASK.prompt("value", claim.state))
+
+
+def test_reflections_are_shown_where_steps_are_asked_for_and_inherited() -> None:
+    state = TASK.with_reflections(ROOT, ["avoid 8 * 8", "make 3 * 8"])
+    assert state == ROOT
+    for role in ("propose", "step", "choose", "cot"):
+        for shown in (state, TASK.moves(state)[0].state):
+            lessons = TASK.prompt(role, shown)[2:4]
+            assert lessons == ("Lesson: avoid 8 * 8\n", "Lesson: make 3 * 8\n")
+    for role in ("value", "io", "reflect"):
+        assert TASK.prompt(role, state) == TASK.prompt(role, ROOT)
+    assert TASK.with_reflections(state, []).reflections == ()
+
+
+def test_examples_of_reflections_are_failures_and_their_steps_right() -> None:
+    for numbers, (*steps, answer, lesson) in examples(prompts.REFLECT):
+        state = Position.start(numbers)
+        for line in steps:
+            (step,) = read("step", state, line)
+            assert line == f"Step: {step.text}"
+            state = step.state
+        assert answer == f"Answer: {state.numbers[0].expression} = {state}"
+        assert state.is_final and not VERIFIER.promise(Problem("some", numbers), state)
+        assert lesson.startswith("Lesson: ")
 
 
 def test_an_unknown_role_is_refused() -> None:

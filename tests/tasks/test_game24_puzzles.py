@@ -51,7 +51,8 @@ def test_a_part_of_the_list_can_be_taken() -> None:
         ({"start": 90, "limit": 11}, "limit=11 must be from 1 to 10, or null for all"),
         (
             {"sampling": {"choose": {}}},
-            "sampling: role 'choose' must be one of propose, step, io, cot, value, vote",
+            "sampling: role 'choose' must be one of propose, step, io, cot, value, vote, reflect, "
+            "feedback, refine",
         ),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
