@@ -53,13 +53,13 @@ class _PoolCache(transformers.Cache):  # type: ignore[misc]
         batch.pool.write(layer_idx, batch.slots, k, v)
         return key_states, value_states
 
-    # Positions are always given and no mask is built, so the model has no use for these.
+    # Positions are always given and no mask is built, so what models ask here is of no consequence.
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         return 0
 
-    def get_mask_sizes(self, query_length: Any, layer_idx: int = 0) -> tuple[int, int]:
-        return int(getattr(query_length, "numel", lambda: query_length)()), 0
+    def get_mask_sizes(self, query_length: int, layer_idx: int) -> tuple[int, int]:
+        return query_length, 0
 
     def get_query_offset(self, layer_idx: int = 0) -> int:
         return 0

@@ -57,7 +57,9 @@ def test_quick_start_commands_exist(target):
 
 
 def test_options_in_the_table_exist():
-    table = README[README.index("| group | options |") : README.index("A run's directory")]
+    table = README[
+        README.index("| group | options |") : README.index("`treeshare.search.describe()`")
+    ]
     for line in table.splitlines()[2:]:
         if not line.strip():
             continue

@@ -11,7 +11,7 @@ BAD = {
         ["search.bredth=3"],
         "unknown key 'search.bredth'; known there: _target_, breadth, samples, depth",
     ),
-    "unknown option": (["search=foo"], "Available options in 'search': beam, best_first"),
+    "unknown option": (["search=foo"], "Available options in 'search': ab_mcts, astar, beam"),
     "unknown experiment": (["experiment=foo"], "Available options in 'experiment': demo"),
     "no option": (["search=null"], "Config group override must be a string"),
     "grammar": (["search.breadth=[1"], "[1"),
