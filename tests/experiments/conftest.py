@@ -73,3 +73,15 @@ def read_rows(run_directory):
         return [{key: row[key] for key in row if key != "seconds"} for row in rows]
 
     return read
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Write data, JSON unless it is text, to a file of that name."""
+
+    def to(name, data):
+        path = tmp_path / name
+        path.write_text(data if isinstance(data, str) else json.dumps(data))
+        return path
+
+    return to
