@@ -1,78 +1,12 @@
 """Whole searches of one small tree, as drawings."""
 
 import pytest
+from drawn_tree import Drawn, drawing, search
 
-from treeshare.llm_backend.mock import MockEngine
 from treeshare.search.beam import Beam
 from treeshare.search.best_first import BestFirst
-from treeshare.search.evaluators import Heuristic
-from treeshare.search.expanders import Choose
 from treeshare.search.mcts import MCTS
 from treeshare.search.tot import ToTBFS, ToTDFS
-from treeshare.tasks.task import Step
-
-# The whole tree: a step, its value, and * if it ends the problem. bb is a dead end.
-TREE = """
-a 0.6
-    aa 0.2
-        aaa 0.9 *
-    ab 0.5
-        aba 0.4 *
-        abb 0.3 *
-b 0.8
-    ba 0.4
-        baa 0.5 *
-    bb 0.9
-c 0.4
-    ca 0.7 *
-    cb 0.3
-        cba 0.8 *
-"""
-
-
-class Drawn:
-    """Such a tree as a task; a state is a node's name."""
-
-    name = "drawn"
-    sampling = {}  # noqa: RUF012
-
-    def __init__(self, tree=TREE):
-        lines = [line.split() for line in tree.strip().splitlines()]
-        self.values = {name: float(value) for name, value, *_ in lines}
-        self.terminal = {name for name, _, *star in lines if star}
-
-    def root(self, problem):
-        return ""
-
-    def prompt(self, role, state):
-        return (role, state)
-
-    def is_terminal(self, state):
-        return state in self.terminal
-
-    def answer(self, state):
-        return state
-
-    def moves(self, state):
-        return [Step(n, n) for n in self.values if n.startswith(state) and len(n) == len(state) + 1]
-
-    def heuristic(self, state):
-        return self.values[state]
-
-
-def drawing(graph):
-    """The tree that was searched: per node its order of creation, value and visits."""
-    lines = []
-    nodes = graph.root.children[::-1]
-    while nodes:
-        node = nodes.pop()
-        visits = f" n={node.visits} w={node.value_sum:.1f}" if node.visits else ""
-        star = " *" if node.is_terminal else ""
-        value = "-" if node.value is None else f"{node.value:.1f}"
-        lines.append(f"{'    ' * (node.depth - 1)}{node.text} #{node.id} {value}{visits}{star}")
-        nodes += node.children[::-1]
-    return "\n".join(lines)
-
 
 GOLDEN = {
     "tot_bfs": (
@@ -157,50 +91,38 @@ c #3 0.4
     "mcts": (
         MCTS(12),
         """
-a #1 0.6 n=4 w=1.7
-    aa #6 0.2 n=1 w=0.2
-    ab #7 0.5 n=2 w=0.9
-        aba #10 0.4 n=1 w=0.4 *
+a #1 0.6 n=4 w=1.70
+    aa #6 0.2 n=1 w=0.20
+    ab #7 0.5 n=2 w=0.90
+        aba #10 0.4 n=1 w=0.40 *
         abb #11 - *
-b #2 0.8 n=4 w=2.1
-    ba #4 0.4 n=1 w=0.4
-    bb #5 0.9 n=2 w=0.9
-c #3 0.4 n=4 w=2.1
-    ca #8 0.7 n=2 w=1.4 *
-    cb #9 0.3 n=1 w=0.3
+b #2 0.8 n=4 w=2.10
+    ba #4 0.4 n=1 w=0.40
+    bb #5 0.9 n=2 w=0.90
+c #3 0.4 n=4 w=2.10
+    ca #8 0.7 n=2 w=1.40 *
+    cb #9 0.3 n=1 w=0.30
 """,
         "ca aba",
     ),
     "mcts_parallel": (
         MCTS(12, parallel=3, selection="puct", c=0.5),
         """
-a #1 0.6 n=4 w=2.6
-    aa #6 0.2 n=3 w=2.0
-        aaa #11 0.9 n=2 w=1.8 *
+a #1 0.6 n=4 w=2.60
+    aa #6 0.2 n=3 w=2.00
+        aaa #11 0.9 n=2 w=1.80 *
     ab #7 -
-b #2 0.8 n=4 w=2.2
-    ba #4 0.4 n=3 w=1.4
-        baa #10 0.5 n=2 w=1.0 *
+b #2 0.8 n=4 w=2.20
+    ba #4 0.4 n=3 w=1.40
+        baa #10 0.5 n=2 w=1.00 *
     bb #5 -
-c #3 0.4 n=4 w=2.5
-    ca #8 0.7 n=3 w=2.1 *
+c #3 0.4 n=4 w=2.50
+    ca #8 0.7 n=3 w=2.10 *
     cb #9 -
 """,
         "aaa ca baa",
     ),
 }
-
-
-def search(run, policy, task):
-    outcome = run(
-        policy,
-        engine=MockEngine(score=lambda prompt, text: -1.0),
-        task=task,
-        expander=Choose(),
-        evaluator=Heuristic(),
-    )
-    assert outcome.error is None
-    return outcome
 
 
 @pytest.mark.parametrize("name", GOLDEN)
