@@ -63,7 +63,8 @@ def _inverse_distribution(scores: torch.Tensor, uniform: torch.Tensor) -> torch.
     target = uniform[:, None] * mass[:, -1:]
     block = torch.searchsorted(mass, target, right=True)
     before = torch.nn.functional.pad(mass, (1, 0)).gather(1, block)
-    inside = blocks[torch.arange(len(scores), device=scores.device), block[:, 0]].double().cumsum(-1)
+    rows = torch.arange(len(scores), device=scores.device)
+    inside = blocks[rows, block[:, 0]].double().cumsum(-1)
     # The two sums round differently: stay below the end of the block, where a token has weight.
     target = torch.minimum(target - before, inside[:, -1:] * (1 - 2**-53))
     return (block * _BLOCK + torch.searchsorted(inside, target, right=True))[:, 0]

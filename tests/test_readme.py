@@ -1,34 +1,17 @@
 """The README's examples are run as they stand, through the command they name."""
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from page_examples import example, run_example
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
 
 
-def example(name):
-    """The code that the README tells to save as `name`, and the command it gives."""
-    after = README[README.index(f"`{name}`") :]
-    command = re.search(r"`treeshare (.+?)`", after)[1]
-    code = re.search(r"```python\n(.*?)```", after, re.DOTALL)[1]
-    return code, command.split()
-
-
 def run(tmp_path, name, *arguments):
-    code, command = example(name)
-    (tmp_path / name).write_text(code)
-    return subprocess.run(
-        [sys.executable, "-m", "treeshare.experiments.run", *command, "engine=mock", *arguments],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return run_example(README, name, tmp_path, *arguments)
 
 
 def test_policy_example(tmp_path):
@@ -40,7 +23,7 @@ def test_policy_example(tmp_path):
 
 
 def test_policy_example_is_short():
-    code, _ = example("my_policies.py")
+    code, _ = example(README, "my_policies.py")
     assert len(code.strip().splitlines()) <= 30
 
 
