@@ -68,6 +68,7 @@ class Session:
     rounds: int  # times new requests went to the engine
     seconds: float  # wall time since the searches began
     engine: dict[str, float]  # llm_backend.api.EngineStats
+    memo_hits: int = 0  # states whose value a memo knew
 
 
 RowType = TypeVar("RowType", Row, FailedSearch, Session)

@@ -30,6 +30,7 @@ class Totals:
     requests_per_round: float
     sequences_per_forward: float  # 0 if no model ran
     evicted_kv_tokens: int
+    memo_hits: int  # states whose value a memo knew
     sessions: int  # processes that worked on the run
     seconds: float  # wall time of all of them
     tokens_per_second: float  # completion tokens
@@ -61,6 +62,7 @@ class Totals:
             requests_per_round=_ratio(sum(session.requests for session in last), rounds),
             sequences_per_forward=_ratio(engine("sequences"), engine("steps")),
             evicted_kv_tokens=int(engine("evicted_kv_tokens")),
+            memo_hits=sum(session.memo_hits for session in last),
             sessions=len(last),
             seconds=seconds,
             tokens_per_second=_ratio(completion_tokens, seconds),
@@ -101,6 +103,8 @@ class Summary:
             "budget hits": f"{t.budget_hits:,}",
             "wall seconds": f"{t.seconds:.1f}{sessions}",
         }
+        if t.memo_hits:
+            cells["memo hits"] = f"{t.memo_hits:,} values not asked for"
         if any(row.oracle for row in self.rows):
             cells["oracle"] = "the evaluator knew the answers"
         cells["results"] = str(self.directory / "results.jsonl")

@@ -148,7 +148,7 @@ def _search(setup: Setup, engine: Engine, directory: RunDirectory) -> None:
         seconds = time.monotonic() - began
         stats = asdict(engine.stats())
         directory.sessions.append(
-            Session(number, scheduler.requests, scheduler.rounds, seconds, stats)
+            Session(number, scheduler.requests, scheduler.rounds, seconds, stats, setup.memo_hits)
         )
 
     searches = ((setup.policy, setup.context(problem)) for problem in todo.values())

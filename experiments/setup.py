@@ -86,6 +86,11 @@ class Setup:
         """The evaluator knows the answers, and says so."""
         return bool(getattr(self.evaluator, "is_oracle", False))
 
+    @property
+    def memo_hits(self) -> int:
+        """States whose value a memo knew, so far."""
+        return int(getattr(self.evaluator, "memo_hits", 0))
+
     def context(self, problem: Problem) -> Context:
         return Context(
             self.task,

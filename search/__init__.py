@@ -9,7 +9,7 @@ from .budget import Budget
 from .context import Context, Evaluator, Expander, Policy, flatten, top_k
 from .describe import describe
 from .dvts import DVTS
-from .evaluators import Heuristic, LogProb, Oracle, ValuePrompt, Vote
+from .evaluators import Heuristic, LogProb, Oracle, SelfEvaluation, ValuePrompt, Vote
 from .expanders import Choose, Propose, Sample
 from .got import GoT
 from .graph import Node, SearchGraph
@@ -23,6 +23,7 @@ from .sampling import IO, BestOfN, CoT, SelfConsistency, WeightedSelfConsistency
 from .scheduler import Outcome, Scheduler
 from .self_refine import SelfRefine
 from .tot import ToTBFS, ToTDFS
+from .wrappers import Combined, Memo
 
 __all__ = [
     "ABMCTS",
@@ -40,6 +41,7 @@ __all__ = [
     "Budget",
     "Choose",
     "CoT",
+    "Combined",
     "Context",
     "Evaluator",
     "Expander",
@@ -47,6 +49,7 @@ __all__ = [
     "GumbelMCTS",
     "Heuristic",
     "LogProb",
+    "Memo",
     "Node",
     "Oracle",
     "Outcome",
@@ -57,6 +60,7 @@ __all__ = [
     "Scheduler",
     "SearchGraph",
     "SelfConsistency",
+    "SelfEvaluation",
     "SelfRefine",
     "ToTBFS",
     "ToTDFS",

@@ -10,7 +10,7 @@ import hashlib
 import math
 import random
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 from ..llm_backend.api import (
@@ -39,7 +39,11 @@ class Expander(Protocol):
 
 
 class Evaluator(Protocol):
-    """Puts a value on nodes; higher is better (search/evaluators.py)."""
+    """Puts a value on nodes; higher is better (search/evaluators.py).
+
+    One that is made of others names them in an attribute `parts`; a method `check_budget(budget)`
+    may refuse a budget.
+    """
 
     async def evaluate(self, ctx: Context, nodes: Sequence[Node]) -> list[float]: ...
 
@@ -61,8 +65,8 @@ class Context:
     """One search's world.
 
     Raises:
-        TypeError: the task lacks what the expander or the evaluator needs.
-        ValueError: the task's sampling is out of its bounds.
+        TypeError: the task lacks what the expander or the evaluator, or a part of it, needs.
+        ValueError: the task's sampling is out of its bounds, or the evaluator refuses the budget.
     """
 
     def __init__(
@@ -75,13 +79,16 @@ class Context:
         budget: Budget | None = None,
         seed: int = 0,
     ) -> None:
-        for part in (expander, evaluator):
+        budget = budget or Budget()
+        for part in (expander, *_with_parts(evaluator)):
             _check_needs(part, task)
+            if check_budget := getattr(part, "check_budget", None):
+                check_budget(budget)
         root = task.root(problem)
         self.task = task
         self.problem = problem
         self.graph = SearchGraph(root, is_terminal=task.is_terminal(root))
-        self.meter = Meter(budget or Budget())
+        self.meter = Meter(budget)
         self.best: list[Node] | None = None
         """The ranking to return if the budget ends the search now. A policy may set it; None
         means `ranked()`."""
@@ -241,6 +248,12 @@ def top_k(nodes: Sequence[Node], values: Sequence[float], k: int) -> list[Node]:
 
 def flatten(lists: Sequence[Sequence[Node]]) -> list[Node]:
     return [node for nodes in lists for node in nodes]
+
+
+def _with_parts(evaluator: object) -> Iterator[object]:
+    yield evaluator
+    for part in getattr(evaluator, "parts", ()):
+        yield from _with_parts(part)
 
 
 def _check_needs(part: object, task: Task) -> None:

@@ -1,18 +1,29 @@
 """Ways to put a value on nodes.
 
 `ValuePrompt` and `Vote` are the two state evaluators of Tree of Thoughts (Yao et al., arXiv
-2305.10601, section 3); `LogProb`, `Heuristic` and `Oracle` send no request. They know nothing of
-the policy that compares the values. All requests of one call go out together.
+2305.10601, section 3); `SelfEvaluation` reads the model's own yes or no; `LogProb`, `Heuristic` and
+`Oracle` send no request. They know nothing of the policy that compares the values. All requests of
+one call go out together. Evaluators made of evaluators are in search/wrappers.py.
+
+Where a value is the same whoever asks, the attribute `fixed_by` names what alone fixes it: a role
+(the task's prompt for it), or `state`.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
-from ..tasks.task import HasHeuristic, HasValues, HasVotes, ParseFailure, Verifier
+from ..tasks.task import (
+    HasHeuristic,
+    HasJudgement,
+    HasValues,
+    HasVotes,
+    ParseFailure,
+    Verifier,
+)
 from .bounds import at_least, one_of
 from .context import Context
 from .expanders import softmax
@@ -45,14 +56,13 @@ class ValuePrompt:
         at_least(1, samples=self.samples)
         one_of(("sample", "score"), mode=self.mode)
 
+    @property
+    def fixed_by(self) -> str | None:
+        return "value" if self.mode == "score" else None
+
     async def evaluate(self, ctx: Context, nodes: Sequence[Node]) -> list[float]:
         judge = self._mean_verdict if self.mode == "sample" else self._expected_verdict
-        first: dict[object, Node] = {}  # state to the first node that holds it
-        for node in nodes:
-            first.setdefault(node.state, node)
-        values = await ctx.gather(*(judge(ctx, node) for node in first.values()))
-        value_of = dict(zip(first, values, strict=True))
-        return [value_of[node.state] for node in nodes]
+        return await _judge_each_state(ctx, nodes, judge)
 
     async def _mean_verdict(self, ctx: Context, node: Node) -> float:
         assert isinstance(ctx.task, HasValues)
@@ -70,6 +80,27 @@ class ValuePrompt:
         values = ctx.task.values
         probabilities = softmax(await ctx.score(node, "value", tuple(values)))
         return sum(p * value for p, value in zip(probabilities, values.values(), strict=True))
+
+
+@dataclass(frozen=True)
+class SelfEvaluation:
+    """How sure the model is that a state is good: p(yes) / (p(yes) + p(no)) (role `judge`).
+
+    P(True) of Kadavath et al. (arXiv 2207.05221), asked of each step as in self-evaluation guided
+    beam search (Xie et al., arXiv 2305.00633). One scored request a distinct state; nothing is
+    sampled and nothing parsed.
+    """
+
+    needs: ClassVar[type] = HasJudgement
+    fixed_by: ClassVar[str] = "judge"
+
+    async def evaluate(self, ctx: Context, nodes: Sequence[Node]) -> list[float]:
+        return await _judge_each_state(ctx, nodes, self._probability)
+
+    async def _probability(self, ctx: Context, node: Node) -> float:
+        assert isinstance(ctx.task, HasJudgement)
+        yes, _ = softmax(await ctx.score(node, "judge", ctx.task.yes_no))
+        return yes
 
 
 @dataclass(frozen=True)
@@ -120,6 +151,7 @@ class Heuristic:
     """The task's own cheap guess."""
 
     needs: ClassVar[type] = HasHeuristic
+    fixed_by: ClassVar[str] = "state"
 
     async def evaluate(self, ctx: Context, nodes: Sequence[Node]) -> list[float]:
         assert isinstance(ctx.task, HasHeuristic)
@@ -136,6 +168,26 @@ class Oracle:
 
     async def evaluate(self, ctx: Context, nodes: Sequence[Node]) -> list[float]:
         return [self.verifier.promise(ctx.problem, node.state) for node in nodes]
+
+
+def first_of_each_state(nodes: Sequence[Node]) -> dict[Any, Node]:
+    """States, each with the first node that holds it, in order."""
+    first: dict[Any, Node] = {}
+    for node in nodes:
+        first.setdefault(node.state, node)
+    return first
+
+
+async def _judge_each_state(
+    ctx: Context,
+    nodes: Sequence[Node],
+    judge: Callable[[Context, Node], Awaitable[float]],
+) -> list[float]:
+    """Values of `nodes`; `judge` is called for the first node of each state, all side by side."""
+    first = first_of_each_state(nodes)
+    values = await ctx.gather(*(judge(ctx, node) for node in first.values()))
+    value_of = dict(zip(first, values, strict=True))
+    return [value_of[node.state] for node in nodes]
 
 
 def _logprob(node: Node) -> float:

@@ -18,6 +18,7 @@ from typing import Any
 
 from . import game24_prompts as prompts
 from . import game24_refinement as refinement
+from .game24_prompts import given, judged, lessons, shown, taken
 from .game24_puzzles import read_puzzles, select, solvable_puzzles
 from .game24_rules import TARGET, Position, combine, count_solutions, evaluate, plain
 from .task import ParseFailure, Problem, State, Step
@@ -33,7 +34,7 @@ _SAMPLING: Mapping[str, Mapping[str, Any]] = {
     **refinement.SAMPLING,
 }
 
-_ROLES = (*_SAMPLING, "choose")
+_ROLES = (*_SAMPLING, "choose", "judge")
 
 _NUMBER = r"(-?[0-9]{1,9}(?:\.[0-9]{1,9}|/[1-9][0-9]{0,8})?)"
 _STEP = re.compile(
@@ -67,6 +68,7 @@ class Game24:
     name = "game24"
     values: Mapping[str, float] = {" sure": 1.0, " likely": 0.05, " impossible": 0.00005}
     """ToT's 20, 1 and 0.001 over 20."""
+    yes_no = (" yes", " no")
     is_satisfied = staticmethod(refinement.is_satisfied)
 
     def __init__(
@@ -95,29 +97,29 @@ class Game24:
         """Segments of the prompt for `role`, the constant one first.
 
         `step`, `choose` and `cot` share one prompt, which holds the steps so far: a child's
-        prompt continues its parent's. `propose`, `value` and `vote` show only what is left, or
-        the equation of a terminal state. The roles that ask for steps show the reflections.
+        prompt continues its parent's. `propose`, `value`, `judge` and `vote` show only what is
+        left, or the equation of a terminal state. Roles that ask for steps show the reflections.
 
         Raises:
             ValueError: there is no such role.
         """
         match role:
             case "propose":
-                return prompts.PROPOSE, f"Numbers: {state}\n", *_lessons(state), "Next steps:\n"
+                return prompts.PROPOSE, f"Numbers: {state}\n", *lessons(state), "Next steps:\n"
             case "step" | "choose" | "cot":
-                return prompts.STEPS, _given(state), *_lessons(state), *_steps(state), "Step:"
+                return prompts.STEPS, given(state), *lessons(state), *taken(state), "Step:"
             case "io":
-                return prompts.SOLVE, _given(state), "Answer:"
-            case "value" if state.is_final:
-                return prompts.VALUE, _given(state), f"Answer: {_shown(state)}\n", "Verdict:"
+                return prompts.SOLVE, given(state), "Answer:"
             case "value":
-                return prompts.VALUE, f"Numbers: {state}\n", "Verdict:"
+                return prompts.VALUE, *judged(state), "Verdict:"
+            case "judge":
+                return prompts.JUDGE, *judged(state), "Makes 24:"
             case "vote":
-                options = (f"Option {i}: {_shown(option)}\n" for i, option in enumerate(state, 1))
+                options = (f"Option {i}: {shown(option)}\n" for i, option in enumerate(state, 1))
                 return prompts.VOTE, *options, "Best option:"
             case "reflect":
-                answer = [f"Answer: {_shown(state)}\n"] if state.is_final else []
-                return prompts.REFLECT, _given(state), *_steps(state), *answer, "Lesson:"
+                answer = [f"Answer: {shown(state)}\n"] if state.is_final else []
+                return prompts.REFLECT, given(state), *taken(state), *answer, "Lesson:"
             case "feedback" | "refine":
                 return refinement.prompt(role, state)
         raise ValueError(f"role={role!r} must be one of {', '.join(_ROLES)}")
@@ -235,27 +237,6 @@ def _merge(overrides: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, An
         if role not in _SAMPLING:
             raise ValueError(f"sampling: role {role!r} must be one of {', '.join(_SAMPLING)}")
     return {role: {**fields, **overrides.get(role, {})} for role, fields in _SAMPLING.items()}
-
-
-def _given(state: Position) -> str:
-    return f"Numbers: {' '.join(map(str, state.puzzle))}\n"
-
-
-def _steps(state: Position) -> list[str]:
-    return [f"Step: {step}\n" for step in state.steps]
-
-
-def _lessons(state: Position) -> list[str]:
-    return [f"Lesson: {reflection}\n" for reflection in state.reflections]
-
-
-def _shown(state: Position) -> str:
-    """A position as the model is shown it: a claimed or composed equation, or what is left."""
-    if state.answer is not None:
-        return f"{state.answer} = {TARGET}"
-    if state.is_final:
-        return f"{state.numbers[0].expression} = {state}"
-    return str(state)
 
 
 def _operations(count: int) -> Iterator[tuple[int, str, int]]:

@@ -1,8 +1,13 @@
-"""The words of the Game of 24: per role, the part of the prompt that is the same for all states.
+"""The words of the Game of 24: per role, the part of the prompt that is the same for all states,
+and the lines that show a position.
 
 After Tree of Thoughts (arXiv 2305.10601 section 4.1), in our own words. Every example has a number
 above 13, or fewer than four numbers, so none can be a puzzle.
 """
+
+from __future__ import annotations
+
+from .game24_rules import TARGET, Position
 
 PROPOSE = """\
 Combine two of the numbers by + - * or /. The result replaces them. List good next steps, one a \
@@ -102,6 +107,40 @@ Verdict: impossible
 
 """
 
+JUDGE = """\
+Can all the numbers, each used exactly once, still make 24 by + - * /? Or is the answer given \
+right? Say yes or no.
+
+Numbers: 4 20
+Makes 24: yes
+
+Numbers: 5 16
+Makes 24: no
+
+Numbers: 1 3 8 14
+Answer: (14 - 8) * (1 + 3) = 24
+Makes 24: yes
+
+Numbers: 3 7 18
+Makes 24: no
+
+Numbers: 1 3 8 14
+Answer: 3 * 8 = 24
+Makes 24: no
+
+Numbers: 2 4 16
+Makes 24: yes
+
+Numbers: 2 3 15 18
+Answer: 2 * 15 - (18 - 3) = 15
+Makes 24: no
+
+Numbers: 1 5 9 14
+Answer: 5 * (14 - 9) - 1 = 24
+Makes 24: yes
+
+"""
+
 VOTE = """\
 Which option is best for making 24 by + - * / with each of its numbers used exactly once? A right \
 answer is best of all.
@@ -140,3 +179,31 @@ Answer: ((15 + 18) - 3) / 2 = 15
 Lesson: Do not add 15 and 18; make 30 of 2 and 15, and 6 of 18 and 3.
 
 """
+
+
+def given(state: Position) -> str:
+    return f"Numbers: {' '.join(map(str, state.puzzle))}\n"
+
+
+def taken(state: Position) -> list[str]:
+    return [f"Step: {step}\n" for step in state.steps]
+
+
+def lessons(state: Position) -> list[str]:
+    return [f"Lesson: {reflection}\n" for reflection in state.reflections]
+
+
+def judged(state: Position) -> list[str]:
+    """What is left, or the puzzle and the answer of a terminal position."""
+    if state.is_final:
+        return [given(state), f"Answer: {shown(state)}\n"]
+    return [f"Numbers: {state}\n"]
+
+
+def shown(state: Position) -> str:
+    """A position in one line: a claimed or composed equation, or what is left."""
+    if state.answer is not None:
+        return f"{state.answer} = {TARGET}"
+    if state.is_final:
+        return f"{state.numbers[0].expression} = {state}"
+    return str(state)

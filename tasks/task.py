@@ -50,12 +50,12 @@ class Task(Protocol):
         """Segments of the prompt for `role`, the part shared by all states first.
 
         Roles: `propose` (list next steps), `step` (one next step), `choose` (followed by one of
-        `moves`), `io` and `cot` (a whole solution), `value` (judge a state), `vote` (the
-        state is a tuple of candidate states), `reflect` (say what to learn from a failed
-        terminal state), `feedback` (say what is wrong with a whole solution), `refine` (mend it;
-        the state is a tuple of pairs, each a solution's state and the feedback on it, newest last),
-        `split` (list the parts of a problem), `solve` (a part), `merge` (the state is a tuple of
-        states) and `improve` (a merged state).
+        `moves`), `io` and `cot` (a whole solution), `value` (judge a state), `judge` (the same, yes
+        or no), `vote` (the state is a tuple of candidate states), `reflect` (say what to learn from
+        a failed terminal state), `feedback` (say what is wrong with a whole solution), `refine`
+        (mend it; the state is a tuple of pairs, each a solution's state and the feedback on it,
+        newest last), `split` (list the parts of a problem), `solve` (a part), `merge` (the state is
+        a tuple of states) and `improve` (a merged state).
 
         Raises:
             ValueError: the task has no such role.
@@ -91,6 +91,14 @@ class HasValues(Protocol):
     """Verdict to value in [0, 1]; each key continues the `value` prompt."""
 
     def parse_value(self, state: State, text: str) -> float | ParseFailure: ...
+
+
+@runtime_checkable
+class HasJudgement(Protocol):
+    """Can be judged by the model with a yes or no (`evaluator=self_evaluation`)."""
+
+    yes_no: tuple[str, str]
+    """The continuations of the `judge` prompt that mean yes, the state is good, and no."""
 
 
 @runtime_checkable

@@ -13,7 +13,7 @@ from treeshare.search.scheduler import Scheduler
 from treeshare.tasks.task import ParseFailure, Problem, Step
 
 ROLES = ("propose", "step", "choose", "io", "cot", "value", "vote", "reflect", "feedback", "refine")
-ROLES += ("split", "solve", "merge", "improve")
+ROLES += ("split", "solve", "merge", "improve", "judge")
 
 MANY = ("vote", "merge")  # whose state is a tuple of states
 
@@ -33,6 +33,7 @@ class Digits:
     name = "digits"
     sampling = {role: {"max_tokens": 8} for role in ROLES}  # noqa: RUF012
     values = {"sure": 1.0, "likely": 0.5, "impossible": 0.0}  # noqa: RUF012
+    yes_no = (" yes", " no")
 
     def __init__(self, length=3, base=4):
         self.length = length

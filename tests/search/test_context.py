@@ -3,8 +3,9 @@ import math
 import pytest
 
 from treeshare.search.budget import Budget
-from treeshare.search.evaluators import Heuristic, ValuePrompt, Vote
+from treeshare.search.evaluators import Heuristic, SelfEvaluation, ValuePrompt, Vote
 from treeshare.search.expanders import Choose
+from treeshare.search.wrappers import Combined, Memo
 from treeshare.tasks.task import Step
 
 
@@ -31,6 +32,9 @@ class Bare:
         ),
         ({"evaluator": Vote()}, r"Vote .* HasVotes: task 'bare' has no parse_vote"),
         ({"evaluator": Heuristic()}, r"Heuristic .* HasHeuristic: task 'bare' has no heuristic"),
+        ({"evaluator": SelfEvaluation()}, r"SelfEvaluation .* task 'bare' has no yes_no"),
+        ({"evaluator": Combined({"a": Combined({"b": Vote()})})}, r"Vote needs a task .* HasVotes"),
+        ({"evaluator": Memo(Heuristic())}, r"Heuristic needs a task that is HasHeuristic"),
     ],
     ids=lambda value: "",
 )

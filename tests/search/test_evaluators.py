@@ -3,7 +3,14 @@ import math
 import pytest
 
 from treeshare.llm_backend.mock import MockEngine
-from treeshare.search.evaluators import Heuristic, LogProb, Oracle, ValuePrompt, Vote
+from treeshare.search.evaluators import (
+    Heuristic,
+    LogProb,
+    Oracle,
+    SelfEvaluation,
+    ValuePrompt,
+    Vote,
+)
 from treeshare.search.expanders import Propose
 from treeshare.tasks.task import Step
 
@@ -53,6 +60,17 @@ def test_scored_value_is_the_expectation_over_the_verdicts(run, recording):
     outcome = run(Evaluate("1"), engine=engine, evaluator=ValuePrompt(mode="score"))
     assert values(outcome) == pytest.approx([(0.1 * 1 + 0.3 * 0.5) / 0.5])
     assert engine.requests[0].continuations == ("sure", "likely", "impossible")
+
+
+def test_self_evaluation_is_the_renormalised_probability_of_yes(run, recording):
+    probabilities = {("judge\np 1", " yes"): 0.3, ("judge\np 1", " no"): 0.1}
+    probabilities |= {("judge\np 2", " yes"): 0.05, ("judge\np 2", " no"): 0.95}
+    engine = recording(MockEngine(score=lambda *asked: math.log(probabilities[asked])))
+    outcome = run(Evaluate("1", "2", "1"), engine=engine, evaluator=SelfEvaluation())
+    assert values(outcome) == pytest.approx([0.75, 0.05, 0.75])
+    assert [len(batch) for batch in engine.batches] == [2]
+    assert {request.continuations for request in engine.requests} == {(" yes", " no")}
+    assert not engine.has_seeds
 
 
 def test_vote_is_the_share_of_the_readable_votes(run, recording):

@@ -17,6 +17,7 @@ from treeshare.tasks.game24 import Game24, Game24Verifier
 from treeshare.tasks.game24_rules import Number, Position
 from treeshare.tasks.task import (
     HasHeuristic,
+    HasJudgement,
     HasMoves,
     HasValues,
     HasVotes,
@@ -45,7 +46,7 @@ def read(role: str, state: Position, text: str) -> list[Step]:
 
 
 def test_is_a_task_with_every_capability() -> None:
-    for protocol in (Task, HasMoves, HasValues, HasVotes, HasHeuristic):
+    for protocol in (Task, HasMoves, HasValues, HasJudgement, HasVotes, HasHeuristic):
         assert isinstance(TASK, protocol)
     assert not any(isinstance(value, Game24Verifier) for value in vars(TASK).values())
 

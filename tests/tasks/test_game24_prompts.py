@@ -16,12 +16,13 @@ from treeshare.tasks.task import Problem, Step
 TASK = Game24()
 VERIFIER = Game24Verifier()
 ROOT = Position.start((2, 8, 8, 14))
-ROLES = ("propose", "step", "choose", "io", "cot", "value", "reflect")
+ROLES = ("propose", "step", "choose", "io", "cot", "value", "judge", "reflect")
 CONSTANTS = {
     "propose": prompts.PROPOSE,
     "steps": prompts.STEPS,
     "solve": prompts.SOLVE,
     "value": prompts.VALUE,
+    "judge": prompts.JUDGE,
     "vote": prompts.VOTE,
     "reflect": prompts.REFLECT,
 }
@@ -64,8 +65,9 @@ def test_a_child_continues_its_parents_prompt() -> None:
 def test_a_terminal_state_is_judged_by_its_equation() -> None:
     (step,) = read("step", left("8 15"), "8 + 15 = 23")
     (claim,) = read("io", ROOT, "8 + 15 = 23")
-    assert "Answer: 8 + 15 = 23\nVerdict:" in "".join(TASK.prompt("value", step.state))
-    assert "Answer: 8 + 15 = 24\nVerdict:" in "".join(TASK.prompt("value", claim.state))
+    for role, label in (("value", "Verdict:"), ("judge", "Makes 24:")):
+        assert "".join(TASK.prompt(role, step.state)).endswith(f"Answer: 8 + 15 = 23\n{label}")
+        assert "".join(TASK.prompt(role, claim.state)).endswith(f"Answer: 8 + 15 = 24\n{label}")
 
 
 def test_reflections_are_shown_where_steps_are_asked_for_and_inherited() -> None:
@@ -75,7 +77,7 @@ def test_reflections_are_shown_where_steps_are_asked_for_and_inherited() -> None
         for shown in (state, TASK.moves(state)[0].state):
             lessons = TASK.prompt(role, shown)[2:4]
             assert lessons == ("Lesson: avoid 8 * 8\n", "Lesson: make 3 * 8\n")
-    for role in ("value", "io", "reflect"):
+    for role in ("value", "judge", "io", "reflect"):
         assert TASK.prompt(role, state) == TASK.prompt(role, ROOT)
     assert TASK.with_reflections(state, []).reflections == ()
 
@@ -132,6 +134,17 @@ def test_examples_of_verdicts_are_right() -> None:
         if answer:
             is_right = VERIFIER.check(Problem("some", numbers), answer[0].removeprefix("Answer: "))
         assert verdict in ("Verdict: likely", f"Verdict: {'sure' if is_right else 'impossible'}")
+
+
+def test_examples_of_judgements_are_right_and_balanced() -> None:
+    told = []
+    for numbers, (*answer, judgement) in examples(prompts.JUDGE):
+        is_right = count_solutions(tuple(map(Fraction, numbers))) > 0
+        if answer:
+            is_right = VERIFIER.check(Problem("some", numbers), answer[0].removeprefix("Answer: "))
+        assert judgement == f"Makes 24:{TASK.yes_no[0 if is_right else 1]}"
+        told.append(is_right)
+    assert 2 * sum(told) == len(told)
 
 
 def test_examples_of_votes_are_right() -> None:
