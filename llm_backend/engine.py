@@ -51,11 +51,14 @@ class TreeEngine:
         max_batch: int = 256,
         max_step_tokens: int = 1024,
     ) -> None:
-        for name, value in [("max_batch", max_batch), ("max_step_tokens", max_step_tokens)]:
+        limits = {
+            "kv_tokens": kv_tokens,
+            "max_batch": max_batch,
+            "max_step_tokens": max_step_tokens,
+        }
+        for name, value in limits.items():
             if value < 1:
                 raise ValueError(f"engine.{name}={value} must be at least 1")
-        if kv_tokens < 1:
-            raise ValueError(f"engine.kv_tokens={kv_tokens} must be at least 1")
         self.model = model
         self.max_batch = max_batch
         self.max_step_tokens = max_step_tokens

@@ -69,14 +69,7 @@ class TreeCache:
         Splits an edge that matches in part. The node's `stop` is the length of the match. It may
         be evicted unless it is locked.
         """
-        node, position = self.root, 0
-        self._touch(node)
-        while position < len(tokens) and (child := node.children.get(tokens[position])):
-            length = _common_length(child.tokens, tokens, position)
-            node = child if length == len(child.tokens) else self._split(child, length)
-            self._touch(node)
-            position += length
-        return node
+        return self._descend(self.root, tokens)
 
     def insert(self, tokens: Sequence[int]) -> CacheNode:
         """Match `tokens` and add what is missing as one node, its KV still to be computed.
@@ -178,15 +171,22 @@ class TreeCache:
             "a slot is lost or owned twice"
         )
 
-    def _merge(self, leaf: Leaf) -> np.ndarray:
-        """Move a leaf's computed tokens into the tree; returns the slots left over."""
-        tokens = leaf.tokens[: leaf.num_computed]
-        node, position = leaf.anchor, 0
+    def _descend(self, node: CacheNode, tokens: Sequence[int]) -> CacheNode:
+        """The node below `node` at which the longest stored prefix of `tokens` ends; splits an edge
+        that matches in part."""
+        position = 0
         while position < len(tokens) and (child := node.children.get(tokens[position])):
             length = _common_length(child.tokens, tokens, position)
             node = child if length == len(child.tokens) else self._split(child, length)
             self._touch(node)
             position += length
+        return node
+
+    def _merge(self, leaf: Leaf) -> np.ndarray:
+        """Move a leaf's computed tokens into the tree; returns the slots left over."""
+        tokens = leaf.tokens[: leaf.num_computed]
+        node = self._descend(leaf.anchor, tokens)
+        position = node.stop - leaf.start
         if position < len(tokens):
             kept = slice(position, len(tokens))
             self._add_child(node, tokens[kept], leaf.slots[kept], len(tokens) - position)
