@@ -11,8 +11,8 @@ from typing import Any, Protocol
 
 import torch
 
-from ..kernels.plan import Segment, TreePlan, build_plan
-from ..kernels.torch_attention import tree_attention
+from ..kernels.segments import Segment
+from ..kernels.torch_attention import BucketPlan, build_plan, tree_attention
 from .kv_pool import KVPool
 
 
@@ -32,7 +32,7 @@ class TorchAttention:
     def __init__(self, device: torch.device | str = "cpu") -> None:
         self._device = device
 
-    def plan(self, query_positions: Sequence[int], segments: Sequence[Segment]) -> TreePlan:
+    def plan(self, query_positions: Sequence[int], segments: Sequence[Segment]) -> BucketPlan:
         return build_plan(query_positions, segments, self._device)
 
     def run(
@@ -40,7 +40,7 @@ class TorchAttention:
         q: torch.Tensor,
         k_pool: torch.Tensor,
         v_pool: torch.Tensor,
-        plan: TreePlan,
+        plan: BucketPlan,
         **options: Any,
     ) -> torch.Tensor:
         return tree_attention(q, k_pool, v_pool, plan, **options)

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 import transformers
 
-from ..kernels.plan import Segment
+from ..kernels.segments import Segment
 from .attention import BACKENDS, TreeBatch, hf_attention
 from .kv_pool import KVPool
 
@@ -121,7 +121,7 @@ class Model:
             tokens: [N] ids in depth-first order.
             positions: [N] of each token in its own path.
             slots: [N] where each token's KV goes.
-            segments: what each token sees, itself included (`kernels.plan.build_plan`).
+            segments: what each token sees, itself included (`kernels.segments.Segment`).
             rows: indices of the tokens whose next-token logits are wanted.
 
         Returns:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..kernels.plan import Segment
+from ..kernels.segments import Segment
 from .tree_cache import CacheNode, Leaf
 
 KVNode = CacheNode | Leaf

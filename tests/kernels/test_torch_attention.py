@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from treeshare.kernels.plan import Segment, build_plan
 from treeshare.kernels.reference import tree_attention_reference
-from treeshare.kernels.torch_attention import tree_attention
+from treeshare.kernels.segments import Segment
+from treeshare.kernels.torch_attention import build_plan, tree_attention
 
 SHAPES = {  # parent of each node (None for a root), (cached tokens, query tokens) of each node
     "chain": ([None, 0, 1, 2], [(17, 0), (1, 0), (15, 0), (3, 1)]),

@@ -1,0 +1,205 @@
+"""DeFT's tree attention in Triton: partial attention over work items, then the reduction.
+
+One program takes one item of a work list for one KV head: a run of KV entries and the queries of
+one tile, with the query heads of the group packed into the rows (arXiv 2404.00242 section 3.3 and
+algorithm 1; FastTree packs rows likewise). An entry is seen by an interval of queries, so
+ancestors, sibling leaves and causality inside a leaf are one test. A query with one partial result
+is written at once; the others are merged by their log-sum-exp, in fixed order. Knows nothing of
+forests; the launcher is `tree_attention.py`, the truth beside it `reference.py`.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
+
+LOG2E = tl.constexpr(1.4426950408889634)
+
+
+@triton.jit
+def partial_attention_kernel(
+    p_q, p_k, p_v, p_o, p_partial, p_lse, p_num_items, p_items, p_slot, p_bound, p_position, p_row,
+    p_row_position, p_sink, p_mask, p_step, stride_qn, stride_qh, stride_on, num_columns,
+    mask_room, scale, softcap, window,
+    HK: tl.constexpr, G: tl.constexpr, D: tl.constexpr, DV: tl.constexpr, BD: tl.constexpr,
+    BDV: tl.constexpr, M: tl.constexpr, BN: tl.constexpr, STAGES: tl.constexpr,
+    SOFTCAP: tl.constexpr, WINDOW: tl.constexpr, SINKS: tl.constexpr, DENSE_MASK: tl.constexpr,
+    PRECISION: tl.constexpr, PDL: tl.constexpr,
+):  # fmt: skip
+    """Program (item, KV head). Scores are in units of log 2: `scale` has the factor log2(e)."""
+    if PDL:
+        gdc_launch_dependents()
+    i_item = tl.program_id(0) // HK
+    i_hk = tl.program_id(0) % HK
+    # All of these at once: each is a trip to memory before the first key can be asked for.
+    num_items = tl.load(p_num_items)
+    step = tl.load(p_step)
+    p_item = p_items + i_item * 8
+    start = tl.multiple_of(tl.load(p_item), 16)
+    length = tl.load(p_item + 1) + tl.load(p_item + 2) * step
+    tile = tl.load(p_item + 3)
+    lo = tl.load(p_item + 4)
+    hi = tl.load(p_item + 5)
+    partial = tl.load(p_item + 6)
+    num_full = tl.load(p_item + 7)
+    if i_item >= num_items:
+        return
+
+    HQ: tl.constexpr = HK * G
+    o_m, o_n = tl.arange(0, M), tl.arange(0, BN)
+    o_d, o_dv = tl.arange(0, BD), tl.arange(0, BDV)
+    m_d, m_dv = o_d[None, :] < D, o_dv[None, :] < DV
+    o_query = o_m // G  # within the tile
+    o_head = i_hk * G + o_m % G
+    m_row = (o_query >= lo) & (o_query < hi)
+    b_row = tl.load(p_row + tile + o_query, mask=m_row, other=0).to(tl.int64)
+    p_b_q = p_q + b_row[:, None] * stride_qn + o_head[:, None] * stride_qh + o_d[None, :]
+    b_q = tl.load(p_b_q, mask=m_row[:, None] & m_d, other=0.0)  # [M, BD]
+    if WINDOW:
+        b_position = tl.load(p_row_position + tile + o_query, mask=m_row, other=0) + step
+    b_max = tl.full([M], float("-inf"), dtype=tl.float32)
+    b_sum = tl.zeros([M], dtype=tl.float32)
+    b_acc = tl.zeros([M, BDV], dtype=tl.float32)
+    p_k += i_hk * D
+    p_v += i_hk * DV
+    for i_n in tl.range(0, length, BN, num_stages=STAGES):
+        o_entry = start + i_n + o_n
+        # The load of the slots is left to the pipeliner, which needs two stages for it. Loading
+        # them an iteration ahead by hand makes every iteration wait for all copies under way.
+        b_slot = tl.load(p_slot + o_entry).to(tl.int64)
+        p_b_k = p_k + b_slot[:, None] * (HK * D) + o_d[None, :]
+        p_b_v = p_v + b_slot[:, None] * (HK * DV) + o_dv[None, :]
+        b_k = tl.load(p_b_k) if BD == D else tl.load(p_b_k, mask=m_d, other=0.0)  # [BN, BD]
+        b_v = tl.load(p_b_v) if BDV == DV else tl.load(p_b_v, mask=m_dv, other=0.0)  # [BN, BDV]
+        b_s = tl.dot(b_q, tl.trans(b_k), input_precision=PRECISION)  # [M, BN] fp32
+        if SOFTCAP:
+            # `softcap` is 2 log2(e) scale / cap, and `scale` is cap log2(e): cap * tanh(s / cap).
+            b_s = 1 - 2 / (1 + tl.exp2(b_s * softcap))
+        if DENSE_MASK:
+            p_b_m = p_mask + (tile + o_query[:, None]).to(tl.int64) * num_columns
+            m_n = (i_n + o_n < length)[None, :] & m_row[:, None]
+            b_m = tl.load(p_b_m + (start % mask_room + i_n + o_n)[None, :], mask=m_n, other=0)
+            b_s = tl.where(b_m != 0, b_s, float("-inf"))
+        else:
+            b_bound = tl.load(p_bound + o_entry)
+            if i_n + BN > num_full:
+                b_lo = b_bound & 0xFFFF
+                b_width = tl.where(i_n + o_n < length, (b_bound >> 16) - b_lo, 0)
+                b_above = (o_query[:, None] - b_lo[None, :]).to(tl.uint32)
+                b_s = tl.where(b_above < b_width[None, :].to(tl.uint32), b_s, float("-inf"))
+        if WINDOW:
+            b_key = tl.load(p_position + o_entry)
+            b_s = tl.where(b_key[None, :] > b_position[:, None] - window, b_s, float("-inf"))
+        b_new = tl.maximum(b_max, tl.max(b_s, 1) * scale)
+        # A row that has seen nothing yet keeps the maximum -inf; it must not be subtracted.
+        b_shift = tl.where(b_new == float("-inf"), 0.0, b_new)
+        b_p = tl.exp2(b_s * scale - b_shift[:, None])
+        b_scale = tl.exp2(b_max - b_shift)
+        b_sum = b_sum * b_scale + tl.sum(b_p, 1)
+        b_acc = tl.dot(b_p.to(b_v.dtype), b_v, b_acc * b_scale[:, None], input_precision=PRECISION)
+        b_max = b_new
+
+    m_o = m_row[:, None] & m_dv
+    if partial < 0:
+        if SINKS:
+            b_sum += tl.exp2(tl.load(p_sink + o_head).to(tl.float32) * LOG2E - b_max)
+        p_b_o = p_o + b_row[:, None] * stride_on + o_head[:, None] * DV + o_dv[None, :]
+        tl.store(p_b_o, (b_acc / b_sum[:, None]).to(p_o.dtype.element_ty), mask=m_o)
+    else:
+        m_seen = b_sum > 0
+        b_sum = tl.where(m_seen, b_sum, 1.0)
+        b_lse = tl.where(m_seen, b_max + tl.log2(b_sum), float("-inf"))
+        o_partial = (partial + o_query - lo).to(tl.int64) * HQ + o_head
+        tl.store(p_lse + o_partial, b_lse, mask=m_row)
+        p_b_o = p_partial + o_partial[:, None] * DV + o_dv[None, :]
+        tl.store(p_b_o, (b_acc / b_sum[:, None]).to(p_partial.dtype.element_ty), mask=m_o)
+
+
+@triton.jit
+def reduce_partials_kernel(
+    p_o, p_partial, p_lse, p_offset, p_partial_row, p_row, p_sink, stride_on,
+    HQ: tl.constexpr, DV: tl.constexpr, BDV: tl.constexpr, BP: tl.constexpr, SINKS: tl.constexpr,
+    PDL: tl.constexpr,
+):  # fmt: skip
+    """Program (query, head): o = sum_i 2^(lse_i - lse) o_i over the query's partial results."""
+    i_q, i_h = tl.program_id(0), tl.program_id(1)
+    begin = tl.load(p_offset + i_q)
+    end = tl.load(p_offset + i_q + 1)
+    row = tl.load(p_row + i_q).to(tl.int64)
+    if begin >= end:
+        return
+    o_p, o_d = tl.arange(0, BP), tl.arange(0, BDV)
+    b_row = tl.load(p_partial_row + begin + o_p, mask=begin + o_p < end, other=0)
+    if PDL:
+        gdc_wait()
+    top = float("-inf")
+    total = 0.0
+    b_acc = tl.zeros([BDV], dtype=tl.float32)
+    for i_p in range(begin, end, BP):
+        m_p = i_p + o_p < end
+        o_partial = b_row.to(tl.int64) * HQ + i_h
+        b_lse = tl.load(p_lse + o_partial, mask=m_p, other=float("-inf"))
+        p_b_o = p_partial + o_partial[:, None] * DV + o_d[None, :]
+        b_o = tl.load(p_b_o, mask=m_p[:, None] & (o_d < DV)[None, :], other=0.0)  # [BP, BDV]
+        b_row = tl.load(p_partial_row + i_p + BP + o_p, mask=i_p + BP + o_p < end, other=0)
+        new = tl.maximum(top, tl.max(b_lse, 0))
+        shift = tl.where(new == float("-inf"), 0.0, new)
+        b_w = tl.exp2(b_lse - shift)
+        total = total * tl.exp2(top - shift) + tl.sum(b_w, 0)
+        b_acc = b_acc * tl.exp2(top - shift) + tl.sum(b_w[:, None] * b_o.to(tl.float32), 0)
+        top = new
+    if SINKS:
+        total += tl.exp2(tl.load(p_sink + i_h).to(tl.float32) * LOG2E - top)
+    p_b_o = p_o + row * stride_on + i_h * DV + o_d
+    tl.store(p_b_o, (b_acc / total).to(p_o.dtype.element_ty), mask=o_d < DV)
+
+
+@triton.jit
+def expand_kernel(
+    p_num_copies, p_copies, p_table, p_slot, p_bound, p_position,
+    POSITIONS: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Program (copy, lane): slot, visible interval and position of each entry of a tile's run."""
+    i_copy = tl.program_id(0)
+    if i_copy >= tl.load(p_num_copies):
+        return
+    p_copy = p_copies + i_copy * 8
+    source = tl.load(p_copy)
+    target = tl.load(p_copy + 1)
+    length = tl.load(p_copy + 2)
+    lo = tl.load(p_copy + 3)
+    hi = tl.load(p_copy + 4)
+    num_visible = tl.load(p_copy + 5)  # to query `lo`; each later one sees one entry more
+    stride = tl.load(p_copy + 6)
+    position = tl.load(p_copy + 7)
+    for i in range(tl.program_id(1) * BLOCK, length, tl.num_programs(1) * BLOCK):
+        o_i = i + tl.arange(0, BLOCK)
+        m_i = o_i < length
+        o_target = target + o_i * stride
+        tl.store(p_slot + o_target, tl.load(p_table + source + o_i, mask=m_i), mask=m_i)
+        b_lo = tl.minimum(tl.maximum(lo + tl.maximum(o_i + 1 - num_visible, 0), 0), hi)
+        tl.store(p_bound + o_target, b_lo | (hi << 16), mask=m_i)
+        if POSITIONS:
+            tl.store(p_position + o_target, position + o_i, mask=m_i)
+
+
+@triton.jit
+def write_kv_kernel(
+    p_k, p_v, p_k_pool, p_v_pool, p_slot, stride_kn, stride_kh, stride_vn, stride_vh,
+    HK: tl.constexpr, D: tl.constexpr, DV: tl.constexpr, BHK: tl.constexpr, BD: tl.constexpr,
+    BDV: tl.constexpr,
+):  # fmt: skip
+    """Program (token): its keys and values of all KV heads go to its slot."""
+    i_n = tl.program_id(0).to(tl.int64)
+    slot = tl.load(p_slot + i_n).to(tl.int64)
+    o_h, o_d, o_dv = (
+        tl.arange(0, BHK)[:, None],
+        tl.arange(0, BD)[None, :],
+        tl.arange(0, BDV)[None, :],
+    )
+    m_k, m_v = (o_h < HK) & (o_d < D), (o_h < HK) & (o_dv < DV)
+    b_k = tl.load(p_k + i_n * stride_kn + o_h * stride_kh + o_d, mask=m_k)
+    b_v = tl.load(p_v + i_n * stride_vn + o_h * stride_vh + o_dv, mask=m_v)
+    tl.store(p_k_pool + slot * (HK * D) + o_h * D + o_d, b_k, mask=m_k)
+    tl.store(p_v_pool + slot * (HK * DV) + o_h * DV + o_dv, b_v, mask=m_v)

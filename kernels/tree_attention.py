@@ -1,0 +1,171 @@
+"""Tree attention on a GPU: the run of a plan over one layer's KV pool.
+
+Launches the kernels of `deft.py`. Nothing here waits for the device.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import triton
+
+from .deft import partial_attention_kernel, reduce_partials_kernel, write_kv_kernel
+from .tree_plan import TreePlan
+from .variants import WIDE
+from .work_list import ALIGNMENT
+
+_LOG2E = 1.4426950408889634
+
+
+def tree_attention(
+    q: torch.Tensor,
+    k_pool: torch.Tensor,
+    v_pool: torch.Tensor,
+    plan: TreePlan,
+    *,
+    scale: float,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    sinks: torch.Tensor | None = None,
+    out: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Attention of each query over its path in the tree.
+
+    Args:
+        q: [B, HQ, D], rows as `plan` counts them; the last dimension contiguous.
+        k_pool: [num_slots, HK, D], contiguous.
+        v_pool: [num_slots, HK, DV], contiguous.
+        scale: factor on the scores, above 0.
+        sliding_window: a query sees the keys at the last `sliding_window` positions, its own
+            included; None sees all. Keys outside are masked, not skipped.
+        softcap: scores become softcap * tanh(scores / softcap).
+        sinks: [HQ], a logit per head that joins the softmax and has no value.
+        out: [B, HQ, DV] to write to; the head and value dimensions contiguous.
+
+    Returns:
+        [B, HQ, DV], dtype of `q`, accumulated in fp32. Rows beyond the plan's queries are left as
+        they are.
+
+    Raises:
+        ValueError: shapes, dtypes or memory layouts that do not fit the plan, a scale, window or
+            softcap that is not above 0, or options with `tree_mask`, whose mask is all it does.
+    """
+    heads, room = plan.heads, plan.capacity
+    options = {"scale": scale, "sliding_window": sliding_window, "softcap": softcap}
+    for name, value in options.items():
+        if value is not None and not value > 0:
+            raise ValueError(f"{name}={value} must be above 0")
+    if plan.variant == "tree_mask" and sliding_window is not None:
+        raise ValueError("variant='tree_mask' has no sliding_window; its mask is all it does")
+    _check(q, k_pool, v_pool, plan)
+    if out is None:
+        out = q.new_empty(len(q), heads.num_heads, heads.dv)
+    config = _config(plan)
+    on_gpu, part = q.is_cuda, plan._part
+    factor, cap = scale * _LOG2E, 0.0
+    if softcap is not None:
+        factor, cap = softcap * _LOG2E, 2 * _LOG2E * scale / softcap
+    mask = plan._mask
+    partial_attention_kernel[(room.items * heads.num_kv_heads,)](
+        q, k_pool, v_pool, out, plan._partial, plan._lse, part["num_items"], part["items"],
+        plan._slot, plan._bound, plan._position, part["row"], part["position"],
+        q if sinks is None else sinks, q if mask is None else mask, plan.step,
+        q.stride(0), q.stride(1), out.stride(0), 0 if mask is None else mask.shape[1],
+        0 if mask is None else _aligned(mask.shape[1]), factor, cap, sliding_window or 0,
+        HK=heads.num_kv_heads, G=plan.shape.group, D=heads.head_dim, DV=heads.dv,
+        BD=triton.next_power_of_2(heads.head_dim), BDV=triton.next_power_of_2(heads.dv),
+        M=plan.rows, BN=config.block, STAGES=config.stages, SOFTCAP=softcap is not None,
+        WINDOW=sliding_window is not None, SINKS=sinks is not None, DENSE_MASK=mask is not None,
+        PRECISION="ieee" if q.dtype == torch.float32 else "tf32", PDL=on_gpu,
+        num_warps=config.warps,
+    )  # fmt: skip
+    if room.partials:
+        # The reduction is launched early and waits on the device for the partial results.
+        launch = {"launch_pdl": True} if on_gpu else {}
+        reduce_partials_kernel[(room.queries, heads.num_heads)](
+            out, plan._partial, plan._lse, part["reduce_offset"], part["reduce_row"], part["row"],
+            q if sinks is None else sinks, out.stride(0),
+            HQ=heads.num_heads, DV=heads.dv, BDV=triton.next_power_of_2(heads.dv), BP=16,
+            SINKS=sinks is not None, PDL=on_gpu, num_warps=1, **launch,
+        )  # fmt: skip
+    return out
+
+
+def write_kv(
+    k: torch.Tensor,
+    v: torch.Tensor,
+    k_pool: torch.Tensor,
+    v_pool: torch.Tensor,
+    slots: torch.Tensor,
+) -> None:
+    """Store k [N, HK, D] and v [N, HK, DV] in the pools' rows `slots` [N], in one launch.
+
+    Raises:
+        ValueError: the pools are not contiguous, or shapes differ.
+    """
+    if k.shape[1:] != k_pool.shape[1:] or v.shape[1:] != v_pool.shape[1:]:
+        raise ValueError(
+            f"k {tuple(k.shape)} and v {tuple(v.shape)} do not fit the pools "
+            f"{tuple(k_pool.shape)} and {tuple(v_pool.shape)}"
+        )
+    _check_contiguous(k_pool, v_pool)
+    if not len(k):
+        return
+    _, num_kv_heads, width = k.shape
+    value_width = v.shape[2]
+    write_kv_kernel[(len(k),)](
+        k, v, k_pool, v_pool, slots, k.stride(0), k.stride(1), v.stride(0), v.stride(1),
+        HK=num_kv_heads, D=width, DV=value_width, BHK=triton.next_power_of_2(num_kv_heads),
+        BD=triton.next_power_of_2(width), BDV=triton.next_power_of_2(value_width),
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class _Config:
+    block: int  # entries of a tile
+    stages: int  # of the pipeline; the slots take two of them
+    warps: int
+
+
+def _config(plan: TreePlan) -> _Config:
+    """What ran fastest on an H100 of what fits its shared memory without spilling."""
+    heads = plan.heads
+    width = triton.next_power_of_2(max(heads.head_dim, heads.dv))
+    wide = plan.rows == WIDE
+    if heads.dtype == torch.float32:
+        return _Config(16 if width > 128 else 32, 4, 4)
+    if width > 128:
+        return _Config(32, 4, 4)
+    return _Config(64, 5, 4) if wide else _Config(32, 6, 1)
+
+
+def _check(q: torch.Tensor, k_pool: torch.Tensor, v_pool: torch.Tensor, plan: TreePlan) -> None:
+    heads = plan.heads
+    wanted = {
+        "q": (q, (None, heads.num_heads, heads.head_dim)),
+        "k_pool": (k_pool, (None, heads.num_kv_heads, heads.head_dim)),
+        "v_pool": (v_pool, (None, heads.num_kv_heads, heads.dv)),
+    }
+    for name, (tensor, shape) in wanted.items():
+        if tensor.dim() != 3 or tuple(tensor.shape[1:]) != shape[1:] or tensor.dtype != heads.dtype:
+            raise ValueError(
+                f"{name} is {tuple(tensor.shape)} {tensor.dtype}; the plan is for "
+                f"(..., {shape[1]}, {shape[2]}) {heads.dtype}"
+            )
+    if len(q) < plan.num_queries or q.stride(2) != 1:
+        raise ValueError(
+            f"q has {len(q)} rows with a last stride of {q.stride(2)}; the plan needs "
+            f"{plan.num_queries} rows and a last stride of 1"
+        )
+    _check_contiguous(k_pool, v_pool)
+
+
+def _check_contiguous(k_pool: torch.Tensor, v_pool: torch.Tensor) -> None:
+    for name, pool in (("k_pool", k_pool), ("v_pool", v_pool)):
+        if not pool.is_contiguous():
+            raise ValueError(f"{name} has strides {pool.stride()}; it must be contiguous")
+
+
+def _aligned(count: int) -> int:
+    return -(-count // ALIGNMENT) * ALIGNMENT

@@ -1,0 +1,132 @@
+"""Tree attention by name: each variant is a way to cut the same work list for the same kernel.
+
+`deft` is the default. The algorithms of the DeFT paper (arXiv 2404.00242 section 3.3) and two
+baselines stand beside it: `sequence`, paged flash-decoding of each query's whole path, which is
+what a radix cache without tree attention reads; `tree_mask`, a dense mask over the whole forest as
+in Medusa (arXiv 2401.10774 section 2.3).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from .segments import Segments
+from .work_list import (
+    ALIGNMENT,
+    Growth,
+    Tiles,
+    WorkList,
+    build_work_list,
+    tiles_by_segment,
+    tiles_by_width,
+)
+
+VARIANTS = ("deft", "deft_node", "deft_node_chunk", "deft_flatten", "sequence", "tree_mask")
+BLOCK = 128  # entries of a block, and
+GROUP = 32  # queries of a group, in the DeFT authors' code
+WIDE, NARROW = 64, 16  # rows of a tile: a warp group's matrix instruction, and a warp's
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What the cut of the work depends on besides the forest."""
+
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int  # mean of the key's and the value's
+    itemsize: int  # bytes of a KV element
+    num_sms: int = 132
+
+    @property
+    def group(self) -> int:
+        return self.num_heads // self.num_kv_heads
+
+
+# Measured on an H100 (experiments/LOG.md, 2026-11-24), in seconds and bytes a second. By rows of a
+# tile: programs an SM holds, and the time of 64 entries in one that is alone or among as many.
+_PACE = {WIDE: (2, 0.7e-6, 1.6e-6), NARROW: (6, 2.0e-6, 2.5e-6)}
+_STALL_SECONDS = 0.5e-6  # more, for 64 entries that come from memory to a program that is alone
+_REDUCTION_SECONDS = (3e-6, 1.2e-6)  # of a query's first 16 partial results, of 16 more
+_PARTIAL_BANDWIDTH = 2e12
+_MEMORY_BANDWIDTH = 2.9e12
+
+
+def num_rows(variant: str, segments: Segments, shape: Shape) -> int:
+    """Rows of the variant's tiles. Where hardly anything is shared, small tiles read no more."""
+    if variant == "sequence":
+        return NARROW if shape.group <= NARROW else WIDE
+    if variant != "deft" or shape.group > NARROW:
+        return WIDE
+    reads = [
+        _num_reads(segments, rows // shape.group) if rows >= shape.group else np.inf
+        for rows in (NARROW, WIDE)
+    ]
+    return NARROW if reads[0] <= 1.2 * reads[1] else WIDE
+
+
+def cut(
+    variant: str,
+    segments: Segments,
+    num_queries: int,
+    shape: Shape,
+    rows: int,
+    growth: Growth | None = None,
+) -> WorkList:
+    """The work list of a variant with tiles of `rows` rows.
+
+    Raises:
+        ValueError: no such variant, or a query sees no entry.
+    """
+    width = max(rows // shape.group, 1)
+    if variant == "deft_node":
+        chunk = max(int(segments.length.max(initial=1)), 1)
+        tiles = tiles_by_segment(segments, min(width, GROUP))
+    elif variant == "deft_node_chunk":
+        chunk, tiles = BLOCK, tiles_by_segment(segments, min(width, GROUP))
+    elif variant == "deft_flatten":
+        chunk, tiles = BLOCK, tiles_by_width(segments, num_queries, min(width, GROUP))
+    elif variant in ("deft", "sequence", "tree_mask"):
+        if variant == "tree_mask":  # every tile reads every segment, seen or not
+            zero, all_queries = np.zeros_like(segments.lo), np.full_like(segments.hi, num_queries)
+            segments = replace(segments, lo=zero, hi=all_queries, num_visible=segments.length)
+        tiles = tiles_by_width(segments, num_queries, 1 if variant == "sequence" else width)
+        chunk = _best_chunk(segments, tiles, shape, rows)
+    else:
+        raise ValueError(f"variant={variant!r} is not one of {', '.join(VARIANTS)}")
+    return build_work_list(segments, num_queries, tiles, chunk, growth)
+
+
+def _num_reads(segments: Segments, width: int) -> int:
+    spanned = (segments.hi - 1) // width - segments.lo // width + 1
+    return int((segments.length * spanned).sum())
+
+
+def _best_chunk(segments: Segments, tiles: Tiles, shape: Shape, rows: int) -> int:
+    """Entries of an item that make the attention shortest.
+
+    Few long items leave SMs idle; many short ones write and merge more partial results. With c
+    items of at most n entries, the time is max(waves(c) * n * tile time, bytes / bandwidth) and,
+    if anything is cut, what its partial results cost: for R rows, 2 R (D + 2) itemsize bytes.
+    """
+    tokens = np.bincount(tiles.tile, segments.length[tiles.segment], len(tiles.origin))
+    longest = max(int(tokens.max(initial=0)), ALIGNMENT)
+    steps = np.unique(np.geomspace(2, max(-(-longest // ALIGNMENT), 2), 24).astype(np.int64))
+    chunk = steps * ALIGNMENT  # [candidates]
+    parts = np.maximum(-(-tokens // chunk[:, None]), 1)  # [candidates, tiles]
+    length = np.ceil((tokens / parts).max(axis=1) / ALIGNMENT)
+    programs = shape.num_kv_heads * parts.sum(axis=1)
+    unique = int(segments.length.sum())
+    resident, alone_seconds, full_seconds = _PACE[rows]
+    alone_seconds += _STALL_SECONDS * unique / max(tokens.sum(), 1)
+    waves = np.ceil(programs / (resident * shape.num_sms))
+    compute = length * np.where(programs <= shape.num_sms, alone_seconds, waves * full_seconds)
+    kv_bytes = unique * shape.num_kv_heads * 2 * shape.head_dim * shape.itemsize
+    merged = (np.where(parts > 1, parts, 0) * tiles.size).sum(axis=1)
+    partial_bytes = 2 * merged * shape.num_heads * (shape.head_dim + 2) * shape.itemsize
+    seconds = np.maximum(compute, kv_bytes / _MEMORY_BANDWIDTH)
+    first, more = _REDUCTION_SECONDS
+    reduction = first + more * (parts.max(axis=1) // 16)
+    seconds += partial_bytes / _PARTIAL_BANDWIDTH + np.where(merged > 0, reduction, 0)
+    return int(chunk[seconds.argmin()])
