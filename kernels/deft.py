@@ -25,7 +25,7 @@ def partial_attention_kernel(
     HK: tl.constexpr, G: tl.constexpr, D: tl.constexpr, DV: tl.constexpr, BD: tl.constexpr,
     BDV: tl.constexpr, M: tl.constexpr, BN: tl.constexpr, STAGES: tl.constexpr,
     SOFTCAP: tl.constexpr, WINDOW: tl.constexpr, SINKS: tl.constexpr, DENSE_MASK: tl.constexpr,
-    PRECISION: tl.constexpr, PDL: tl.constexpr,
+    ORDERED: tl.constexpr, PRECISION: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     """Program (item, KV head). Scores are in units of log 2: `scale` has the factor log2(e)."""
     if PDL:
@@ -53,7 +53,9 @@ def partial_attention_kernel(
     o_query = o_m // G  # within the tile
     o_head = i_hk * G + o_m % G
     m_row = (o_query >= lo) & (o_query < hi)
-    b_row = tl.load(p_row + tile + o_query, mask=m_row, other=0).to(tl.int64)
+    b_row = (tile + o_query).to(tl.int64)
+    if not ORDERED:
+        b_row = tl.load(p_row + tile + o_query, mask=m_row, other=0).to(tl.int64)
     p_b_q = p_q + b_row[:, None] * stride_qn + o_head[:, None] * stride_qh + o_d[None, :]
     b_q = tl.load(p_b_q, mask=m_row[:, None] & m_d, other=0.0)  # [M, BD]
     if WINDOW:
@@ -64,10 +66,10 @@ def partial_attention_kernel(
     p_k += i_hk * D
     p_v += i_hk * DV
     for i_n in tl.range(0, length, BN, num_stages=STAGES):
-        o_entry = start + i_n + o_n
+        i_entry = start + i_n
         # The load of the slots is left to the pipeliner, which needs two stages for it. Loading
         # them an iteration ahead by hand makes every iteration wait for all copies under way.
-        b_slot = tl.load(p_slot + o_entry).to(tl.int64)
+        b_slot = tl.load(p_slot + i_entry + o_n).to(tl.int64)
         p_b_k = p_k + b_slot[:, None] * (HK * D) + o_d[None, :]
         p_b_v = p_v + b_slot[:, None] * (HK * DV) + o_dv[None, :]
         b_k = tl.load(p_b_k) if BD == D else tl.load(p_b_k, mask=m_d, other=0.0)  # [BN, BD]
@@ -82,14 +84,16 @@ def partial_attention_kernel(
             b_m = tl.load(p_b_m + (start % mask_room + i_n + o_n)[None, :], mask=m_n, other=0)
             b_s = tl.where(b_m != 0, b_s, float("-inf"))
         else:
-            b_bound = tl.load(p_bound + o_entry)
+            b_bound = tl.load(p_bound + i_entry + o_n)
             if i_n + BN > num_full:
                 b_lo = b_bound & 0xFFFF
-                b_width = tl.where(i_n + o_n < length, (b_bound >> 16) - b_lo, 0)
+                b_width = b_bound >> 16
+                if i_n + BN > length:
+                    b_width = tl.where(i_n + o_n < length, b_width, 0)
                 b_above = (o_query[:, None] - b_lo[None, :]).to(tl.uint32)
                 b_s = tl.where(b_above < b_width[None, :].to(tl.uint32), b_s, float("-inf"))
         if WINDOW:
-            b_key = tl.load(p_position + o_entry)
+            b_key = tl.load(p_position + i_entry + o_n)
             b_s = tl.where(b_key[None, :] > b_position[:, None] - window, b_s, float("-inf"))
         b_new = tl.maximum(b_max, tl.max(b_s, 1) * scale)
         # A row that has seen nothing yet keeps the maximum -inf; it must not be subtracted.
@@ -179,7 +183,7 @@ def expand_kernel(
         o_target = target + o_i * stride
         tl.store(p_slot + o_target, tl.load(p_table + source + o_i, mask=m_i), mask=m_i)
         b_lo = tl.minimum(tl.maximum(lo + tl.maximum(o_i + 1 - num_visible, 0), 0), hi)
-        tl.store(p_bound + o_target, b_lo | (hi << 16), mask=m_i)
+        tl.store(p_bound + o_target, b_lo | ((hi - b_lo) << 16), mask=m_i)
         if POSITIONS:
             tl.store(p_position + o_target, position + o_i, mask=m_i)
 

@@ -15,6 +15,7 @@ from .tree_plan import TreePlan
 from .variants import WIDE
 from .work_list import ALIGNMENT
 
+IS_INTERPRETED = not isinstance(partial_attention_kernel, triton.JITFunction)
 _LOG2E = 1.4426950408889634
 
 
@@ -77,6 +78,7 @@ def tree_attention(
         BD=triton.next_power_of_2(heads.head_dim), BDV=triton.next_power_of_2(heads.dv),
         M=plan.rows, BN=config.block, STAGES=config.stages, SOFTCAP=softcap is not None,
         WINDOW=sliding_window is not None, SINKS=sinks is not None, DENSE_MASK=mask is not None,
+        ORDERED=plan.is_ordered,
         PRECISION="ieee" if q.dtype == torch.float32 else "tf32", PDL=on_gpu,
         num_warps=config.warps,
     )  # fmt: skip
@@ -123,7 +125,7 @@ def write_kv(
 
 @dataclass(frozen=True, slots=True)
 class _Config:
-    block: int  # entries of a tile
+    block: int  # entries of an iteration
     stages: int  # of the pipeline; the slots take two of them
     warps: int
 
@@ -131,13 +133,14 @@ class _Config:
 def _config(plan: TreePlan) -> _Config:
     """What ran fastest on an H100 of what fits its shared memory without spilling."""
     heads = plan.heads
-    width = triton.next_power_of_2(max(heads.head_dim, heads.dv))
-    wide = plan.rows == WIDE
+    is_big = max(heads.head_dim, heads.dv) > 128
     if heads.dtype == torch.float32:
-        return _Config(16 if width > 128 else 32, 4, 4)
-    if width > 128:
-        return _Config(32, 4, 4)
-    return _Config(64, 5, 4) if wide else _Config(32, 6, 1)
+        return _Config(16 if is_big else 32, 5, 4)
+    if is_big:
+        return _Config(32, 5, 8)
+    if plan.variant == "tree_mask":
+        return _Config(32, 5, 4)
+    return _Config(64, 5, 4) if plan.rows == WIDE else _Config(64, 6, 2)
 
 
 def _check(q: torch.Tensor, k_pool: torch.Tensor, v_pool: torch.Tensor, plan: TreePlan) -> None:

@@ -17,7 +17,7 @@ import triton
 from .deft import expand_kernel
 from .forest import Forest
 from .segments import Segments
-from .variants import VARIANTS, WIDE, Shape, cut, num_rows
+from .variants import NARROW, VARIANTS, WIDE, Shape, cut, num_rows
 from .work_list import COPY_FIELDS, ITEM_FIELDS, Growth, WorkList
 
 _LANES = 8  # programs that share a long copy
@@ -185,10 +185,12 @@ class TreePlan:
             num_sms,
         )
         self.rows = WIDE if capacity is not None else num_rows(variant, segments, self.shape)
-        if heads.dtype == torch.float32 or max(heads.head_dim, heads.dv) > 128:
-            self.rows = max(16, triton.next_power_of_2(self.shape.group))
+        if heads.dtype == torch.float32:  # registers hold no more
+            self.rows = max(NARROW, triton.next_power_of_2(self.shape.group))
         work = self._cut(segments, len(rows), growth)
         self.capacity = room = capacity or Capacity.of(work, len(rows))
+        # Rows in depth-first order already need no look-up; a plan for updates cannot know.
+        self.is_ordered = capacity is None and bool((rows == np.arange(len(rows))).all())
         self._table = table
         sizes = {
             "num_items": 1,
@@ -226,6 +228,11 @@ class TreePlan:
         self, work: WorkList, rows: np.ndarray, positions: np.ndarray, growth: Growth | None
     ) -> None:
         need = Capacity.of(work, len(rows))
+        if self.is_ordered and (rows != np.arange(len(rows))).any():
+            raise ValueError(
+                "the plan was made for queries in depth-first order; give it a capacity to update "
+                "it with another order"
+            )
         for name in Capacity.__slots__:
             wanted, limit = getattr(need, name), getattr(self.capacity, name)
             if wanted > limit:

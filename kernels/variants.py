@@ -46,7 +46,8 @@ class Shape:
 
 # Measured on an H100 (experiments/LOG.md, 2026-11-24), in seconds and bytes a second. By rows of a
 # tile: programs an SM holds, and the time of 64 entries in one that is alone or among as many.
-_PACE = {WIDE: (2, 0.7e-6, 1.6e-6), NARROW: (6, 2.0e-6, 2.5e-6)}
+_PACE = {WIDE: (2, 0.8e-6, 1.6e-6), NARROW: (3, 0.9e-6, 2.0e-6)}
+_LOADS = np.array([0.8, 0.9, 1, 1.7, 1.9, 2, 3, 4, 6])  # programs an SM, to be weighed up
 _STALL_SECONDS = 0.5e-6  # more, for 64 entries that come from memory to a program that is alone
 _REDUCTION_SECONDS = (3e-6, 1.2e-6)  # of a query's first 16 partial results, of 16 more
 _PARTIAL_BANDWIDTH = 2e12
@@ -55,14 +56,11 @@ _MEMORY_BANDWIDTH = 2.9e12
 
 def num_rows(variant: str, segments: Segments, shape: Shape) -> int:
     """Rows of the variant's tiles. Where hardly anything is shared, small tiles read no more."""
-    if variant == "sequence":
-        return NARROW if shape.group <= NARROW else WIDE
-    if variant != "deft" or shape.group > NARROW:
+    if shape.group > NARROW or variant not in ("deft", "sequence"):
         return WIDE
-    reads = [
-        _num_reads(segments, rows // shape.group) if rows >= shape.group else np.inf
-        for rows in (NARROW, WIDE)
-    ]
+    if variant == "sequence":
+        return NARROW
+    reads = [_num_reads(segments, rows // shape.group) for rows in (NARROW, WIDE)]
     return NARROW if reads[0] <= 1.2 * reads[1] else WIDE
 
 
@@ -91,11 +89,18 @@ def cut(
         if variant == "tree_mask":  # every tile reads every segment, seen or not
             zero, all_queries = np.zeros_like(segments.lo), np.full_like(segments.hi, num_queries)
             segments = replace(segments, lo=zero, hi=all_queries, num_visible=segments.length)
-        tiles = tiles_by_width(segments, num_queries, 1 if variant == "sequence" else width)
+        if variant == "sequence" or (variant == "deft" and not _is_shared(segments, width)):
+            width = 1
+        tiles = tiles_by_width(segments, num_queries, width)
         chunk = _best_chunk(segments, tiles, shape, rows)
     else:
         raise ValueError(f"variant={variant!r} is not one of {', '.join(VARIANTS)}")
     return build_work_list(segments, num_queries, tiles, chunk, growth)
+
+
+def _is_shared(segments: Segments, width: int) -> bool:
+    """Whether tiles of `width` queries read appreciably less than each query on its own."""
+    return _num_reads(segments, 1) > 1.05 * _num_reads(segments, width)
 
 
 def _num_reads(segments: Segments, width: int) -> int:
@@ -112,13 +117,14 @@ def _best_chunk(segments: Segments, tiles: Tiles, shape: Shape, rows: int) -> in
     """
     tokens = np.bincount(tiles.tile, segments.length[tiles.segment], len(tiles.origin))
     longest = max(int(tokens.max(initial=0)), ALIGNMENT)
-    steps = np.unique(np.geomspace(2, max(-(-longest // ALIGNMENT), 2), 24).astype(np.int64))
-    chunk = steps * ALIGNMENT  # [candidates]
+    even = tokens.sum() * shape.num_kv_heads / (_LOADS * shape.num_sms)
+    chunk = np.append(np.clip(even, 2 * ALIGNMENT, longest), longest)
+    chunk = np.ceil(chunk / ALIGNMENT).astype(np.int64) * ALIGNMENT  # [candidates]
     parts = np.maximum(-(-tokens // chunk[:, None]), 1)  # [candidates, tiles]
     length = np.ceil((tokens / parts).max(axis=1) / ALIGNMENT)
     programs = shape.num_kv_heads * parts.sum(axis=1)
     unique = int(segments.length.sum())
-    resident, alone_seconds, full_seconds = _PACE[rows]
+    resident, alone_seconds, full_seconds = _PACE[WIDE if rows == WIDE else NARROW]
     alone_seconds += _STALL_SECONDS * unique / max(tokens.sum(), 1)
     waves = np.ceil(programs / (resident * shape.num_sms))
     compute = length * np.where(programs <= shape.num_sms, alone_seconds, waves * full_seconds)

@@ -90,6 +90,7 @@ def build_work_list(
     Raises:
         ValueError: a query sees no entry.
     """
+    _check_seen(segments, num_queries)
     origin = tiles.origin[tiles.tile]
     lo = segments.lo[tiles.segment] - origin  # negative where the segment began in an earlier tile
     hi = np.minimum(segments.hi[tiles.segment] - origin, tiles.width)
@@ -154,22 +155,30 @@ def build_work_list(
 
 def _place_partials(items: np.ndarray, num_queries: int) -> tuple[int, np.ndarray, np.ndarray]:
     """Fill in each item's `partial`; returns the number of partial rows, and which are whose."""
-    item, within = _repeat(items[:, 5] - items[:, 4])
+    rows = items[:, 5] - items[:, 4]
+    if rows.sum() == num_queries:  # one item each: nothing to merge
+        items[:, 6] = -1
+        return 0, np.zeros(num_queries + 1, dtype=np.int32), np.empty(0, dtype=np.int32)
+    item, within = _repeat(rows)
     query = items[item, 3] + items[item, 4] + within
-    num_partials = np.bincount(query, minlength=num_queries)
-    if num_partials.min(initial=1) == 0:
-        raise ValueError(
-            f"query {int(num_partials.argmin())} in depth-first order sees no KV entry"
-        )
     has_siblings = np.zeros(len(items), dtype=bool)
-    has_siblings[item[num_partials[query] > 1]] = True
-    rows = np.where(has_siblings, items[:, 5] - items[:, 4], 0)
+    has_siblings[item[np.bincount(query)[query] > 1]] = True
+    rows = np.where(has_siblings, rows, 0)
     base = np.cumsum(rows) - rows
     items[:, 6] = np.where(has_siblings, base, -1)
     kept = has_siblings[item]
     query, partial = query[kept], (base[item] + within)[kept]
     ends = np.cumsum(np.bincount(query, minlength=num_queries))
     return int(rows.sum()), np.append(0, ends), partial[stable_order(query)]
+
+
+def _check_seen(segments: Segments, num_queries: int) -> None:
+    opened = np.bincount(segments.lo, minlength=num_queries)[:num_queries]
+    closed = np.bincount(segments.hi, minlength=num_queries)[:num_queries]
+    num_seen = np.cumsum(opened - closed)
+    if num_seen.min(initial=1) < 1:
+        query = int(num_seen.argmin())
+        raise ValueError(f"query {query} in depth-first order sees no KV entry")
 
 
 def _growth_copies(tiles: Tiles, start: np.ndarray, growth: Growth) -> np.ndarray:

@@ -6,14 +6,18 @@ handed that changes the result is honoured or refused; knows no weights and no t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
 import torch
 
-from ..kernels.segments import Segment
+from ..kernels.segments import Segment, Segments
 from ..kernels.torch_attention import BucketPlan, build_plan, tree_attention
 from .kv_pool import KVPool
+
+if TYPE_CHECKING:
+    from ..kernels.tree_plan import Heads, TreePlan
 
 
 class AttentionBackend(Protocol):
@@ -46,7 +50,59 @@ class TorchAttention:
         return tree_attention(q, k_pool, v_pool, plan, **options)
 
 
-BACKENDS = {"torch": TorchAttention}
+class DeftAttention:
+    """The Triton kernels, on a CUDA device.
+
+    Raises:
+        ValueError: the device is not a CUDA device.
+    """
+
+    def __init__(self, device: torch.device | str = "cuda") -> None:
+        # Imported here: Triton decides at import whether it compiles or interprets.
+        from ..kernels import tree_attention, tree_plan
+
+        if torch.device(device).type != "cuda" and not tree_attention.IS_INTERPRETED:
+            raise ValueError(f"attention='deft' needs a CUDA device, not {str(device)!r}")
+        self._device = device
+        self._attention, self._plan = tree_attention, tree_plan
+
+    def plan(self, query_positions: Sequence[int], segments: Sequence[Segment]) -> _SegmentPlans:
+        positions = np.asarray(query_positions, dtype=np.int64)
+        arrays, slots = Segments.of_list(segments, positions)
+        table = torch.from_numpy(slots).to(self._device)
+        make = self._plan.TreePlan.of_segments
+        return _SegmentPlans(lambda heads: make(arrays, positions, table, heads))
+
+    def run(
+        self,
+        q: torch.Tensor,
+        k_pool: torch.Tensor,
+        v_pool: torch.Tensor,
+        plan: _SegmentPlans,
+        **options: Any,
+    ) -> torch.Tensor:
+        (num_heads, width), num_kv_heads = q.shape[1:], k_pool.shape[1]
+        heads = self._plan.Heads(num_heads, num_kv_heads, width, v_pool.shape[2], q.dtype)
+        return self._attention.tree_attention(q, k_pool, v_pool, plan.of(heads), **options)
+
+
+class _SegmentPlans:
+    """One forward's work: a plan for each shape of attention that its layers have."""
+
+    def __init__(self, make: Callable[[Heads], TreePlan]) -> None:
+        self._make = make
+        self._plans: dict[Heads, TreePlan] = {}
+
+    def of(self, heads: Heads) -> TreePlan:
+        if heads not in self._plans:
+            self._plans[heads] = self._make(heads)
+        return self._plans[heads]
+
+
+BACKENDS: dict[str, type[TorchAttention] | type[DeftAttention]] = {
+    "torch": TorchAttention,
+    "deft": DeftAttention,
+}
 
 
 class TreeBatch:

@@ -86,7 +86,8 @@ class SlotAllocator:
 
 
 class KVPool:
-    """Keys and values of every layer, token-granular.
+    """Keys and values of every layer, token-granular; zero at first, since tree attention may read
+    an entry that nothing sees, and weights it with zero.
 
     Args:
         num_slots: rows.
@@ -102,11 +103,11 @@ class KVPool:
     ) -> None:
         self.slots = SlotAllocator(num_slots)
         self.keys = [
-            torch.empty(num_slots, heads, width, dtype=dtype, device=device)
+            torch.zeros(num_slots, heads, width, dtype=dtype, device=device)
             for heads, width, _ in layers
         ]  # each [num_slots, HK, D]
         self.values = [
-            torch.empty(num_slots, heads, width, dtype=dtype, device=device)
+            torch.zeros(num_slots, heads, width, dtype=dtype, device=device)
             for heads, _, width in layers
         ]  # each [num_slots, HK, DV]
 

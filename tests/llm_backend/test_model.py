@@ -3,7 +3,7 @@
 import pytest
 import torch
 import transformers
-from tiny_models import SIZES, byte_tokenizer, make_network
+from tiny_models import CONFIGS, SIZES, byte_tokenizer, make_network
 
 from treeshare.llm_backend.model import Model, load_model
 
@@ -31,7 +31,7 @@ def test_bad_arguments_give_one_line(arguments, message, monkeypatch):
 
 
 def test_unknown_attention_lists_the_known():
-    with pytest.raises(ValueError, match=r"attention='flash' is not one of \['torch'\]"):
+    with pytest.raises(ValueError, match=r"attention='flash' is not one of \['deft', 'torch'\]"):
         Model(make_network("llama"), byte_tokenizer(), attention="flash")
 
 
@@ -79,3 +79,9 @@ def test_continuations_add_up(llama):
     assert llama.encode(prompt) + llama.encode_continuation(prompt, text) == llama.encode(
         prompt + text
     )
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_deft_gives_the_logits_of_the_models_own_attention(name):
+    """Loading compares them; sliding windows, softcaps and grouped heads are among the models."""
+    assert Model(make_network(name), byte_tokenizer(), attention="deft").layers
