@@ -24,7 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ..llm_backend.api import Engine
 from ..search.budget import Budget
-from ..search.context import Context, Evaluator, Expander, Policy
+from ..search.context import Context, Evaluator, Expander, Policy, check_needs
 from ..tasks.task import Problem, Task, Verifier
 from .loggers import Logger
 
@@ -141,6 +141,7 @@ def prepare(cfg: DictConfig) -> Setup:
     )
     with explained():
         setup.context(problems[0])  # refuses parts that need more than the task has
+        check_needs(policy, task)
     return setup
 
 

@@ -89,11 +89,19 @@ def test_only_the_oracle_is_flagged():
     assert not prepare(composed(*MOCK)).is_oracle
 
 
-def test_part_that_the_task_cannot_serve_is_refused(monkeypatch):
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("evaluator=vote", "Vote needs a task that is HasVotes: task 'bare' has no"),
+        ("search=lats", "LATS needs a task that is HasReflections: task 'bare' has no"),
+        ("search=self_refine", "SelfRefine needs a task that is HasRefinement: task 'bare' has no"),
+    ],
+)
+def test_part_that_the_task_cannot_serve_is_refused(override, message, monkeypatch):
     monkeypatch.setattr(sys, "path", [*sys.path, str(PARTS)])
-    cfg = composed("engine=mock", "evaluator=vote", "expander=sample", "search=io")
+    cfg = composed("engine=mock", "evaluator=logprob", "expander=sample", override)
     cfg.task = {"_target_": "bare_task.Bare", "verifier": {"_target_": "bare_task.Likely"}}
-    with pytest.raises(SetupError, match="Vote needs a task that is HasVotes: task 'bare' has no"):
+    with pytest.raises(SetupError, match=message):
         prepare(cfg)
 
 
