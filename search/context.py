@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 from ..llm_backend.api import (
+    Classify,
     Completion,
     Generate,
     GenerateReply,
@@ -98,6 +99,7 @@ class Context:
         self._evaluator = evaluator
         self._seed = seed
         self._asked: Counter[tuple[int, str]] = Counter()
+        self._replies: dict[Score | Classify, Any] = {}
 
     @property
     def root(self) -> Node:
@@ -178,6 +180,12 @@ class Context:
     async def ask(self, requests: Sequence[Request]) -> list[Any]:
         """Send requests; the replies in order."""
         return await ask(requests)
+
+    async def ask_once(self, requests: Sequence[Score | Classify]) -> list[Any]:
+        """As `ask`, but what the search has an answer to, or asks here twice, is not sent."""
+        new = [request for request in dict.fromkeys(requests) if request not in self._replies]
+        self._replies |= zip(new, await self.ask(new), strict=True)
+        return [self._replies[request] for request in requests]
 
     def parse(self, role: str, node: Node, text: str) -> list[Step]:
         """The task's reading of a reply; a failure is counted and gives no steps."""

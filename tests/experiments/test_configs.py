@@ -16,6 +16,7 @@ MOCK = ["engine=mock", "task.limit=1"]
 OPEN = {"search=mcts_puct", "search=treequest"}
 OPEN |= {"evaluator=oracle", "evaluator=combined", "evaluator=memo"}
 MANDATORY = {"model=hf": ["model.name=x"], "engine=replay": ["engine.log=x"]}
+MANDATORY |= {"classifier=hf": ["classifier.name=x"]}
 
 
 def options(*groups):
@@ -31,11 +32,11 @@ def test_every_group_is_tested():
     groups = {path.name for path in CONF.iterdir() if path.is_dir() and path.name[0] not in "_."}
     assert groups == {
         *("task", "search", "expander", "evaluator", "model", "engine", "budget", "logger"),
-        "experiment",
+        *("classifier", "experiment"),
     }
 
 
-@pytest.mark.parametrize("option", options("model", "engine"))
+@pytest.mark.parametrize("option", options("model", "engine", "classifier"))
 def test_target_exists(option):
     cfg = composed(option, *MANDATORY.get(option, []))
     assert callable(get_object(cfg[option.partition("=")[0]]._target_))

@@ -18,6 +18,7 @@ from treeshare.search.mcts import MCTS
 from treeshare.search.particle import ParticleFilter
 from treeshare.search.rap import RAP
 from treeshare.search.rebase import REBASE
+from treeshare.search.rewards import OutcomeReward, ProcessReward
 from treeshare.search.sampling import IO, BestOfN, CoT, SelfConsistency, WeightedSelfConsistency
 from treeshare.search.scheduler import Scheduler
 from treeshare.search.self_refine import SelfRefine
@@ -62,6 +63,8 @@ PARTS = {
     "sample-vote": {"expander": Sample(), "evaluator": Vote(3)},
     "choose-score": {"expander": Choose(3), "evaluator": ValuePrompt(mode="score")},
     "sample-logprob": {"expander": Sample(), "evaluator": LogProb()},
+    "sample-process": {"expander": Sample(), "evaluator": ProcessReward()},
+    "choose-outcome": {"expander": Choose(2), "evaluator": OutcomeReward()},
     "choose-heuristic": {"expander": Choose(), "evaluator": Heuristic()},
 }
 
