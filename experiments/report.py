@@ -122,5 +122,22 @@ class Summary:
         )
 
 
+def comparison(jobs: Sequence[tuple[Sequence[str], Summary]]) -> str:
+    """A Markdown table of several jobs' summaries, each under those of its overrides that not all
+    have. The mean batch is in sequences a forward; KV is in tokens."""
+    shared = set.intersection(*(set(overrides) for overrides, _ in jobs))
+    rows = [
+        ("run", "top-1", "any-of-b", "requests", "rounds", "mean batch", "KV unique", "KV logical"),
+        ("---",) + ("--:",) * 7,
+    ]
+    for overrides, summary in jobs:
+        t = summary.totals
+        name = " ".join(override for override in overrides if override not in shared)
+        counts = (f"{t.calls:,}", f"{t.rounds:,}", f"{t.sequences_per_forward:.1f}")
+        kv = (f"{t.unique_kv_tokens:,}", f"{t.logical_kv_tokens:,}")
+        rows.append((name, f"{t.top1:.1%}", f"{t.any_of_b:.1%}", *counts, *kv))
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
 def _ratio(part: float, whole: float) -> float:
     return part / whole if whole else 0.0

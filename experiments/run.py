@@ -25,7 +25,7 @@ from ..llm_backend.replay import ReplayEngine
 from ..search.scheduler import Outcome, Scheduler
 from ..tasks.task import Problem
 from .record import FailedSearch, Row, RunDirectory, Session
-from .report import Summary, Totals
+from .report import Summary, Totals, comparison
 from .setup import USER_ERRORS, Setup, SetupError, explained, keep_given_keys, one_line, prepare
 
 
@@ -39,10 +39,11 @@ def main() -> int:
     is_traced = os.environ.get("HYDRA_FULL_ERROR", "0") != "0"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # hydra then raises, and does not print, its errors
     codes: list[int] = []  # of the jobs begun
+    finished: list[tuple[list[str], Summary]] = []  # jobs, by their overrides
 
     def launch(cfg: DictConfig) -> None:
         codes.append(1)
-        codes[-1] = _launch(cfg, is_traced)
+        codes[-1] = _launch(cfg, is_traced, finished)
 
     command = hydra.main(
         version_base="1.3", config_path="pkg://treeshare.conf", config_name="config"
@@ -55,6 +56,8 @@ def main() -> int:
         return _complain(one_line(error), 2)
     except KeyboardInterrupt:
         return _complain("interrupted; the same command resumes", 130)
+    if len(finished) > 1:
+        print(f"\n{comparison(finished)}")
     return max(codes, default=0)
 
 
@@ -83,8 +86,8 @@ def run(cfg: DictConfig) -> Summary:
         return _work(setup, engine, directory)
 
 
-def _launch(cfg: DictConfig, is_traced: bool) -> int:
-    """One job of the command line; a multirun has several."""
+def _launch(cfg: DictConfig, is_traced: bool, finished: list[tuple[list[str], Summary]]) -> int:
+    """One job of the command line; a multirun has several. Added to `finished` if it ran."""
     hydra_cfg = HydraConfig.get()
     overrides = list(hydra_cfg.overrides.task)
     try:
@@ -99,6 +102,7 @@ def _launch(cfg: DictConfig, is_traced: bool) -> int:
     if hydra_cfg.mode == RunMode.MULTIRUN:
         print(f"\n{' '.join(overrides)}")
     print(summary.table())
+    finished.append((overrides, summary))
     return _complain(summary.failure_line(), 1) if summary.failures else 0
 
 

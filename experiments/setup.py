@@ -23,8 +23,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ..llm_backend.api import Engine
+from ..llm_backend.classifier import ClassifierEngine
 from ..search.budget import Budget
-from ..search.context import Context, Evaluator, Expander, Policy
+from ..search.context import Context, Evaluator, Expander, Policy, check_needs
 from ..tasks.task import Problem, Task, Verifier
 from .loggers import Logger
 
@@ -103,7 +104,9 @@ class Setup:
 
     def load_engine(self) -> Engine:
         engine: Engine = _make(self.config["engine"], "engine")
-        return engine
+        if self.config.get("classifier") is None:
+            return engine
+        return ClassifierEngine(engine, _make(self.config["classifier"], "classifier"))
 
 
 def prepare(cfg: DictConfig) -> Setup:
@@ -141,6 +144,7 @@ def prepare(cfg: DictConfig) -> Setup:
     )
     with explained():
         setup.context(problems[0])  # refuses parts that need more than the task has
+        check_needs(policy, task)
     return setup
 
 

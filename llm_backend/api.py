@@ -73,7 +73,19 @@ class Score:
             raise ValueError(f"continuations={self.continuations!r} must be non-empty strings")
 
 
-Request = Generate | Score
+@dataclass(frozen=True, slots=True)
+class Classify:
+    """A reward model's score of an answer. Wants an engine with a classifier (classifier.py)."""
+
+    question: str
+    answer: str  # or as much of it as there is
+
+    @property
+    def prefix_segments(self) -> Prompt:
+        return (self.question, self.answer)
+
+
+Request = Generate | Score | Classify
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,13 +123,19 @@ class ScoreReply:
 
 
 @dataclass(frozen=True, slots=True)
+class ClassifyReply:
+    score: float  # in [0, 1], higher is better
+    usage: Usage
+
+
+@dataclass(frozen=True, slots=True)
 class Failure:
     """A request that cannot be served: the search that sent it fails with `error`, no other."""
 
     error: Exception
 
 
-Reply = GenerateReply | ScoreReply | Failure
+Reply = GenerateReply | ScoreReply | ClassifyReply | Failure
 
 
 class PromptTooLong(ValueError):

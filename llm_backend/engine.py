@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from .api import (
+    Classify,
     EngineStats,
     Failure,
     Generate,
@@ -94,6 +95,11 @@ class TreeEngine:
     # Taking in.
 
     def _submit(self, number: int, request: Request) -> None:
+        if isinstance(request, Classify):
+            self._replies[number] = Failure(
+                ValueError("no reward model is loaded: add classifier=hf classifier.name=...")
+            )
+            return
         text = "".join(request.prefix_segments)
         prompt = self.model.encode(text)
         jobs: list[Draw | Scoring]

@@ -6,9 +6,12 @@ A reply depends on the request alone, so a search on it is repeatable and blind 
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 from .api import (
+    Classify,
+    ClassifyReply,
     Completion,
     EngineStats,
     Generate,
@@ -28,7 +31,7 @@ class MockEngine:
         replies: completions to pick from by a hash of (prompt, seed, sample index), or a function
             of these three that returns the completion.
         score: log-probability (at most 0) of a continuation given (prompt, continuation). The
-            default is a hash of the two.
+            default is a hash of the two. A reward model's score is its exponential.
 
     Tokens are counted as words; no KV is shared.
     """
@@ -63,6 +66,9 @@ class MockEngine:
             logprobs = tuple(self._score(prompt, text) for text in request.continuations)
             lengths = tuple(len(text.split()) for text in request.continuations)
             return ScoreReply(logprobs, lengths, self._usage(prompt, lengths))
+        if isinstance(request, Classify):
+            score = math.exp(self._score(request.question, request.answer))
+            return ClassifyReply(score, Usage(prompt_tokens=len(prompt.split())))
         texts = [self._draw(prompt, request, k) for k in range(request.n)]
         lengths = tuple(len(text.split()) for text in texts)
         completions = tuple(

@@ -237,27 +237,47 @@ def load_model(
         ValueError: no such model, dtype, device or backend, or an architecture that is not
             supported.
     """
+    source = _smollm2_directory() if name == SMOLLM2 else name
+    network, tokenizer = load_pretrained(
+        "model", "AutoModelForCausalLM", source, dtype, device, attn_implementation="eager"
+    )
+    return Model(network, tokenizer, attention)
+
+
+def load_pretrained(
+    group: str, kind: str, name: str, dtype: str, device: str, **options: Any
+) -> tuple[Any, Any]:
+    """A network, as transformers' class `kind` loads it, and its tokenizer. Errors name the group
+    of the configuration.
+
+    Raises:
+        ValueError: no such network, dtype or device, or it has not all the weights of that kind.
+    """
     dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
     if dtype not in dtypes:
-        raise ValueError(f"model.dtype={dtype!r} is not one of {sorted(dtypes)}")
+        raise ValueError(f"{group}.dtype={dtype!r} is not one of {sorted(dtypes)}")
     if device.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError(f"model.device={device!r}: PyTorch sees no CUDA device here")
-    source = _smollm2_directory() if name == SMOLLM2 else name
-    if not os.path.isdir(source) and not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", source):
-        raise ValueError(f"model.name={name!r} is no directory, and no Hugging Face hub id either")
+        raise ValueError(f"{group}.device={device!r}: PyTorch sees no CUDA device here")
+    if not os.path.isdir(name) and not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name):
+        raise ValueError(
+            f"{group}.name={name!r} is no directory, and no Hugging Face hub id either"
+        )
     try:
         with _quiet():
-            network = transformers.AutoModelForCausalLM.from_pretrained(
-                source, dtype=dtypes[dtype], attn_implementation="eager"
+            network, info = getattr(transformers, kind).from_pretrained(
+                name, dtype=dtypes[dtype], output_loading_info=True, **options
             )
-            tokenizer = transformers.AutoTokenizer.from_pretrained(source)
+            tokenizer = transformers.AutoTokenizer.from_pretrained(name)
     except OSError as error:
         reason = str(error).splitlines()[0]
         raise ValueError(
-            f"model.name={name!r} is neither {SMOLLM2!r}, nor a directory with a Hugging Face "
-            f"model, nor to be had from the Hugging Face hub: {reason}"
+            f"{group}.name={name!r} is neither a directory with a Hugging Face model, nor to be "
+            f"had from the Hugging Face hub: {reason}"
         ) from error
-    return Model(network.to(device), tokenizer, attention)
+    if info["missing_keys"]:
+        missing = ", ".join(sorted(info["missing_keys"])[:3])
+        raise ValueError(f"{group}.name={name!r} is not for {kind}: it has no weights {missing}")
+    return network.to(device), tokenizer
 
 
 def _smollm2_directory() -> str:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from .api import (
+    ClassifyReply,
     Completion,
     Engine,
     EngineStats,
@@ -123,4 +124,6 @@ def _reply_from_json(row: dict[str, Any]) -> Reply:
     usage = Usage(**row["usage"])
     if "completions" in row:
         return GenerateReply(tuple(Completion(**c) for c in row["completions"]), usage)
-    return ScoreReply(tuple(row["logprobs"]), tuple(row["num_tokens"]), usage)
+    if "logprobs" in row:
+        return ScoreReply(tuple(row["logprobs"]), tuple(row["num_tokens"]), usage)
+    return ClassifyReply(row["score"], usage)

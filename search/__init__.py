@@ -19,6 +19,7 @@ from .mcts import MCTS
 from .particle import ParticleFilter
 from .rap import RAP
 from .rebase import REBASE
+from .rewards import OutcomeReward, ProcessReward
 from .sampling import IO, BestOfN, CoT, SelfConsistency, WeightedSelfConsistency
 from .scheduler import Outcome, Scheduler
 from .self_refine import SelfRefine
@@ -53,8 +54,10 @@ __all__ = [
     "Node",
     "Oracle",
     "Outcome",
+    "OutcomeReward",
     "ParticleFilter",
     "Policy",
+    "ProcessReward",
     "Propose",
     "Sample",
     "Scheduler",

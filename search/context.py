@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 from ..llm_backend.api import (
+    Classify,
     Completion,
     Generate,
     GenerateReply,
@@ -31,8 +32,8 @@ from .trampoline import ask, end, gather
 class Expander(Protocol):
     """Asks the model for a node's next steps (search/expanders.py).
 
-    An attribute `needs`, here and on an evaluator, names the protocol the task must satisfy; a true
-    `expands_once` says that the first call gives all the children a node can have.
+    An attribute `needs`, here, on an evaluator and on a policy, names the protocol the task must
+    satisfy; a true `expands_once` says that the first call gives all the children a node can have.
     """
 
     async def expand(self, ctx: Context, node: Node, n: int) -> list[Node]: ...
@@ -81,7 +82,7 @@ class Context:
     ) -> None:
         budget = budget or Budget()
         for part in (expander, *_with_parts(evaluator)):
-            _check_needs(part, task)
+            check_needs(part, task)
             if check_budget := getattr(part, "check_budget", None):
                 check_budget(budget)
         root = task.root(problem)
@@ -98,6 +99,7 @@ class Context:
         self._evaluator = evaluator
         self._seed = seed
         self._asked: Counter[tuple[int, str]] = Counter()
+        self._replies: dict[Score | Classify, Any] = {}
 
     @property
     def root(self) -> Node:
@@ -179,6 +181,12 @@ class Context:
         """Send requests; the replies in order."""
         return await ask(requests)
 
+    async def ask_once(self, requests: Sequence[Score | Classify]) -> list[Any]:
+        """As `ask`, but what the search has an answer to, or asks here twice, is not sent."""
+        new = [request for request in dict.fromkeys(requests) if request not in self._replies]
+        self._replies |= zip(new, await self.ask(new), strict=True)
+        return [self._replies[request] for request in requests]
+
     def parse(self, role: str, node: Node, text: str) -> list[Step]:
         """The task's reading of a reply; a failure is counted and gives no steps."""
         parsed = self.task.parse(role, node.state, text)
@@ -250,13 +258,12 @@ def flatten(lists: Sequence[Sequence[Node]]) -> list[Node]:
     return [node for nodes in lists for node in nodes]
 
 
-def _with_parts(evaluator: object) -> Iterator[object]:
-    yield evaluator
-    for part in getattr(evaluator, "parts", ()):
-        yield from _with_parts(part)
+def check_needs(part: object, task: Task) -> None:
+    """Refuse a task that lacks what an expander, an evaluator or a policy needs.
 
-
-def _check_needs(part: object, task: Task) -> None:
+    Raises:
+        TypeError: it does; names what is missing.
+    """
     needs: type | None = getattr(part, "needs", None)
     if needs is None or isinstance(task, needs):
         return
@@ -266,6 +273,12 @@ def _check_needs(part: object, task: Task) -> None:
         f"{type(part).__name__} needs a task that is {needs.__name__}: "
         f"task {task.name!r} has no {', '.join(missing)}"
     )
+
+
+def _with_parts(evaluator: object) -> Iterator[object]:
+    yield evaluator
+    for part in getattr(evaluator, "parts", ()):
+        yield from _with_parts(part)
 
 
 def _digest(*key: object) -> int:

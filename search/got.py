@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from ..tasks.task import HasMerge, ParseFailure
 from .bounds import at_least
@@ -29,20 +30,19 @@ class GoT:
 
     Raises:
         ValueError: a number is out of its bound.
-        TypeError: in the search, the task cannot merge (`HasMerge`).
     """
 
     samples: int = 5  # for each part
     merges: int = 10  # for each pair
     improvements: int = 10  # of each merged thought; 0 leaves it as it is
 
+    needs: ClassVar[type] = HasMerge
+
     def __post_init__(self) -> None:
         at_least(1, samples=self.samples, merges=self.merges)
         at_least(0, improvements=self.improvements)
 
     async def search(self, ctx: Context) -> list[Node]:
-        if not isinstance(ctx.task, HasMerge):
-            raise TypeError(f"GoT needs a task that is HasMerge: {ctx.task.name!r} is not")
         parts = await split(ctx, ctx.root)
         count = len(parts)
         thoughts = flatten(await ctx.gather(*(self._solve(ctx, part) for part in parts)))

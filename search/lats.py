@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from ..tasks.task import HasReflections, State
 from .bounds import at_least
@@ -29,7 +30,6 @@ class LATS:
 
     Raises:
         ValueError: a number is out of its bounds.
-        TypeError: in the search, the task cannot show reflections (`HasReflections`).
     """
 
     simulations: int = 30
@@ -40,6 +40,8 @@ class LATS:
     threshold: float = 0.5  # of success, on the evaluator's scale
     reflections: int = 3  # made in all; 0 is plain tree search
     depth: int = 7  # steps below the root
+
+    needs: ClassVar[type] = HasReflections
 
     def __post_init__(self) -> None:
         at_least(
@@ -54,8 +56,6 @@ class LATS:
             raise ValueError(f"lam={self.lam!r} must be at most 1")
 
     async def search(self, ctx: Context) -> Sequence[Node]:
-        if not isinstance(ctx.task, HasReflections):
-            raise TypeError(f"LATS needs a task that is HasReflections: {ctx.task.name!r} is not")
         dead_ends: set[Node] = set()
         reflected: dict[State, str | None] = {}  # failed states; None where the reply was empty
 

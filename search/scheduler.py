@@ -8,11 +8,11 @@ Batches are a pure function of (searches, seed): there is no clock and no thread
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from ..llm_backend.api import Engine, Failure, Reply, Request, Usage
-from .context import Context, Policy
+from .context import Context, Policy, check_needs
 from .graph import Node, SearchGraph
 from .trampoline import Trampoline
 
@@ -48,7 +48,7 @@ class _Live:
     @classmethod
     def start(cls, policy: Policy, ctx: Context) -> _Live:
         ctx.meter.began = time.monotonic()
-        return cls(policy, ctx, Trampoline(policy.search(ctx), ctx.meter.admit))
+        return cls(policy, ctx, Trampoline(_search(policy, ctx), ctx.meter.admit))
 
     def step(self) -> list[Request]:
         meter = self.ctx.meter
@@ -89,6 +89,11 @@ class _Live:
             budget_hit=ctx.meter.hit,
             error=self.error,
         )
+
+
+async def _search(policy: Policy, ctx: Context) -> Sequence[Node]:
+    check_needs(policy, ctx.task)
+    return await policy.search(ctx)
 
 
 class Scheduler:

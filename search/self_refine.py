@@ -6,6 +6,7 @@ evaluator is asked.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from ..tasks.task import HasRefinement, State
 from .bounds import at_least
@@ -26,20 +27,18 @@ class SelfRefine:
 
     Raises:
         ValueError: `iterations` is below 0.
-        TypeError: in the search, the task has no feedback (`HasRefinement`).
     """
 
     iterations: int = 4
     role: str = "cot"
 
+    needs: ClassVar[type] = HasRefinement
+
     def __post_init__(self) -> None:
         at_least(0, iterations=self.iterations)
 
     async def search(self, ctx: Context) -> list[Node]:
-        if not isinstance(ctx.task, HasRefinement):
-            raise TypeError(
-                f"SelfRefine needs a task that is HasRefinement: {ctx.task.name!r} is not"
-            )
+        assert isinstance(ctx.task, HasRefinement)
         solutions = await ctx.sample(ctx.root, self.role)
         attempts: list[tuple[State, str]] = []  # each solution with the feedback on it
         try:

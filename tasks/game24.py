@@ -70,6 +70,7 @@ class Game24:
     """ToT's 20, 1 and 0.001 over 20."""
     yes_no = (" yes", " no")
     is_satisfied = staticmethod(refinement.is_satisfied)
+    solution = staticmethod(prompts.solution)
 
     def __init__(
         self,

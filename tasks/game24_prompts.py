@@ -193,6 +193,13 @@ def lessons(state: Position) -> list[str]:
     return [f"Lesson: {reflection}\n" for reflection in state.reflections]
 
 
+def solution(state: Position) -> tuple[str, ...]:
+    """The question and the steps taken, the answer last, as a reward model reads them."""
+    question = " ".join([SOLVE.splitlines()[0], given(state).strip()])
+    steps = (f"Step {i}: {step}" for i, step in enumerate(state.steps, start=1))
+    return question, *steps, *([f"Answer: {shown(state)}"] if state.is_final else [])
+
+
 def judged(state: Position) -> list[str]:
     """What is left, or the puzzle and the answer of a terminal position."""
     if state.is_final:

@@ -102,6 +102,16 @@ class HasJudgement(Protocol):
 
 
 @runtime_checkable
+class HasSolution(Protocol):
+    """Can be shown to a reward model (`evaluator=outcome_reward`, `process_reward`)."""
+
+    def solution(self, state: State) -> tuple[str, ...]:
+        """The question, then each step so far; none ends with a newline. A step says all that is
+        new in it, so a child's solution continues its parent's."""
+        ...
+
+
+@runtime_checkable
 class HasVotes(Protocol):
     """Can have the best of several states named by the model (`evaluator=vote`)."""
 

@@ -37,6 +37,11 @@ BAD = {
     "logger's mode": ([*MOCK, "logger=wandb", "logger.mode=on"], "logger: mode=on must be"),
     "output_dir": ([*MOCK, "output_dir=bad.csv"], "Not a directory: 'bad.csv"),
     "model": (["model.name=no/such/model"], "model.name='no/such/model'"),
+    "classifier": (
+        [*MOCK, "classifier=hf", "classifier.name=no/such/model"],
+        "classifier.name='no/such/model' is no directory",
+    ),
+    "no classifier's name": ([*MOCK, "classifier=hf"], "classifier.name: Missing mandatory value"),
     "replies": ([*MOCK, "engine.replies=[]"], "engine: replies must not be empty"),
     "ends in a bug": (
         [*MOCK, "engine._target_=troubled_engines.Unmakable"],

@@ -16,6 +16,7 @@ MOCK = ["engine=mock", "task.limit=1"]
 OPEN = {"search=mcts_puct", "search=treequest"}
 OPEN |= {"evaluator=oracle", "evaluator=combined", "evaluator=memo"}
 MANDATORY = {"model=hf": ["model.name=x"], "engine=replay": ["engine.log=x"]}
+MANDATORY |= {"classifier=hf": ["classifier.name=x"]}
 
 
 def options(*groups):
@@ -31,11 +32,11 @@ def test_every_group_is_tested():
     groups = {path.name for path in CONF.iterdir() if path.is_dir() and path.name[0] not in "_."}
     assert groups == {
         *("task", "search", "expander", "evaluator", "model", "engine", "budget", "logger"),
-        "experiment",
+        *("classifier", "experiment"),
     }
 
 
-@pytest.mark.parametrize("option", options("model", "engine"))
+@pytest.mark.parametrize("option", options("model", "engine", "classifier"))
 def test_target_exists(option):
     cfg = composed(option, *MANDATORY.get(option, []))
     assert callable(get_object(cfg[option.partition("=")[0]]._target_))
@@ -89,11 +90,19 @@ def test_only_the_oracle_is_flagged():
     assert not prepare(composed(*MOCK)).is_oracle
 
 
-def test_part_that_the_task_cannot_serve_is_refused(monkeypatch):
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("evaluator=vote", "Vote needs a task that is HasVotes: task 'bare' has no"),
+        ("search=lats", "LATS needs a task that is HasReflections: task 'bare' has no"),
+        ("search=self_refine", "SelfRefine needs a task that is HasRefinement: task 'bare' has no"),
+    ],
+)
+def test_part_that_the_task_cannot_serve_is_refused(override, message, monkeypatch):
     monkeypatch.setattr(sys, "path", [*sys.path, str(PARTS)])
-    cfg = composed("engine=mock", "evaluator=vote", "expander=sample", "search=io")
+    cfg = composed("engine=mock", "evaluator=logprob", "expander=sample", override)
     cfg.task = {"_target_": "bare_task.Bare", "verifier": {"_target_": "bare_task.Likely"}}
-    with pytest.raises(SetupError, match="Vote needs a task that is HasVotes: task 'bare' has no"):
+    with pytest.raises(SetupError, match=message):
         prepare(cfg)
 
 

@@ -204,6 +204,16 @@ def test_fail_fast_stops_at_the_first(treeshare, monkeypatch, read_rows):
     assert len(read_rows()) == 1
 
 
+def test_multirun_ends_with_a_table_of_its_jobs(treeshare):
+    command = ["-m", *mock(*SEARCH, "task.limit=3", "engine.replies=[sure]"), "search.depth=1,3"]
+    for _ in range(2):  # the second time there is nothing left to search
+        *_, head, _, one, three, end = treeshare(*command).out.split("\n")
+        assert head.startswith("| run | top-1 | any-of-b | requests | rounds | mean batch |")
+        assert one.startswith("| search.depth=1 | 0.0% | 0.0% | 12 | 2 | 6.0 |")
+        assert three.startswith("| search.depth=3 |") and three.count("|") == head.count("|")
+        assert end == ""
+
+
 def test_multirun_leaves_a_directory_for_each_job(treeshare, tmp_path):
     done = treeshare("-m", *mock("task.limit=1", "search=io,cot", "seed=0,1"))
     assert done.code == 0

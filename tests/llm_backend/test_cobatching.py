@@ -1,52 +1,19 @@
 """A search on the tree engine gives the same tree alone and beside any number of others."""
 
-from dataclasses import dataclass, field
-
 import pytest
+from babble import Babble
 
 from treeshare.llm_backend.engine import TreeEngine
-from treeshare.search import MCTS, Choose, Context, Sample, Scheduler, ToTBFS, ValuePrompt
-from treeshare.tasks.task import Problem, Step
-
-
-@dataclass(frozen=True)
-class Babble:
-    """Any text is a step, so a single token that differs shows in the tree."""
-
-    temperature: float
-    name: str = "babble"
-    values: dict[str, float] = field(default_factory=lambda: {" good": 1.0, " bad": 0.0})
-
-    @property
-    def sampling(self):
-        return {
-            "step": {"max_tokens": 5, "temperature": self.temperature},
-            "value": {"max_tokens": 2, "temperature": self.temperature},
-        }
-
-    def problems(self):
-        return [Problem(str(i), f"{i:02}") for i in range(32)]
-
-    def root(self, problem):
-        return (problem.data,)
-
-    def prompt(self, role, state):
-        return (f"some shared text for {role}: ", "; ".join(state))
-
-    def parse(self, role, state, text):
-        return [Step(text, (*state, text))]
-
-    def parse_value(self, state, text):
-        return sum(text.encode()) % 101 / 100
-
-    def moves(self, state):
-        return [Step(text, (*state, text)) for text in (" up", " down", " upper", " left")]
-
-    def is_terminal(self, state):
-        return len(state) == 4
-
-    def answer(self, state):
-        return state[-1]
+from treeshare.search import (
+    MCTS,
+    Choose,
+    Context,
+    ProcessReward,
+    Sample,
+    Scheduler,
+    ToTBFS,
+    ValuePrompt,
+)
 
 
 def run(model, task, problems, policy, expander, evaluator):
@@ -73,8 +40,9 @@ def assert_same_tree(outcome, other):
     [
         (ToTBFS(breadth=2, samples=3), Sample(), ValuePrompt(samples=2)),
         (MCTS(simulations=8, parallel=3), Choose(width=3), ValuePrompt(mode="score")),
+        (ToTBFS(breadth=2, samples=3), Sample(), ProcessReward(ask="?", seen="; ")),
     ],
-    ids=["tot_bfs", "mcts"],
+    ids=["tot_bfs", "mcts", "process_reward"],
 )
 def test_same_tree_alone_and_cobatched(llama, policy, expander, evaluator, temperature, num_others):
     task = Babble(temperature)

@@ -19,7 +19,7 @@ from treeshare.llm_backend.model import Model, load_model
             {"name": "no/such/dir"},
             r"model\.name='no/such/dir' is no directory, and no Hugging Face",
         ),
-        ({"name": "nobody/nothing"}, r"model\.name='nobody/nothing' is neither 'smollm2'"),
+        ({"name": "nobody/nothing"}, r"model\.name='nobody/nothing' is neither a directory"),
     ],
     ids=["dtype", "path", "hub"],
 )

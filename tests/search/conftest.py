@@ -54,6 +54,9 @@ class Digits:
         notes = () if role in MANY else getattr(state[0], "reflections", ())
         return (f"{role}\n", *(f"{note}\n" for note in notes), text)
 
+    def solution(self, state):
+        return tuple(state)
+
     def with_reflections(self, state, reflections):
         problem_id = Noted(state[0])
         problem_id.reflections = tuple(reflections)

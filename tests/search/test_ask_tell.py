@@ -2,10 +2,10 @@
 
 import itertools
 import random
-from dataclasses import dataclass
 
 import numpy as np
 import pytest
+from any_of import AnyOf
 
 from treeshare.llm_backend.mock import MockEngine
 from treeshare.llm_backend.replay import ReplayEngine
@@ -15,34 +15,6 @@ from treeshare.search.evaluators import Heuristic, LogProb
 from treeshare.search.scheduler import Scheduler
 
 PARTS = {"evaluator": Heuristic()}
-
-
-@dataclass
-class Drawn:
-    trial_id: str
-    action: str
-    parent_state: object
-
-
-class AnyOf:
-    """Asks for children of states drawn from all it knows, by both global generators."""
-
-    def init_tree(self):
-        return {"known": [None], "running": {}, "told": []}
-
-    def ask_batch(self, state, batch_size, actions):
-        trials = []
-        for _ in range(batch_size):
-            parent = state["known"][int(random.random() * len(state["known"]))]
-            trial_id = str(len(state["running"]))
-            trials.append(Drawn(trial_id, actions[np.random.randint(len(actions))], parent))
-            state["running"][trial_id] = trials[-1]
-        return state, trials
-
-    def tell(self, state, trial_id, result):
-        state["told"].append((state["running"][trial_id].parent_state, *result))
-        state["known"].append(result[0])
-        return state
 
 
 class InTurn(AnyOf):

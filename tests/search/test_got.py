@@ -133,4 +133,4 @@ def test_without_a_readable_reply_the_search_ends(role, depth, sort):
 
 def test_the_task_must_merge(run):
     outcome = run(GoT(), task=Drawn(), expander=Choose(), evaluator=Heuristic())
-    assert "needs a task that is HasMerge: 'drawn' is not" in str(outcome.error)
+    assert "needs a task that is HasMerge: task 'drawn' has no parse_merge" in str(outcome.error)

@@ -115,7 +115,7 @@ def test_an_empty_reflection_is_not_shown_nor_asked_for_again(run, Digits, recor
 def test_a_task_without_reflections_is_refused(run):
     outcome = run(LATS(), task=Drawn(), expander=Choose(), evaluator=Heuristic())
     assert isinstance(outcome.error, TypeError)
-    assert "LATS needs a task that is HasReflections: 'drawn' is not" in str(outcome.error)
+    assert "LATS needs a task that is HasReflections: task 'drawn' has no" in str(outcome.error)
 
 
 def test_game_of_24_learns_from_a_wrong_answer(recording):

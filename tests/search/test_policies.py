@@ -1,9 +1,11 @@
 """What every policy promises, whatever it does."""
 
 import pytest
+from any_of import AnyOf
 
 from treeshare.llm_backend.replay import ReplayEngine
 from treeshare.search.ab_mcts import ABMCTS
+from treeshare.search.ask_tell import AskTell
 from treeshare.search.astar import AStar
 from treeshare.search.beam import Beam
 from treeshare.search.best_first import BestFirst
@@ -18,6 +20,7 @@ from treeshare.search.mcts import MCTS
 from treeshare.search.particle import ParticleFilter
 from treeshare.search.rap import RAP
 from treeshare.search.rebase import REBASE
+from treeshare.search.rewards import OutcomeReward, ProcessReward
 from treeshare.search.sampling import IO, BestOfN, CoT, SelfConsistency, WeightedSelfConsistency
 from treeshare.search.scheduler import Scheduler
 from treeshare.search.self_refine import SelfRefine
@@ -55,6 +58,8 @@ POLICIES = {
     "ab_mcts_parallel": ABMCTS(12, parallel=4, patience=1, depth=3),
     "self_refine": SelfRefine(3, role="io"),
     "got": GoT(3, 3, 2),
+    "ask_tell": AskTell(AnyOf(), trials=10),
+    "ask_tell_parallel": AskTell(AnyOf(), trials=11, parallel=4),
 }
 
 PARTS = {
@@ -62,6 +67,8 @@ PARTS = {
     "sample-vote": {"expander": Sample(), "evaluator": Vote(3)},
     "choose-score": {"expander": Choose(3), "evaluator": ValuePrompt(mode="score")},
     "sample-logprob": {"expander": Sample(), "evaluator": LogProb()},
+    "sample-process": {"expander": Sample(), "evaluator": ProcessReward()},
+    "choose-outcome": {"expander": Choose(2), "evaluator": OutcomeReward()},
     "choose-heuristic": {"expander": Choose(), "evaluator": Heuristic()},
 }
 
@@ -179,7 +186,11 @@ def test_a_resumed_search_equals_an_uninterrupted_one(
     policy, parts, whole, run, recording, snapshot, tmp_path
 ):
     outcome, engine = whole
-    num_batches = len(engine.batches)
+    logged = recording()
+    replay = ReplayEngine(tmp_path / "whole.jsonl", logged)
+    run(policy, engine=replay, **parts)
+    replay.close()
+    num_batches = len(logged.batches)  # the log may answer a score that is asked for again
     for fail_at in {0, 1, num_batches // 2, num_batches - 1} & set(range(num_batches)):
         log = tmp_path / f"{fail_at}.jsonl"
         first, second = recording(fail_at=fail_at), recording()

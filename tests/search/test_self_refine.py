@@ -65,7 +65,7 @@ def test_an_unfinished_solution_comes_after_the_finished(run):
 
 def test_the_task_must_have_feedback(run):
     outcome = run(SelfRefine(), task=Drawn(), expander=Choose(), evaluator=Heuristic())
-    assert "needs a task that is HasRefinement: 'drawn' is not" in str(outcome.error)
+    assert "HasRefinement: task 'drawn' has no is_satisfied" in str(outcome.error)
 
 
 def test_game24(recording):

@@ -55,7 +55,8 @@ class Drawn:
 
 
 def drawing(graph):
-    """The tree that was searched: per node its order of creation, value and visits."""
+    """The graph that was searched: per node its order of creation, value and visits. One of several
+    parents stands below the first; + names the others."""
     lines = []
     nodes = graph.root.children[::-1]
     while nodes:
@@ -63,8 +64,10 @@ def drawing(graph):
         visits = f" n={node.visits} w={node.value_sum:.2f}" if node.visits else ""
         star = " *" if node.is_terminal else ""
         value = "-" if node.value is None else f"{node.value:.1f}"
-        lines.append(f"{'    ' * (node.depth - 1)}{node.text} #{node.id} {value}{visits}{star}")
-        nodes += node.children[::-1]
+        line = f"{node.text} #{node.id} {value}{visits}{star}"
+        others = "".join(f" +#{parent.id}" for parent in node.parents[1:])
+        lines.append("    " * (node.depth - 1) + line + others)
+        nodes += [child for child in node.children[::-1] if child.parent is node]
     return "\n".join(lines)
 
 

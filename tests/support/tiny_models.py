@@ -1,4 +1,4 @@
-"""Tiny random models of several architectures, with a tokenizer of one token a byte."""
+"""Tiny random models and classifiers, with a tokenizer of one token a byte."""
 
 import tokenizers
 import torch
@@ -27,13 +27,19 @@ CONFIGS = {
 }
 
 
-def byte_tokenizer():
+def byte_tokenizer(**special_tokens):
     alphabet = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {char: i for i, char in enumerate(alphabet)} | {"<end>": 257}
+    vocabulary = {char: i for i, char in enumerate(alphabet)} | {
+        "<end>": 257,
+        "<pad>": 258,
+        "<sep>": 259,
+    }
     backend = tokenizers.Tokenizer(tokenizers.models.BPE(vocabulary, merges=[]))
     backend.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = tokenizers.decoders.ByteLevel()
-    return transformers.PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<end>")
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=backend, eos_token="<end>", **special_tokens
+    )
 
 
 def make_network(architecture):
@@ -41,7 +47,18 @@ def make_network(architecture):
     config = CONFIGS[architecture]()
     config._attn_implementation = "eager"
     network = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager")
-    # Random weights this small give nearly flat logits; spread them so that greedy is decisive.
+    return _spread(network)
+
+
+def make_classifier(num_labels, architecture="llama"):
+    torch.manual_seed(0)
+    make = {"llama": transformers.LlamaConfig, "bert": transformers.BertConfig}[architecture]
+    config = make(**SIZES | {"pad_token_id": 258}, num_labels=num_labels)
+    return _spread(transformers.AutoModelForSequenceClassification.from_config(config))
+
+
+def _spread(network):
+    """Random weights give nearly flat logits; spread them so that greedy is decisive."""
     with torch.no_grad():
         for parameter in network.parameters():
             if parameter.ndim > 1:

@@ -1,0 +1,74 @@
+"""A reward model beside an engine."""
+
+from treeshare.llm_backend.api import Classify, ClassifyReply, Failure, Generate, Score, Usage
+from treeshare.llm_backend.classifier import ClassifierEngine
+from treeshare.llm_backend.engine import TreeEngine
+from treeshare.llm_backend.mock import MockEngine
+from treeshare.llm_backend.replay import ReplayEngine
+
+REQUESTS = {
+    3: Classify("q", "a"),
+    1: Score(("p",), ("x",)),
+    2: Classify("q", "ab"),
+    5: Generate(("p",)),
+}
+
+
+class Lengths:
+    """Scores an answer by its length; keeps the batches."""
+
+    def __init__(self):
+        self.batches = []
+
+    def classify(self, requests):
+        self.batches.append(list(requests))
+        return [ClassifyReply(len(request.answer) / 10, Usage()) for request in requests]
+
+
+class OneByOne:
+    """Answers a single request a call, as an engine may."""
+
+    def __init__(self):
+        self.engine = MockEngine()
+        self.waiting = {}
+
+    def execute(self, requests):
+        self.waiting |= requests
+        ticket = next(iter(self.waiting), None)
+        return {} if ticket is None else self.engine.execute({ticket: self.waiting.pop(ticket)})
+
+
+def test_a_round_is_classified_together_and_the_rest_passed_on():
+    classifier, engine = Lengths(), MockEngine()
+    replies = ClassifierEngine(engine, classifier).execute(REQUESTS)
+    assert classifier.batches == [[REQUESTS[3], REQUESTS[2]]]
+    assert (replies[3].score, replies[2].score) == (0.1, 0.2)
+    others = {ticket: REQUESTS[ticket] for ticket in (1, 5)}
+    assert {ticket: replies[ticket] for ticket in others} == MockEngine().execute(others)
+    assert engine.stats().sequences == 2
+
+
+def test_what_the_engine_still_works_on_is_answered_later():
+    engine = ClassifierEngine(OneByOne(), Lengths())
+    answered = [set(engine.execute(REQUESTS)), set(engine.execute({})), set(engine.execute({}))]
+    assert answered == [{1, 2, 3}, {5}, set()]
+
+
+def test_scores_do_not_wait_for_the_engine():
+    engine = OneByOne()
+    engine.waiting = {9: Generate(("p",))}
+    assert set(ClassifierEngine(engine, Lengths()).execute({3: REQUESTS[3]})) == {3}
+    assert set(engine.waiting) == {9}
+
+
+def test_scores_are_recorded_and_replayed(tmp_path):
+    recorder = ReplayEngine(tmp_path / "log", ClassifierEngine(MockEngine(), Lengths()))
+    replies = recorder.execute(REQUESTS)
+    recorder.close()
+    assert ReplayEngine(tmp_path / "log").execute(REQUESTS) == replies
+
+
+def test_the_tree_engine_alone_says_what_is_missing(llama):
+    replies = TreeEngine(llama).execute(REQUESTS)
+    assert isinstance(replies[3], Failure)
+    assert "add classifier=hf classifier.name=" in str(replies[3].error)
