@@ -89,7 +89,8 @@ def cut(
         if variant == "tree_mask":  # every tile reads every segment, seen or not
             zero, all_queries = np.zeros_like(segments.lo), np.full_like(segments.hi, num_queries)
             segments = replace(segments, lo=zero, hi=all_queries, num_visible=segments.length)
-        if variant == "sequence" or (variant == "deft" and not _is_shared(segments, width)):
+        is_alone = variant == "deft" and _is_alone(segments, num_queries, shape, width)
+        if variant == "sequence" or is_alone:
             width = 1
         tiles = tiles_by_width(segments, num_queries, width)
         chunk = _best_chunk(segments, tiles, shape, rows)
@@ -98,9 +99,10 @@ def cut(
     return build_work_list(segments, num_queries, tiles, chunk, growth)
 
 
-def _is_shared(segments: Segments, width: int) -> bool:
-    """Whether tiles of `width` queries read appreciably less than each query on its own."""
-    return _num_reads(segments, 1) > 1.05 * _num_reads(segments, width)
+def _is_alone(segments: Segments, num_queries: int, shape: Shape, width: int) -> bool:
+    """Whether tiles of one query are as good: they read hardly more, and are few for the GPU."""
+    is_shared = _num_reads(segments, 1) > 1.05 * _num_reads(segments, width)
+    return not is_shared and num_queries * shape.num_kv_heads <= shape.num_sms
 
 
 def _num_reads(segments: Segments, width: int) -> int:
