@@ -132,6 +132,8 @@ def reduce_partials_kernel(
     end = tl.load(p_offset + i_q + 1)
     row = tl.load(p_row + i_q).to(tl.int64)
     if begin >= end:
+        if PDL:
+            gdc_wait()  # or this grid could end, and let the next begin, before the partial one
         return
     o_p, o_d = tl.arange(0, BP), tl.arange(0, BDV)
     b_row = tl.load(p_partial_row + begin + o_p, mask=begin + o_p < end, other=0)
@@ -194,9 +196,11 @@ def write_kv_kernel(
     HK: tl.constexpr, D: tl.constexpr, DV: tl.constexpr, BHK: tl.constexpr, BD: tl.constexpr,
     BDV: tl.constexpr,
 ):  # fmt: skip
-    """Program (token): its keys and values of all KV heads go to its slot."""
+    """Program (token): its keys and values of all KV heads go to its slot, if that is not -1."""
     i_n = tl.program_id(0).to(tl.int64)
     slot = tl.load(p_slot + i_n).to(tl.int64)
+    if slot < 0:
+        return
     o_h, o_d, o_dv = (
         tl.arange(0, BHK)[:, None],
         tl.arange(0, BD)[None, :],

@@ -62,6 +62,13 @@ def tree_attention(
     _check(q, k_pool, v_pool, plan)
     if out is None:
         out = q.new_empty(len(q), heads.num_heads, heads.dv)
+    elif out.dtype != q.dtype or out.shape != (len(q), heads.num_heads, heads.dv):
+        raise ValueError(
+            f"out is {tuple(out.shape)} {out.dtype}, not "
+            f"({len(q)}, {heads.num_heads}, {heads.dv}) {q.dtype}"
+        )
+    elif out.stride()[1:] != (heads.dv, 1):
+        raise ValueError(f"out has strides {out.stride()}; the last two must be ({heads.dv}, 1)")
     config = _config(plan)
     on_gpu, part = q.is_cuda, plan._part
     factor, cap = scale * _LOG2E, 0.0
@@ -101,7 +108,8 @@ def write_kv(
     v_pool: torch.Tensor,
     slots: torch.Tensor,
 ) -> None:
-    """Store k [N, HK, D] and v [N, HK, DV] in the pools' rows `slots` [N], in one launch.
+    """Store k [N, HK, D] and v [N, HK, DV] in the pools' rows `slots` [N], in one launch; what
+    has slot -1 is left out.
 
     Raises:
         ValueError: the pools are not contiguous, or shapes differ.

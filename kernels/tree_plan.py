@@ -17,7 +17,7 @@ import triton
 from .deft import expand_kernel
 from .forest import Forest
 from .segments import Segments
-from .variants import NARROW, VARIANTS, WIDE, Shape, cut, num_rows
+from .variants import GROWING, NARROW, VARIANTS, WIDE, Shape, cut, num_rows
 from .work_list import COPY_FIELDS, ITEM_FIELDS, Growth, WorkList
 
 _LANES = 8  # programs that share a long copy
@@ -141,18 +141,21 @@ class TreePlan:
         return plan
 
     def update(self, forest: Forest) -> None:
-        """Plan another forest into the same memory; sets `step` to 0.
+        """Plan another forest into the same memory; sets `step` to 0. (`tree_mask` makes a new
+        mask, so a graph that was captured before keeps the old one.)
 
         Raises:
             ValueError: as in the constructor. The plan is unchanged then.
         """
         segments, rows, positions, grown = _lay_out(forest, self.growth)
         work = self._cut(segments, len(rows), grown)
-        self._load(work, rows, positions, grown)
+        self._load(work, segments, rows, positions, grown)
 
     def next_slots(self) -> torch.Tensor:
-        """[B] int64 slots of the entries that step `step` adds, by query row; device work only."""
-        return self._table[(self._tail + self.step - 1).clamp_(min=0)].long()
+        """[B] int64 slots of the entries that step `step`, from 1 on, adds, by query row; -1 for
+        rows of the capacity that no query has. Device work only."""
+        entry = (self._tail + self.step - 1).clamp_(min=0)
+        return torch.where(self._tail < 0, -1, self._table[entry]).long()
 
     @property
     def num_queries(self) -> int:
@@ -171,6 +174,8 @@ class TreePlan:
     ) -> None:
         if variant not in VARIANTS:
             raise ValueError(f"variant={variant!r} is not one of {', '.join(VARIANTS)}")
+        if growth is not None and variant not in GROWING:
+            raise ValueError(f"variant={variant!r} cannot grow; {', '.join(GROWING)} can")
         device = table.device
         num_sms = 132
         if device.type == "cuda":
@@ -217,15 +222,18 @@ class TreePlan:
         self._partial = torch.empty(partial_shape, dtype=partial_dtype, device=device)
         self._lse = torch.empty(partial_shape[:2], dtype=torch.float32, device=device)
         self._mask: torch.Tensor | None = None
-        self._load(work, rows, positions, growth)
-        if variant == "tree_mask":
-            self._mask = _dense_mask(segments, len(rows), device)
+        self._load(work, segments, rows, positions, growth)
 
     def _cut(self, segments: Segments, num_queries: int, growth: Growth | None) -> WorkList:
         return cut(self.variant, segments, num_queries, self.shape, self.rows, growth)
 
     def _load(
-        self, work: WorkList, rows: np.ndarray, positions: np.ndarray, growth: Growth | None
+        self,
+        work: WorkList,
+        segments: Segments,
+        rows: np.ndarray,
+        positions: np.ndarray,
+        growth: Growth | None,
     ) -> None:
         need = Capacity.of(work, len(rows))
         if self.is_ordered and (rows != np.arange(len(rows))).any():
@@ -256,7 +264,9 @@ class TreePlan:
             "position": positions,
         }
         if growth is not None:
-            content["tail"] = growth.source[np.argsort(rows)]
+            tail = np.full(self.capacity.queries, -1)
+            tail[rows] = growth.source
+            content["tail"] = tail
         flat, at = host.numpy(), 0
         for name, size in self._sizes.items():
             values = content.get(name, ())
@@ -264,6 +274,8 @@ class TreePlan:
             at += size
         self._buffer.copy_(host, non_blocking=True)
         self.step.zero_()
+        if self.variant == "tree_mask":
+            self._mask = _dense_mask(segments, len(rows), self._buffer.device)
         if self.capacity.copies:
             expand_kernel[(self.capacity.copies, _LANES)](
                 self._part["num_copies"], self._part["copies"], self._table, self._slot,

@@ -19,11 +19,13 @@ from .work_list import (
     Tiles,
     WorkList,
     build_work_list,
+    check_seen,
     tiles_by_segment,
     tiles_by_width,
 )
 
 VARIANTS = ("deft", "deft_node", "deft_node_chunk", "deft_flatten", "sequence", "tree_mask")
+GROWING = ("deft", "deft_flatten", "sequence")  # those in which a query is in one tile only
 BLOCK = 128  # entries of a block, and
 GROUP = 32  # queries of a group, in the DeFT authors' code
 WIDE, NARROW = 64, 16  # rows of a tile: a warp group's matrix instruction, and a warp's
@@ -77,6 +79,7 @@ def cut(
     Raises:
         ValueError: no such variant, or a query sees no entry.
     """
+    check_seen(segments, num_queries)
     width = max(rows // shape.group, 1)
     if variant == "deft_node":
         chunk = max(int(segments.length.max(initial=1)), 1)

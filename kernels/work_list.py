@@ -87,10 +87,8 @@ def build_work_list(
 ) -> WorkList:
     """Cut every tile's run into items of about equal length, at most `chunk` entries.
 
-    Raises:
-        ValueError: a query sees no entry.
+    Every query must see an entry (`check_seen`).
     """
-    _check_seen(segments, num_queries)
     origin = tiles.origin[tiles.tile]
     lo = segments.lo[tiles.segment] - origin  # negative where the segment began in an earlier tile
     hi = np.minimum(segments.hi[tiles.segment] - origin, tiles.width)
@@ -153,6 +151,18 @@ def build_work_list(
     )
 
 
+def check_seen(segments: Segments, num_queries: int) -> None:
+    """Raises:
+    ValueError: a query sees no entry.
+    """
+    opened = np.bincount(segments.lo, minlength=num_queries)[:num_queries]
+    closed = np.bincount(segments.hi, minlength=num_queries)[:num_queries]
+    num_seen = np.cumsum(opened - closed)
+    if num_seen.min(initial=1) < 1:
+        query = int(num_seen.argmin())
+        raise ValueError(f"query {query} in depth-first order sees no KV entry")
+
+
 def _place_partials(items: np.ndarray, num_queries: int) -> tuple[int, np.ndarray, np.ndarray]:
     """Fill in each item's `partial`; returns the number of partial rows, and which are whose."""
     rows = items[:, 5] - items[:, 4]
@@ -170,15 +180,6 @@ def _place_partials(items: np.ndarray, num_queries: int) -> tuple[int, np.ndarra
     query, partial = query[kept], (base[item] + within)[kept]
     ends = np.cumsum(np.bincount(query, minlength=num_queries))
     return int(rows.sum()), np.append(0, ends), partial[stable_order(query)]
-
-
-def _check_seen(segments: Segments, num_queries: int) -> None:
-    opened = np.bincount(segments.lo, minlength=num_queries)[:num_queries]
-    closed = np.bincount(segments.hi, minlength=num_queries)[:num_queries]
-    num_seen = np.cumsum(opened - closed)
-    if num_seen.min(initial=1) < 1:
-        query = int(num_seen.argmin())
-        raise ValueError(f"query {query} in depth-first order sees no KV entry")
 
 
 def _growth_copies(tiles: Tiles, start: np.ndarray, growth: Growth) -> np.ndarray:

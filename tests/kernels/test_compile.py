@@ -1,0 +1,161 @@
+"""The kernels compiled for an H100 just as they are launched: do they fit, and do they pipeline?
+
+The launches are recorded from a tiny run, so no setting is repeated here. What the run would have
+computed does not matter.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from attention_check import device_plan
+from trees import make_tensors, make_tree
+
+from treeshare.kernels import deft, tree_attention, tree_plan
+
+SHARED_BYTES = 227 << 10  # that a program may have on an H100
+SCRIPT = Path(__file__).parents[1] / "support" / "compile_kernels.py"
+TYPES = {
+    torch.float16: "*fp16",
+    torch.bfloat16: "*bf16",
+    torch.float32: "*fp32",
+    torch.int32: "*i32",
+    torch.int64: "*i64",
+    torch.uint8: "*u8",
+    int: "i32",
+    float: "fp32",
+}
+LAUNCH_OPTIONS = ("num_warps", "num_stages", "launch_pdl")
+BY_ROWS = {64: "deft_flatten", 16: "sequence"}  # variants with tiles of that many
+NODES = [(-1, 300, 0), *((0, 5, 1) for _ in range(33))]
+
+
+class Recorder:
+    """Stands in for a kernel: keeps how it was launched, as the compiler has it from Triton."""
+
+    def __init__(self, name, launches):
+        self._names = list(getattr(deft, name).arg_names)
+        self._name, self._launches = name, launches
+
+    def __getitem__(self, grid):
+        return self._launch
+
+    def _launch(self, *arguments, **keywords):
+        options = {name: keywords.pop(name) for name in LAUNCH_OPTIONS if name in keywords}
+        options.pop("launch_pdl", None)
+        signature, constants, divisible = {}, {}, []
+        for name, value in zip(self._names, arguments, strict=False):
+            kind = value.dtype if isinstance(value, torch.Tensor) else type(value)
+            signature[name] = TYPES[kind]
+            if kind is int and value == 1:
+                constants[name] = 1
+            elif kind is not float and (kind is not int or value % 16 == 0):
+                divisible.append(name)
+        constants |= keywords | ({"PDL": True} if "PDL" in keywords else {})
+        signature |= dict.fromkeys(constants, "constexpr")
+        self._launches.append((self._name, signature, constants, divisible, options))
+
+
+@pytest.fixture
+def launches(monkeypatch):
+    found = []
+    kernels = {
+        tree_plan: ("expand_kernel",),
+        tree_attention: ("partial_attention_kernel", "reduce_partials_kernel", "write_kv_kernel"),
+    }
+    for module, names in kernels.items():
+        for name in names:
+            monkeypatch.setattr(module, name, Recorder(name, found))
+    return found
+
+
+def compiled(launches):
+    """What each of the launches takes."""
+    done = subprocess.run(
+        [sys.executable, SCRIPT],
+        input=json.dumps(launches),
+        capture_output=True,
+        text=True,
+        env=os.environ | {"TRITON_INTERPRET": "0"},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout)
+
+
+def attend(width, dtype, variant, heads=(32, 8), nodes=NODES, **options):
+    tree = make_tree(nodes, seed=0)
+    q, k, v = make_tensors(tree, 0, heads, width, dtype=dtype)
+    plan = device_plan(tree, heads, variant, width, dtype)
+    tree_attention.tree_attention(q, k, v, plan, scale=0.1, **options)
+    return plan
+
+
+def check(launches, record_property):
+    """What the launches of a test take, by kernel; none spills and all fit."""
+    found = {}
+    for (name, *_), taken in zip(launches, compiled(launches), strict=True):
+        print(name, *(f"{key}={value}" for key, value in taken.items()))
+        record_property(name, taken)
+        assert taken["spilled_bytes"] == taken["stack_bytes"] == 0
+        assert taken["shared_bytes"] <= SHARED_BYTES
+        found[name] = taken
+    return found
+
+
+def check_pipeline(taken):
+    """Were the slots not loaded by the pipeliner, each wait would be for all copies, or all but
+    one."""
+    assert sum(copies >= 2 for copies in taken["copies_under_way"]) >= 2
+
+
+@pytest.mark.parametrize("rows", [64, 16])
+@pytest.mark.parametrize("width", [64, 96, 128, 256])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=["fp16", "bf16"])
+def test_half_precision(launches, record_property, dtype, width, rows):
+    assert attend(width, dtype, BY_ROWS[rows]).rows == rows
+    attention = check(launches, record_property)["partial_attention_kernel"]
+    check_pipeline(attention)
+    assert attention["matrix_instructions"] > 0 and not attention["is_serialized"]
+
+
+@pytest.mark.parametrize("width", [64, 96, 128, 256])
+def test_single_precision(launches, record_property, width):
+    attend(width, torch.float32, "deft")
+    check_pipeline(check(launches, record_property)["partial_attention_kernel"])
+
+
+@pytest.mark.parametrize("rows", [64, 16])
+@pytest.mark.parametrize("width", [128, 256])
+def test_options_and_queries_in_any_order(launches, record_property, width, rows):
+    options = {"sliding_window": 4096, "softcap": 50.0, "sinks": torch.zeros(32)}
+    nodes = [(-1, 300, 1), (-1, 300, 1), (0, 5, 1)]
+    plan = attend(width, torch.float16, BY_ROWS[rows], nodes=nodes, **options)
+    assert not plan.is_ordered
+    attention = check(launches, record_property)["partial_attention_kernel"]
+    check_pipeline(attention)
+    assert not attention["is_serialized"]
+
+
+@pytest.mark.parametrize("heads", [(14, 2), (64, 1)], ids=["14-2", "64-1"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32], ids=["fp16", "fp32"])
+def test_odd_and_large_groups(launches, record_property, dtype, heads):
+    attend(128, dtype, "deft", heads)
+    check_pipeline(check(launches, record_property)["partial_attention_kernel"])
+
+
+def test_tree_mask(launches, record_property):
+    attend(128, torch.float16, "tree_mask")
+    check(launches, record_property)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32], ids=["fp16", "fp32"])
+def test_write_kv(launches, record_property, dtype):
+    for heads, width, value_width in ((8, 128, 128), (32, 256, 256), (3, 80, 64)):
+        k, v = (torch.zeros(4, heads, columns, dtype=dtype) for columns in (width, value_width))
+        tree_attention.write_kv(k, v, k, v, torch.arange(4))
+    check(launches, record_property)

@@ -1,0 +1,232 @@
+"""What only a GPU shows: bf16, CUDA graphs, sizes, addresses beyond 32 bits, waiting."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from attention_check import DEVICE, assert_accurate, capacity_of, device_plan, run_poisoned
+from trees import SHAPES, make_tensors, make_tree, make_trees, random_nodes
+
+from treeshare.kernels.tree_attention import tree_attention, write_kv
+from treeshare.kernels.variants import VARIANTS
+
+pytestmark = pytest.mark.gpu
+
+BF16, FP16 = torch.bfloat16, torch.float16
+FEW_SHOT = [(-1, 1003, 0), *((0, 17 + 5 * i, 1) for i in range(37))]
+DEEP = [(-1, 301, 0), *(((i - 1) // 2, 31 + 7 * (i % 9), int(i >= 31)) for i in range(1, 63))]
+VERIFICATION = [(-1, 777, 0), *((0, 9, 9) for _ in range(11)), (3, 4, 4)]
+LEAVES_4096 = [
+    (-1, 513, 0),
+    *((0, 19, 0) for _ in range(64)),
+    *((1 + i % 64, 1 + i % 7, 1) for i in range(4096)),
+]
+TOKENS_200K = [
+    (-1, 150_001, 0),
+    (0, 20_011, 0),
+    (0, 15_013, 1),
+    *((1, 1_900 + i, 1) for i in range(9)),
+]
+
+
+def check_rows(tree, q, k, v, actual, every, **options):
+    """Accurate in some rows, and finite in all."""
+    rows = np.arange(0, len(q), every)
+    assert actual.isfinite().all()
+    paths = [tree.paths[row] for row in rows]
+    assert_accurate(actual[rows], q[rows], k, v, paths, **options)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("nodes", [FEW_SHOT, DEEP, VERIFICATION], ids=["few_shot", "deep", "check"])
+@pytest.mark.parametrize(
+    ("heads", "width"), [((32, 8), 128), ((14, 2), 64), ((9, 3), 64), ((16, 1), 256)], ids=str
+)
+def test_bf16(heads, width, nodes, variant):
+    tree = make_tree(nodes, seed=0)
+    q, k, v = make_tensors(tree, 0, heads, width, dtype=BF16, device=DEVICE)
+    plan = device_plan(tree, heads, variant, width, BF16)
+    options = {"scale": width**-0.5, "sinks": torch.linspace(-2, 3, heads[0], device=DEVICE)}
+    if variant != "tree_mask":
+        options["sliding_window"] = 700
+    actual = run_poisoned(q, k, v, plan, **options)
+    assert_accurate(actual, q, k, v, tree.paths, **options)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("seed", range(8))
+def test_random_forests(seed, variant):
+    nodes = random_nodes(seed, max_nodes=100, max_length=300, max_queries=20)
+    tree = make_tree(nodes, seed)
+    q, k, v = make_tensors(tree, seed, (8, 2), 64, dtype=FP16, device=DEVICE)
+    plan = device_plan(tree, (8, 2), variant, 64, FP16)
+    check_rows(tree, q, k, v, run_poisoned(q, k, v, plan, scale=0.125), 3, scale=0.125)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_4096_leaves(variant):
+    tree = make_tree(LEAVES_4096, seed=1)
+    q, k, v = make_tensors(tree, 1, (8, 2), 128, dtype=FP16, device=DEVICE)
+    plan = device_plan(tree, (8, 2), variant, 128, FP16)
+    check_rows(tree, q, k, v, run_poisoned(q, k, v, plan, scale=0.09), 97, scale=0.09)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_200_000_tokens(variant):
+    tree = make_tree(TOKENS_200K, seed=2)
+    assert tree.forest.length.sum() > 200_000
+    q, k, v = make_tensors(tree, 2, (4, 2), 64, dtype=BF16, device=DEVICE)
+    plan = device_plan(tree, (4, 2), variant, 64, BF16)
+    check_rows(tree, q, k, v, run_poisoned(q, k, v, plan, scale=0.125), 3, scale=0.125)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_repeats_are_bit_identical(variant):
+    tree = make_tree(FEW_SHOT, seed=3)
+    q, k, v = make_tensors(tree, 3, (32, 8), 128, dtype=FP16, device=DEVICE)
+    first = None
+    for _ in range(10):
+        plan = device_plan(tree, (32, 8), variant, 128, FP16)
+        outputs = [run_poisoned(q, k, v, plan, scale=0.09) for _ in range(3)]
+        first = outputs[0] if first is None else first
+        assert all(torch.equal(output, first) for output in outputs)
+
+
+def test_slots_beyond_2_31_elements():
+    heads, width, num_slots = (16, 8), 128, 2_200_000
+    assert num_slots * heads[1] * width > 2**31
+    tree = make_tree(DEEP, seed=4)
+    q, k, v = make_tensors(tree, 4, heads, width, dtype=FP16, device=DEVICE)
+    slots = torch.from_numpy(tree.table).long().to(DEVICE)
+    far = num_slots - 1 - slots * (num_slots // tree.num_slots)
+    assert far.max() * heads[1] * width > 2**31
+    pools = [torch.empty(num_slots, heads[1], width, dtype=FP16, device=DEVICE) for _ in "kv"]
+    write_kv(k[slots], v[slots], *pools, far)
+    assert torch.equal(pools[0][far], k[slots]) and torch.equal(pools[1][far], v[slots])
+    plan = device_plan(tree, heads, "deft", width, FP16)
+    expected = tree_attention(q, k, v, plan, scale=0.09)
+    tree.table[:] = far.cpu().numpy()
+    actual = run_poisoned(q, *pools, device_plan(tree, heads, "deft", width, FP16), scale=0.09)
+    assert torch.equal(actual, expected)
+    assert_accurate(actual, q, k, v, tree.paths, scale=0.09)
+
+
+def tree_of(tree, steps):
+    """The tree whose leaves have grown."""
+    length = tree.forest.length + steps * tree.forest.num_queries
+    return replace(tree, forest=replace(tree.forest, length=length), paths=tree.grown(steps))
+
+
+def captured(step):
+    """A graph of `step`, and what it returns there; run once before, as Triton compiles then."""
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        step()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        output = step()
+    return graph, output
+
+
+@pytest.mark.parametrize("options", [{}, {"sliding_window": 100}], ids=["all", "window"])
+@pytest.mark.parametrize("variant", ["deft", "sequence"])
+def test_one_graph_serves_leaves_that_grow(variant, options):
+    heads, width, steps, options = (32, 8), 128, 64, {"scale": 0.09} | options
+    tree = make_tree(DEEP, seed=5, growth=steps)
+    q, k, v = make_tensors(tree, 5, heads, width, dtype=FP16, device=DEVICE)
+    plan = device_plan(tree, heads, variant, width, FP16, growth=steps)
+    new_k, new_v = (torch.zeros(len(q), heads[1], width, dtype=FP16, device=DEVICE) for _ in "kv")
+
+    def step():
+        plan.step.add_(1)
+        write_kv(new_k, new_v, k, v, plan.next_slots())
+        return tree_attention(q, k, v, plan, **options)
+
+    graph, output = captured(step)
+    plan.step.zero_()
+    for number in range(1, steps + 1):
+        for tensor in (q, new_k, new_v):
+            tensor.normal_()
+        graph.replay()
+        assert plan.step.item() == number
+        last = torch.tensor([path[-1] for path in tree.grown(number)], device=DEVICE)
+        assert torch.equal(k[last], new_k) and torch.equal(v[last], new_v)
+        assert torch.equal(output, tree_attention(q, k, v, plan, **options)), "graph and eager"
+        grown = tree_of(tree, number)
+        check_rows(grown, q, k, v, output, 7, **options)
+        fresh = device_plan(grown, heads, variant, width, FP16)
+        expected = tree_attention(q, k, v, fresh, **options)
+        torch.testing.assert_close(output, expected, atol=2e-3, rtol=2e-3)
+
+
+@pytest.mark.parametrize("variant", [name for name in VARIANTS if name != "tree_mask"])
+def test_one_graph_serves_other_forests(variant):
+    heads, width = (32, 8), 128
+    lists = [FEW_SHOT, DEEP, SHAPES["single"], VERIFICATION, SHAPES["forest"], FEW_SHOT]
+    whole, trees = make_trees(lists, seed=6)
+    all_q, k, v = make_tensors(whole, 6, heads, width, dtype=FP16, device=DEVICE)
+    capacity = capacity_of(
+        *(device_plan(tree, heads, variant, width, FP16) for tree, _ in trees)
+    ).times(1.5)
+    plan = device_plan(trees[0][0], heads, variant, width, FP16, capacity=capacity)
+    q = torch.zeros(capacity.queries, *all_q.shape[1:], dtype=FP16, device=DEVICE)
+    output = torch.empty_like(q)
+    graph, _ = captured(lambda: tree_attention(q, k, v, plan, scale=0.09, out=output))
+    for tree, rows in trees:
+        count = len(tree.paths)
+        q[:count] = all_q[rows]
+        output.fill_(float("nan"))
+        plan.update(tree.forest)
+        graph.replay()
+        assert output[count:].isnan().all(), "rows that the forest does not have"
+        check_rows(tree, all_q[rows], k, v, output[:count], 5, scale=0.09)
+        eager = tree_attention(q[:count], k, v, plan, scale=0.09)
+        assert torch.equal(eager, output[:count])
+
+
+def test_output_is_there_for_the_next_kernel():
+    """Though the reduction starts early and has nothing to do here."""
+    whole, trees = make_trees([FEW_SHOT, [(-1, 64, 1)] * 2000], seed=7)
+    q, k, v = make_tensors(whole, 7, (32, 8), 128, dtype=FP16, device=DEVICE)
+    plans = [device_plan(tree, (32, 8), "deft", 128, FP16) for tree, _ in trees]
+    plan = device_plan(trees[0][0], (32, 8), width=128, dtype=FP16, capacity=capacity_of(*plans))
+    tree, rows = trees[1]
+    plan.update(tree.forest)
+    assert plan.work.num_partials == 0 and plan.capacity.partials > 0
+    for _ in range(20):
+        out = torch.full_like(q[rows], float("nan"))
+        tree_attention(q[rows], k, v, plan, scale=0.09, out=out)
+        at_once = out.clone()
+        torch.cuda.synchronize()
+        assert torch.equal(at_once, out)
+
+
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode:UserWarning")
+@pytest.mark.parametrize("growth", [0, 8])
+def test_nothing_waits_for_the_device(growth):
+    heads, width = (32, 8), 128
+    whole, trees = make_trees([FEW_SHOT, DEEP], seed=8, growth=growth)
+    q, k, v = make_tensors(whole, 8, heads, width, dtype=FP16, device=DEVICE)
+    plans = [device_plan(tree, heads, "deft", width, FP16, growth=growth) for tree, _ in trees]
+    room = {"growth": growth, "capacity": capacity_of(*plans)}
+    plan = device_plan(trees[0][0], heads, "deft", width, FP16, **room)
+
+    def work(tree, rows):
+        plan.update(tree.forest)
+        if growth:
+            plan.step.add_(1)
+            slots = plan.next_slots()
+            write_kv(k[: len(slots)], v[: len(slots)], k, v, slots)
+        return tree_attention(q[rows], k, v, plan, scale=0.09)
+
+    work(*trees[0])  # compiles
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for tree, rows in trees:
+            work(tree, rows)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")

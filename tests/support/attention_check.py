@@ -1,0 +1,74 @@
+"""How exact an attention must be, and memory that shows what was never written."""
+
+from contextlib import contextmanager
+
+import torch
+
+from treeshare.kernels.reference import tree_attention_reference
+from treeshare.kernels.tree_attention import tree_attention
+from treeshare.kernels.tree_plan import Capacity, Heads, TreePlan
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"  # without CUDA the kernels are interpreted
+
+
+@contextmanager
+def poisoned():
+    """What is allocated meanwhile holds NaN, or the largest integer, until it is written."""
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+def device_plan(tree, heads, variant="deft", width=16, dtype=torch.float32, **options):
+    """A plan of a tree on the device; `heads` (HQ, HK), `width` D or (D, DV)."""
+    head_dim, value_dim = (width, None) if isinstance(width, int) else width
+    table = torch.from_numpy(tree.table).to(DEVICE)
+    with poisoned():
+        attention = Heads(*heads, head_dim, value_dim, dtype)
+        return TreePlan(tree.forest, table, attention, variant, **options)
+
+
+def capacity_of(*plans):
+    """Room for any of the plans, and a little more."""
+    rooms = [Capacity.of(plan.work, plan.num_queries) for plan in plans]
+    most = (max(getattr(room, name) for room in rooms) for name in Capacity.__slots__)
+    return Capacity(*most).times(1.1)
+
+
+def run_poisoned(q, k, v, plan, **options):
+    with poisoned():
+        return tree_attention(q, k, v, plan, **options)
+
+
+def same_dtype_attention(
+    q, k_pool, v_pool, paths, *, scale, sliding_window=None, softcap=None, sinks=None
+):
+    """Hugging Face's eager attention, a query at a time: all but the softmax in the dtype of q."""
+    group = q.shape[1] // k_pool.shape[1]
+    outputs = []
+    for b_q, path in zip(q, paths, strict=True):
+        seen = path if sliding_window is None else path[-sliding_window:]
+        k = k_pool[seen].repeat_interleave(group, dim=1)
+        v = v_pool[seen].repeat_interleave(group, dim=1)
+        scores = torch.einsum("hd,lhd->hl", b_q, k) * scale
+        if softcap is not None:
+            scores = softcap * torch.tanh(scores / softcap)
+        if sinks is not None:
+            scores = torch.cat([scores, sinks.to(scores)[:, None]], dim=1)
+        weights = torch.softmax(scores, dim=1, dtype=torch.float32)[:, : len(seen)].to(q.dtype)
+        outputs.append(torch.einsum("hl,lhd->hd", weights, v))
+    return torch.stack(outputs)
+
+
+def assert_accurate(actual, q, k, v, paths, **options):
+    """At most twice the error of PyTorch in the same dtype, and an RMS error of at most 5e-3."""
+    double = [tensor.double() for tensor in (q, k, v)]
+    expected = tree_attention_reference(*double, paths, **options)
+    usual = same_dtype_attention(q, k, v, paths, **options)
+    assert actual.dtype == q.dtype and actual.shape == expected.shape
+    error, bound = (actual - expected).abs().max(), (usual - expected).abs().max()
+    assert error <= 2 * bound + 1e-5, f"error {error:.2e}, PyTorch's {bound:.2e}"
+    rms = (actual - expected).square().mean().sqrt() / expected.square().mean().sqrt()
+    assert rms <= 5e-3, f"RMS error {rms:.2e}"
