@@ -41,7 +41,7 @@ class Forest:
 
     Raises:
         ValueError: the arrays differ in length, a parent does not precede its child, a count is
-            negative, or a node has more queries than entries (and is not empty).
+            negative, a node has more queries than entries (and is not empty), or none has a query.
     """
 
     parent: np.ndarray  # [N] int; -1 for a root; every parent precedes its children
@@ -70,6 +70,8 @@ class Forest:
                 f"node {node} has {int(self.num_queries[node])} queries and only "
                 f"{int(self.length[node])} entries"
             )
+        if not self.num_queries.any():
+            raise ValueError(f"none of the {count} nodes has a query")
 
     @classmethod
     def packed(cls, parent: np.ndarray, length: np.ndarray, num_queries: np.ndarray) -> Forest:

@@ -60,6 +60,8 @@ def tree_attention(
     if plan.variant == "tree_mask" and sliding_window is not None:
         raise ValueError("variant='tree_mask' has no sliding_window; its mask is all it does")
     _check(q, k_pool, v_pool, plan)
+    if sinks is not None and (sinks.shape != (heads.num_heads,) or sinks.stride() != (1,)):
+        raise ValueError(f"sinks is {tuple(sinks.shape)}; it must be ({heads.num_heads},)")
     if out is None:
         out = q.new_empty(len(q), heads.num_heads, heads.dv)
     elif out.dtype != q.dtype or out.shape != (len(q), heads.num_heads, heads.dv):
@@ -112,13 +114,17 @@ def write_kv(
     has slot -1 is left out.
 
     Raises:
-        ValueError: the pools are not contiguous, or shapes differ.
+        ValueError: the pools are not contiguous, or shapes or lengths differ.
     """
     if k.shape[1:] != k_pool.shape[1:] or v.shape[1:] != v_pool.shape[1:]:
         raise ValueError(
             f"k {tuple(k.shape)} and v {tuple(v.shape)} do not fit the pools "
             f"{tuple(k_pool.shape)} and {tuple(v_pool.shape)}"
         )
+    if not len(k) == len(v) == len(slots):
+        raise ValueError(f"{len(k)} keys, {len(v)} values and {len(slots)} slots")
+    if k.stride(2) != 1 or v.stride(2) != 1:
+        raise ValueError(f"k has strides {k.stride()} and v {v.stride()}; the last must be 1")
     _check_contiguous(k_pool, v_pool)
     if not len(k):
         return

@@ -48,7 +48,7 @@ class Capacity:
         )
 
     def times(self, factor: float) -> Capacity:
-        """Each of the numbers times `factor`, rounded up, and room for a few more."""
+        """Each of the numbers times `factor`, and room for a few more."""
         names = self.__slots__
         return Capacity(**{name: int(getattr(self, name) * factor) + 16 for name in names})
 
@@ -69,7 +69,7 @@ class Heads:
     dtype: torch.dtype = torch.float16
 
     def __post_init__(self) -> None:
-        if self.num_heads < 1 or self.num_heads % self.num_kv_heads:
+        if min(self.num_heads, self.num_kv_heads) < 1 or self.num_heads % self.num_kv_heads:
             raise ValueError(
                 f"num_heads={self.num_heads} must be a multiple of num_kv_heads={self.num_kv_heads}"
             )
@@ -189,7 +189,8 @@ class TreePlan:
             heads.dtype.itemsize,
             num_sms,
         )
-        self.rows = WIDE if capacity is not None else num_rows(variant, segments, self.shape)
+        is_open = variant == "deft" and capacity is not None  # for forests yet unknown
+        self.rows = WIDE if is_open else num_rows(variant, segments, self.shape)
         if heads.dtype == torch.float32:  # registers hold no more
             self.rows = max(NARROW, triton.next_power_of_2(self.shape.group))
         work = self._cut(segments, len(rows), growth)

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 from page_examples import example, run_example
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -50,3 +51,20 @@ def test_options_in_the_table_exist():
         listed = set(re.findall(r"`(\w+)`", options.split(";")[0]))
         folder = ROOT / "conf" / group.strip("`")
         assert listed == {path.stem for path in folder.glob("*.yaml")}, group
+
+
+def test_tree_attention_example():
+    """On this machine's device, against PyTorch's attention over each path."""
+    blocks = re.findall(r"^```python\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+    (code,) = (block for block in blocks if "TreePlan(" in block)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    names = {}
+    exec(code.replace("cuda", device), names)
+    for row, own in enumerate([slice(4000, 4030), slice(4030, 4070)]):
+        k, v = (
+            torch.cat([pool[:4000], pool[own]]).transpose(0, 1).repeat_interleave(4, 0).float()
+            for pool in (names["k_pool"], names["v_pool"])
+        )
+        q = names["q"][row, :, None].float()
+        expected = torch.nn.functional.scaled_dot_product_attention(q, k, v)[:, 0]
+        torch.testing.assert_close(names["out"][row].float(), expected, atol=2e-3, rtol=2e-3)

@@ -12,11 +12,13 @@ end is not known; we cut before the first line told twice.
 """
 
 import json
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from treeshare.llm_backend.mock import MockEngine
+from treeshare.llm_backend.replay import ReplayEngine
 from treeshare.search.context import Context
 from treeshare.search.evaluators import ValuePrompt
 from treeshare.search.expanders import Propose
@@ -92,11 +94,7 @@ def log():
     return json.loads(LOG.read_text())
 
 
-@pytest.fixture(scope="module")
-def replayed(log, recording):
-    """The outcome of each puzzle, in the log's order; the scheduler; the engine."""
-    replies = recorded_replies(log)
-    engine = recording(MockEngine(lambda prompt, seed, k: replies[prompt]))
+def search(log, engine):
     scheduler = Scheduler(engine)
     policy = ToTBFS(breadth=5, samples=1, depth=4)
     searches = (
@@ -105,7 +103,19 @@ def replayed(log, recording):
     )
     outcomes = sorted(scheduler.run(searches), key=lambda outcome: int(outcome.problem_id))
     assert [outcome.error for outcome in outcomes] == [None] * 100
-    return outcomes, scheduler, engine
+    return outcomes, scheduler
+
+
+@pytest.fixture(scope="module")
+def replayed(log, recording, tmp_path_factory):
+    """The outcome of each puzzle, in the log's order; the scheduler; the engine: `replay`, on a log
+    of requests made of the published one."""
+    path = tmp_path_factory.mktemp("gpt4") / "requests.jsonl"
+    replies = recorded_replies(log)
+    with closing(ReplayEngine(path, MockEngine(lambda prompt, seed, k: replies[prompt]))) as engine:
+        search(log, engine)
+    engine = recording(ReplayEngine(path))
+    return *search(log, engine), engine
 
 
 @pytest.fixture(scope="module")
