@@ -19,7 +19,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import hydra
 import torch
 from omegaconf import DictConfig, OmegaConf
 
@@ -28,9 +27,10 @@ from ..kernels.tree_plan import Heads
 from ..kernels.variants import VARIANTS
 from .attention_case import Case, machine_rates, measure
 from .attention_tables import Measurement, Setting, report
+from .command import complain, run_command
 from .record import JsonLines, write_atomically
 from .roofline import floor_seconds, queries_below, traffic
-from .setup import USER_ERRORS, SetupError, explained, one_line
+from .setup import explained, one_line
 from .workloads import Workload, build
 
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
@@ -150,44 +150,18 @@ def run(cfg: DictConfig) -> list[Measurement]:
 
 def main() -> int:
     """The command: 0; 1 if a row is wrong; 2 for a configuration that cannot be run."""
-    is_traced = os.environ.get("HYDRA_FULL_ERROR", "0") != "0"
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # hydra then raises, and does not print, its errors
-    codes: list[int] = []  # of the jobs begun
-
-    def launch(cfg: DictConfig) -> None:
-        codes.append(1)
-        codes[-1] = _launch(cfg, is_traced)
-
-    command = hydra.main("pkg://treeshare.conf", "bench_attention", version_base="1.3")
-    try:
-        command(launch)()
-    except USER_ERRORS as error:
-        if codes or is_traced:
-            raise  # a bug: what a user can get wrong in a job is a SetupError
-        return _complain(one_line(error), 2)
-    except KeyboardInterrupt:
-        return _complain("interrupted; the same command resumes", 130)
-    return max(codes, default=0)
+    return run_command("bench_attention", "bench_attention", _launch)
 
 
-def _launch(cfg: DictConfig, is_traced: bool) -> int:
-    try:
-        rows = run(cfg)
-    except SetupError as error:
-        if is_traced:
-            raise
-        return _complain(str(error), 2)
+def _launch(cfg: DictConfig) -> int:
+    rows = run(cfg)
     print(Path(cfg.output_dir, "results.md"))
     wrong = [row for row in rows if row.ok is False]
     if not wrong:
         return 0
     first = f"{wrong[0].variant} on {wrong[0].workload}, {wrong[0].heads}: {wrong[0].note}"
-    return _complain(f"{len(wrong)} of {len(rows)} rows are wrong; first {first}", 1)
-
-
-def _complain(message: str, code: int) -> int:
-    print(f"bench_attention: {message}", file=sys.stderr)
-    return code
+    message = f"{len(wrong)} of {len(rows)} rows are wrong; first {first}"
+    return complain("bench_attention", message, 1)
 
 
 def _blank(

@@ -1,7 +1,7 @@
 """Run an experiment: `treeshare search=tot_bfs task.limit=5`, resumed by the same command.
 
 Drives the searches and keeps the record; what is searched, and with what, is the configuration's
-affair. The only entry point that users start.
+affair. `treeshare` starts it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from contextlib import ExitStack, closing
 from dataclasses import asdict
 from typing import Any
 
-import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
@@ -24,9 +23,10 @@ from ..llm_backend.api import Engine
 from ..llm_backend.replay import ReplayEngine
 from ..search.scheduler import Outcome, Scheduler
 from ..tasks.task import Problem
+from .command import complain, run_command
 from .record import FailedSearch, Row, RunDirectory, Session
 from .report import Summary, Totals, comparison
-from .setup import USER_ERRORS, Setup, SetupError, explained, keep_given_keys, one_line, prepare
+from .setup import Setup, SetupError, explained, keep_given_keys, prepare
 
 
 def main() -> int:
@@ -36,29 +36,11 @@ def main() -> int:
         0; 1 if a puzzle failed; 2 for a configuration that cannot be run; 130 if interrupted.
     """
     sys.path.append(os.getcwd())  # the user's own policies; last, so that they shadow nothing
-    is_traced = os.environ.get("HYDRA_FULL_ERROR", "0") != "0"
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # hydra then raises, and does not print, its errors
-    codes: list[int] = []  # of the jobs begun
     finished: list[tuple[list[str], Summary]] = []  # jobs, by their overrides
-
-    def launch(cfg: DictConfig) -> None:
-        codes.append(1)
-        codes[-1] = _launch(cfg, is_traced, finished)
-
-    command = hydra.main(
-        version_base="1.3", config_path="pkg://treeshare.conf", config_name="config"
-    )
-    try:
-        command(launch)()
-    except USER_ERRORS as error:
-        if codes or is_traced:
-            raise  # a bug: what a user can get wrong in a job is a SetupError
-        return _complain(one_line(error), 2)
-    except KeyboardInterrupt:
-        return _complain("interrupted; the same command resumes", 130)
+    code = run_command("treeshare", "config", lambda cfg: _launch(cfg, finished))
     if len(finished) > 1:
         print(f"\n{comparison(finished)}")
-    return max(codes, default=0)
+    return code
 
 
 def run(cfg: DictConfig) -> Summary:
@@ -86,29 +68,19 @@ def run(cfg: DictConfig) -> Summary:
         return _work(setup, engine, directory)
 
 
-def _launch(cfg: DictConfig, is_traced: bool, finished: list[tuple[list[str], Summary]]) -> int:
+def _launch(cfg: DictConfig, finished: list[tuple[list[str], Summary]]) -> int:
     """One job of the command line; a multirun has several. Added to `finished` if it ran."""
     hydra_cfg = HydraConfig.get()
     overrides = list(hydra_cfg.overrides.task)
-    try:
-        keep_given_keys(cfg, overrides)
-        if not any(text.startswith("search._target_=") for text in overrides):
-            cfg.name = cfg.name or hydra_cfg.runtime.choices.search
-        summary = run(cfg)
-    except SetupError as error:
-        if is_traced:
-            raise
-        return _complain(str(error), 2)
+    keep_given_keys(cfg, overrides)
+    if not any(text.startswith("search._target_=") for text in overrides):
+        cfg.name = cfg.name or hydra_cfg.runtime.choices.search
+    summary = run(cfg)
     if hydra_cfg.mode == RunMode.MULTIRUN:
         print(f"\n{' '.join(overrides)}")
     print(summary.table())
     finished.append((overrides, summary))
-    return _complain(summary.failure_line(), 1) if summary.failures else 0
-
-
-def _complain(message: str, code: int) -> int:
-    print(f"treeshare: {message}", file=sys.stderr)
-    return code
+    return complain("treeshare", summary.failure_line(), 1) if summary.failures else 0
 
 
 def _open(setup: Setup) -> closing[RunDirectory]:

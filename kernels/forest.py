@@ -40,8 +40,8 @@ class Forest:
     is above it. Nodes with no query at or below them cost nothing.
 
     Raises:
-        ValueError: the arrays differ in length, a parent does not precede its child, a count is
-            negative, a node has more queries than entries (and is not empty), or none has a query.
+        ValueError: there is no node, the arrays differ in length, a parent does not precede its
+            child, a count is negative, or a node has more queries than entries (and is not empty).
     """
 
     parent: np.ndarray  # [N] int; -1 for a root; every parent precedes its children
@@ -51,11 +51,13 @@ class Forest:
 
     def __post_init__(self) -> None:
         count = len(self.parent)
+        if not count:
+            raise ValueError("a forest of no nodes")
         for name in ("length", "num_queries", "start"):
             array = getattr(self, name)
             if len(array) != count:
                 raise ValueError(f"{name} has {len(array)} entries, parent has {count}")
-            if count and array.min() < 0:
+            if array.min() < 0:
                 raise ValueError(f"{name}[{int(array.argmin())}]={int(array.min())} is negative")
         bad = np.flatnonzero((self.parent >= np.arange(count)) | (self.parent < -1))
         if len(bad):
@@ -70,8 +72,6 @@ class Forest:
                 f"node {node} has {int(self.num_queries[node])} queries and only "
                 f"{int(self.length[node])} entries"
             )
-        if not self.num_queries.any():
-            raise ValueError(f"none of the {count} nodes has a query")
 
     @classmethod
     def packed(cls, parent: np.ndarray, length: np.ndarray, num_queries: np.ndarray) -> Forest:

@@ -101,15 +101,15 @@ class TreePlan:
         variant: a name of `variants.VARIANTS`.
         growth: steps for which every query's path may grow by one entry a step, without a new
             plan. A path's next entries follow its last one in `table`; nodes may then have one
-            query at most. `step` says how many of them are there.
+            query at most. `step`, on the device, says how many of them are there, `growth` at most.
         capacity: room for later updates; None takes just what this forest needs.
 
     Every slot that is named, also of entries still to come, must hold finite numbers: what a
     query does not see is read and then weighted with zero.
 
     Raises:
-        ValueError: an unknown variant, a query that sees nothing, a node of several queries that
-            is to grow, or a forest that exceeds the capacity.
+        ValueError: an unknown variant or one that cannot grow and is to, a query that sees nothing,
+            a node of several queries that is to grow, or a forest that exceeds the capacity.
     """
 
     def __init__(

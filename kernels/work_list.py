@@ -54,9 +54,7 @@ class WorkList:
     """
 
     items: np.ndarray  # [I, ITEM_FIELDS], longest first
-    copies: (
-        np.ndarray
-    )  # [C, COPY_FIELDS]: table[source:][:length] goes to target, target + stride...
+    copies: np.ndarray  # [C, COPY_FIELDS], runs of the slot table and where they go
     num_entries: int  # room that the flattened entries need
     num_partials: int
     reduce_offset: np.ndarray  # [B + 1] into reduce_row
@@ -152,9 +150,13 @@ def build_work_list(
 
 
 def check_seen(segments: Segments, num_queries: int) -> None:
-    """Raises:
-    ValueError: a query sees no entry.
+    """Refuse queries that no segment is for.
+
+    Raises:
+        ValueError: there is no query, or one sees no entry.
     """
+    if not num_queries:
+        raise ValueError("no node has a query")
     opened = np.bincount(segments.lo, minlength=num_queries)[:num_queries]
     closed = np.bincount(segments.hi, minlength=num_queries)[:num_queries]
     num_seen = np.cumsum(opened - closed)

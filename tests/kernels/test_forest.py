@@ -89,6 +89,7 @@ def test_stable_order_of_nothing():
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
+        (([], [], [], []), "a forest of no nodes"),
         (([-1, 0], [1], [0, 1], [0, 1]), "length has 1 entries, parent has 2"),
         (([-1, 0], [1, 1], [1], [0, 1]), "num_queries has 1 entries, parent has 2"),
         (([-1, 0], [1, 1], [0, 1], [0, 1, 2]), "start has 3 entries, parent has 2"),
@@ -101,6 +102,7 @@ def test_stable_order_of_nothing():
         (([-1, 0], [4, 2], [0, 3], [0, 4]), "node 1 has 3 queries and only 2 entries"),
     ],
     ids=[
+        "nothing",
         "lengths",
         "queries",
         "starts",

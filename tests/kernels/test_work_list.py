@@ -229,6 +229,12 @@ def test_a_query_that_sees_nothing_is_refused(variant):
         cut(variant, segments, len(rows), SHAPE, WIDE)
 
 
+def test_no_queries_are_refused():
+    segments, num_queries, _ = lay_out(make_tree([(-1, 5, 0)], seed=0))
+    with pytest.raises(ValueError, match="no node has a query"):
+        cut("deft", segments, num_queries, SHAPE, WIDE)
+
+
 def test_an_unknown_variant_is_refused():
     segments, num_queries, _ = lay_out(make_tree([(-1, 5, 1)], seed=0))
     with pytest.raises(ValueError, match="variant='best' is not one of deft, deft_node, "):

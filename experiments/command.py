@@ -1,0 +1,55 @@
+"""The frame of a hydra command: its jobs, its errors in one line, its exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+
+import hydra
+from omegaconf import DictConfig
+
+from .setup import USER_ERRORS, SetupError, one_line
+
+
+def run_command(program: str, config_name: str, job: Callable[[DictConfig], int]) -> int:
+    """Compose what the command line asks for and run its job, or those of a multirun.
+
+    Args:
+        program: the name in front of messages.
+        config_name: a file of `conf/`.
+        job: returns its exit code; a SetupError it raises is a mistake of the user's.
+
+    Returns:
+        The largest code of the jobs; 2 for a configuration that cannot be run; 130 if interrupted.
+    """
+    is_traced = os.environ.get("HYDRA_FULL_ERROR", "0") != "0"
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # hydra then raises, and does not print, its errors
+    codes: list[int] = []  # of the jobs begun
+
+    def launch(cfg: DictConfig) -> None:
+        codes.append(1)
+        try:
+            codes[-1] = job(cfg)
+        except SetupError as error:
+            if is_traced:
+                raise
+            codes[-1] = complain(program, str(error), 2)
+
+    command = hydra.main(
+        version_base="1.3", config_path="pkg://treeshare.conf", config_name=config_name
+    )
+    try:
+        command(launch)()
+    except USER_ERRORS as error:
+        if codes or is_traced:
+            raise  # a bug: what a user can get wrong in a job is a SetupError
+        return complain(program, one_line(error), 2)
+    except KeyboardInterrupt:
+        return complain(program, "interrupted; the same command resumes", 130)
+    return max(codes, default=0)
+
+
+def complain(program: str, message: str, code: int) -> int:
+    print(f"{program}: {message}", file=sys.stderr)
+    return code
