@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -20,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from ..kernels.forest import Forest
+from .templates import explained_template, recordings
 
 # kernel_bench/run_benchmark.sh of FastTree (MLSys 2025): nodes per level | tokens per node.
 FASTTREE = (
@@ -51,42 +51,6 @@ class Workload:
     name: str
     group: str  # a key of GROUPS
     forest: Forest
-
-
-@dataclass(frozen=True, slots=True)
-class Recording:
-    """A search that was recorded: its tree, and so which nodes decode at which iteration.
-
-    The root is the prompt; nodes are numbered from it. A node decodes a token an iteration, from
-    the one after its parent's last until its recorded length is reached; its children are then
-    branched, or it is pruned. So it is by the starts and ends that DeFT's templates note.
-    """
-
-    parent: np.ndarray  # [N] int; -1 for the root; every parent precedes its children
-    length: np.ndarray  # [N] int, tokens
-
-    def last_iterations(self) -> np.ndarray:
-        """The iteration, from 1, at which each node gets its last token: [N]; 0 for the root."""
-        last = np.zeros(len(self.parent), int)
-        for node in range(1, len(last)):
-            last[node] = last[self.parent[node]] + self.length[node]
-        return last
-
-    def at(self, iteration: int) -> Forest:
-        """The nodes that decode at an iteration, with the token that they add, and those above.
-
-        Iteration 0 is the prefill: the prompt alone, without a query.
-        """
-        last = self.last_iterations()
-        first = last - self.length + 1
-        is_live = (first <= iteration) & (iteration <= last) & (self.parent >= 0)
-        length = np.where(is_live, iteration - first + 1, self.length)
-        is_kept = is_live.copy()
-        is_kept[0] = True
-        for node in range(len(last) - 1, 0, -1):
-            is_kept[self.parent[node]] |= is_kept[node]
-        parent = np.where(self.parent < 0, -1, (np.cumsum(is_kept) - 1)[self.parent])
-        return Forest.packed(parent[is_kept], length[is_kept], is_live[is_kept].astype(int))
 
 
 def fasttree() -> list[Workload]:
@@ -178,32 +142,6 @@ def reasoning_replay(
     return workloads
 
 
-def recordings(templates: str | Path, trees: Mapping[str, Sequence[int]]) -> dict[str, Recording]:
-    """By name, as `sorting128ToT[16]`: the file, and the index in it.
-
-    Raises:
-        ValueError: as of `reasoning_trees`.
-    """
-    found = {}
-    for file_name, indices in trees.items():
-        file = Path(templates) / f"{file_name}.json"
-        with _explained(file):
-            records = json.loads(file.read_text())
-            for index in indices:
-                record = records[index]
-                if record["incompleted"]:
-                    raise ValueError(f"the search at {index} is incomplete")
-                nodes = {node["id"]: node for node in record["data"].values()}
-                parent = np.full(len(nodes), -1)
-                for node in nodes.values():
-                    parent[node["children"]] = node["id"]
-                length = np.array([nodes[number]["value"] for number in range(len(nodes))])
-                if (parent >= np.arange(len(parent))).any() or (parent[1:] < 0).any():
-                    raise ValueError(f"the nodes of {index} are no tree in order")
-                found[f"{file_name}[{index}]"] = Recording(parent, length)
-    return found
-
-
 def token_trees(
     templates: str | Path, prompt: int = 1016, sizes: Sequence[int] = (32, 64, 256)
 ) -> list[Workload]:
@@ -219,7 +157,7 @@ def token_trees(
     workloads = []
     for size in sizes:
         file = Path(templates) / f"APPS_tree_size{size}.json"
-        with _explained(file):
+        with explained_template(file):
             paths = [tuple(path) for path in json.loads(file.read_text())["Tree_Structure"]]
             numbers = {path: 2 + place for place, path in enumerate(sorted(paths, key=len))}
             numbers[()] = 1  # the model's own token; 0 is the prompt
@@ -273,17 +211,6 @@ def _forest(parent: Any, length: Any) -> Forest:
     """One query at every leaf."""
     is_leaf = ~np.isin(np.arange(len(parent)), parent)
     return Forest.packed(np.asarray(parent), np.asarray(length), is_leaf.astype(int))
-
-
-@contextmanager
-def _explained(file: Path) -> Iterator[None]:
-    """Tells in one line which template cannot be read."""
-    try:
-        yield
-    except OSError as error:
-        raise ValueError(f"templates: {file}: {error.strerror}") from None
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
-        raise ValueError(f"templates: {file} has not what is asked of it: {error}") from None
 
 
 def heads(text: str) -> list[tuple[int, int]]:

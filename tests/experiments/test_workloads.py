@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from treeshare.experiments.roofline import queries_below
+from treeshare.experiments.templates import recordings
 from treeshare.experiments.workloads import (
     FASTTREE,
     GROUPS,
@@ -19,7 +20,6 @@ from treeshare.experiments.workloads import (
     random_forests,
     reasoning_replay,
     reasoning_trees,
-    recordings,
     star,
     token_trees,
 )
