@@ -1,6 +1,7 @@
 """The tree engine's behaviour: stops, samples, limits, failures, pressure and independence."""
 
 import pytest
+from tiny_models import byte_tokenizer, make_network
 
 from treeshare.llm_backend.api import (
     Failure,
@@ -11,6 +12,7 @@ from treeshare.llm_backend.api import (
     Score,
 )
 from treeshare.llm_backend.engine import TreeEngine
+from treeshare.llm_backend.model import Model
 
 GREEDY = Sampling(max_tokens=12, temperature=0.0)
 SAMPLED = Sampling(max_tokens=12, temperature=1.0)
@@ -46,6 +48,17 @@ def assert_same(reply, other):
         assert texts(reply) == texts(other)
     else:
         assert reply.logprobs == pytest.approx(other.logprobs, abs=1e-4)
+
+
+def test_deft_kernels_give_the_same_replies(llama):
+    """In prompts computed in parts, samples, scores, and under pressure."""
+    requests = mixed_requests(4)
+    deft = Model(make_network("llama"), byte_tokenizer(), attention="deft")
+    limits = {"kv_tokens": 130, "max_step_tokens": 23}
+    for reply, other in zip(
+        serve(TreeEngine(deft, **limits), requests), serve(TreeEngine(llama), requests), strict=True
+    ):
+        assert_same(reply, other)
 
 
 @pytest.mark.parametrize("num_others", [1, 6, 31])
