@@ -5,6 +5,7 @@ import os
 import pytest
 import torch
 
+torch.set_num_threads(1)  # two processes share two cores; two threads in each would wait and spin
 HAS_GPU = torch.cuda.is_available()
 if not HAS_GPU:
     os.environ.setdefault("TRITON_INTERPRET", "1")  # read when a kernel's module is imported
