@@ -4,7 +4,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from trees import SHAPES, make_tree, node_lists
 
@@ -19,6 +19,7 @@ from treeshare.kernels.variants import (
     WIDE,
     Shape,
     _best_chunk,
+    _is_alone,
     cut,
     num_rows,
 )
@@ -152,10 +153,13 @@ def test_no_item_exceeds_its_chunk(chunk, nodes):
 
 @settings(max_examples=40, deadline=None)
 @given(node_lists(max_length=400))
+@example([(-1, 217, 1), (-1, 263, 1)])  # nothing shared: tiles of one query
 def test_best_chunk_is_kept_to(nodes):
     segments, num_queries, _ = lay_out(make_tree(nodes, seed=0))
     for rows in (NARROW, WIDE):
-        tiles = tiles_by_width(segments, num_queries, rows // SHAPE.group)
+        width = rows // SHAPE.group
+        is_alone = _is_alone(segments, num_queries, SHAPE, width)
+        tiles = tiles_by_width(segments, num_queries, 1 if is_alone else width)
         chunk = _best_chunk(segments, tiles, SHAPE, rows)
         assert chunk % ALIGNMENT == 0
         work = cut("deft", segments, num_queries, SHAPE, rows)
