@@ -25,11 +25,9 @@ class Traffic(NamedTuple):
 
 def queries_below(forest: Forest) -> np.ndarray:
     """The live queries at or below each node: [N] int."""
-    counts = np.array(forest.num_queries, dtype=int)
-    for node in range(len(counts) - 1, -1, -1):
-        if forest.parent[node] >= 0:
-            counts[forest.parent[node]] += counts[node]
-    return counts
+    lo, hi, _ = forest.depth_first()
+    below: np.ndarray = hi - lo
+    return below
 
 
 def traffic(forest: Forest, hq: int, hk: int, d: int, itemsize: int) -> Traffic:

@@ -30,9 +30,8 @@ class Recording:
 
     def last_iterations(self) -> np.ndarray:
         """The iteration, from 1, at which each node gets its last token: [N]; 0 for the root."""
-        last = np.zeros(len(self.parent), int)
-        for node in range(1, len(last)):
-            last[node] = last[self.parent[node]] + self.length[node]
+        tree = Forest.packed(self.parent, self.length, np.zeros_like(self.length))
+        last: np.ndarray = tree.depth_first().end - self.length[0]
         return last
 
     def at(self, iteration: int) -> Forest:
@@ -44,10 +43,9 @@ class Recording:
         first = last - self.length + 1
         is_live = (first <= iteration) & (iteration <= last) & (self.parent >= 0)
         length = np.where(is_live, iteration - first + 1, self.length)
-        is_kept = is_live.copy()
+        below = Forest.packed(self.parent, length, is_live.astype(int)).depth_first()
+        is_kept = below.hi > below.lo
         is_kept[0] = True
-        for node in range(len(last) - 1, 0, -1):
-            is_kept[self.parent[node]] |= is_kept[node]
         parent = np.where(self.parent < 0, -1, (np.cumsum(is_kept) - 1)[self.parent])
         return Forest.packed(parent[is_kept], length[is_kept], is_live[is_kept].astype(int))
 

@@ -98,9 +98,7 @@ def random_forests(seed: int = 0, count: int = 8) -> list[Workload]:
         length = (2 ** rng.uniform(0, 11, size)).astype(int)
         length[rng.random(size) < 0.15] = 0
         length[-1] = max(length[-1], 1)
-        path = length.copy()
-        for node in range(size):
-            path[node] += path[parent[node]] if parent[node] >= 0 else 0
+        path = Forest.packed(parent, length, np.zeros_like(length)).depth_first().end
         queries = np.where(rng.random(size) < 0.1, rng.integers(2, 5, size), 1)
         queries[np.isin(np.arange(size), parent) & (rng.random(size) < 0.8)] = 0  # most interior
         queries[path == 0] = 0

@@ -13,7 +13,7 @@ import triton
 from .deft import partial_attention_kernel, reduce_partials_kernel, write_kv_kernel
 from .tree_plan import TreePlan
 from .variants import WIDE
-from .work_list import ALIGNMENT
+from .work_list import aligned
 
 IS_INTERPRETED = not isinstance(partial_attention_kernel, triton.JITFunction)
 _LOG2E = 1.4426950408889634
@@ -82,7 +82,7 @@ def tree_attention(
         plan._slot, plan._bound, plan._position, part["row"], part["position"],
         q if sinks is None else sinks, q if mask is None else mask, plan.step,
         q.stride(0), q.stride(1), out.stride(0), 0 if mask is None else mask.shape[1],
-        0 if mask is None else _aligned(mask.shape[1]), factor, cap, sliding_window or 0,
+        0 if mask is None else aligned(mask.shape[1]), factor, cap, sliding_window or 0,
         HK=heads.num_kv_heads, G=plan.shape.group, D=heads.head_dim, DV=heads.dv,
         BD=triton.next_power_of_2(heads.head_dim), BDV=triton.next_power_of_2(heads.dv),
         M=plan.rows, BN=config.block, STAGES=config.stages, SOFTCAP=softcap is not None,
@@ -182,7 +182,3 @@ def _check_contiguous(k_pool: torch.Tensor, v_pool: torch.Tensor) -> None:
     for name, pool in (("k_pool", k_pool), ("v_pool", v_pool)):
         if not pool.is_contiguous():
             raise ValueError(f"{name} has strides {pool.stride()}; it must be contiguous")
-
-
-def _aligned(count: int) -> int:
-    return -(-count // ALIGNMENT) * ALIGNMENT

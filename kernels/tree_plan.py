@@ -157,10 +157,6 @@ class TreePlan:
         entry = (self._tail + self.step - 1).clamp_(min=0)
         return torch.where(self._tail < 0, -1, self._table[entry]).long()
 
-    @property
-    def num_queries(self) -> int:
-        return self._num_queries
-
     def _begin(
         self,
         segments: Segments,
@@ -218,9 +214,8 @@ class TreePlan:
         # Entries that no copy has written yet are read and not used; let them name a real slot.
         self._slot = table[:1].expand(room.entries + _TAIL).contiguous()
         self._bound, self._position = torch.zeros_like(self._slot), torch.zeros_like(self._slot)
-        partial_dtype = torch.float32 if heads.dtype == torch.float32 else heads.dtype
         partial_shape = (max(room.partials, 1), heads.num_heads, heads.dv)
-        self._partial = torch.empty(partial_shape, dtype=partial_dtype, device=device)
+        self._partial = torch.empty(partial_shape, dtype=heads.dtype, device=device)
         self._lse = torch.empty(partial_shape[:2], dtype=torch.float32, device=device)
         self._mask: torch.Tensor | None = None
         self._load(work, segments, rows, positions, growth)
@@ -247,7 +242,7 @@ class TreePlan:
             if wanted > limit:
                 raise ValueError(f"the forest needs {wanted} {name}, the plan has room for {limit}")
         self.work = work
-        self._num_queries = len(rows)
+        self.num_queries = len(rows)
         # Each plan takes pinned memory of its own: the allocator reuses it when the copy is done.
         host = torch.empty(len(self._buffer), dtype=torch.int32, pin_memory=self._buffer.is_cuda)
         offsets = work.reduce_offset

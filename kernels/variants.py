@@ -104,8 +104,8 @@ def cut(
 
 def _is_alone(segments: Segments, num_queries: int, shape: Shape, width: int) -> bool:
     """Whether tiles of one query are as good: they read hardly more, and are few for the GPU."""
-    is_shared = _num_reads(segments, 1) > 1.05 * _num_reads(segments, width)
-    return not is_shared and num_queries * shape.num_kv_heads <= shape.num_sms
+    are_few = num_queries * shape.num_kv_heads <= shape.num_sms
+    return are_few and _num_reads(segments, 1) <= 1.05 * _num_reads(segments, width)
 
 
 def _num_reads(segments: Segments, width: int) -> int:

@@ -10,6 +10,7 @@ with the number of tokens. Knows no device.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -99,7 +100,7 @@ def build_work_list(
     tokens = np.bincount(tiles.tile, length, num_tiles).astype(np.int64)
     grows = np.zeros(num_tiles, dtype=np.int64) if growth is None else tiles.size
     steps = 0 if growth is None else growth.steps
-    room = -(-(tokens + grows * steps) // ALIGNMENT) * ALIGNMENT
+    room = aligned(tokens + grows * steps)
     tile_start = np.cumsum(room) - room
     token_start = np.cumsum(tokens) - tokens
     pair_end = np.cumsum(length)
@@ -115,7 +116,7 @@ def build_work_list(
 
     num_items = np.maximum(-(-tokens // chunk), (tokens + grows > 0).astype(np.int64))
     even = -(-tokens // np.maximum(num_items, 1))
-    even = np.maximum(-(-even // ALIGNMENT) * ALIGNMENT, ALIGNMENT)
+    even = np.maximum(aligned(even), ALIGNMENT)
     num_items = np.minimum(num_items, np.maximum(-(-tokens // even), 1))
     tile, part = _repeat(num_items)
     begin = part * even[tile]
@@ -147,6 +148,11 @@ def build_work_list(
         row.astype(np.int32),
         int(tokens.sum()),
     )
+
+
+def aligned(count: Any) -> Any:
+    """`count`, an integer or an array of them, rounded up to a multiple of `ALIGNMENT`."""
+    return -(-count // ALIGNMENT) * ALIGNMENT
 
 
 def check_seen(segments: Segments, num_queries: int) -> None:
