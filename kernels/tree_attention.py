@@ -84,7 +84,7 @@ def tree_attention(
         q.stride(0), q.stride(1), out.stride(0), 0 if mask is None else mask.shape[1],
         0 if mask is None else aligned(mask.shape[1]), factor, cap, sliding_window or 0,
         HK=heads.num_kv_heads, G=plan.shape.group, D=heads.head_dim, DV=heads.dv,
-        BD=triton.next_power_of_2(heads.head_dim), BDV=triton.next_power_of_2(heads.dv),
+        BD=_padded(heads.head_dim), BDV=_padded(heads.dv),
         M=plan.rows, BN=config.block, STAGES=config.stages, SOFTCAP=softcap is not None,
         WINDOW=sliding_window is not None, SINKS=sinks is not None, DENSE_MASK=mask is not None,
         ORDERED=plan.is_ordered,
@@ -155,6 +155,12 @@ def _config(plan: TreePlan) -> _Config:
     if plan.variant == "tree_mask":
         return _Config(32, 5, 4)
     return _Config(64, 5, 4) if plan.rows == WIDE else _Config(64, 6, 2)
+
+
+def _padded(width: int) -> int:
+    """A matrix instruction takes 16 at least."""
+    power: int = triton.next_power_of_2(width)
+    return max(power, 16)
 
 
 def _check(q: torch.Tensor, k_pool: torch.Tensor, v_pool: torch.Tensor, plan: TreePlan) -> None:

@@ -31,7 +31,7 @@ def test_bad_arguments_give_one_line(arguments, message, monkeypatch):
 
 
 def test_unknown_attention_lists_the_known():
-    with pytest.raises(ValueError, match=r"attention='flash' is not one of \['deft', 'torch'\]"):
+    with pytest.raises(ValueError, match="attention='flash' is not one of torch, deft, "):
         Model(make_network("llama"), byte_tokenizer(), attention="flash")
 
 
