@@ -24,7 +24,7 @@ REQUESTS = [
 ]
 
 
-def serve(engine, count=len(REQUESTS)):
+def serve(engine, count=5):
     replies = dict(engine.execute(dict(enumerate(REQUESTS[:count]))))
     while len(replies) < count:
         replies |= engine.execute({})
