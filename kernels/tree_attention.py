@@ -77,6 +77,8 @@ def tree_attention(
     if softcap is not None:
         factor, cap = softcap * _LOG2E, 2 * _LOG2E * scale / softcap
     mask = plan._mask
+    # Each of the two is launched before the kernel ahead of it ends, and waits there.
+    launch = {"launch_pdl": True} if on_gpu else {}
     partial_attention_kernel[(room.items * heads.num_kv_heads,)](
         q, k_pool, v_pool, out, plan._partial, plan._lse, part["num_items"], part["items"],
         plan._slot, plan._bound, plan._position, part["row"], part["position"],
@@ -89,11 +91,9 @@ def tree_attention(
         WINDOW=sliding_window is not None, SINKS=sinks is not None, DENSE_MASK=mask is not None,
         ORDERED=plan.is_ordered,
         PRECISION="ieee" if q.dtype == torch.float32 else "tf32", PDL=on_gpu,
-        num_warps=config.warps,
+        num_warps=config.warps, **launch,
     )  # fmt: skip
     if room.partials:
-        # The reduction is launched early and waits on the device for the partial results.
-        launch = {"launch_pdl": True} if on_gpu else {}
         reduce_partials_kernel[(room.queries, heads.num_heads)](
             out, plan._partial, plan._lse, part["reduce_offset"], part["reduce_row"], part["row"],
             q if sinks is None else sinks, out.stride(0),

@@ -96,7 +96,7 @@ def cut(
         if variant == "sequence" or is_alone:
             width = 1
         tiles = tiles_by_width(segments, num_queries, width)
-        chunk = _best_chunk(segments, tiles, shape, rows)
+        chunk = _best_chunk(segments, tiles, shape, rows, 0 if growth is None else growth.steps)
     else:
         raise ValueError(f"variant={variant!r} is not one of {', '.join(VARIANTS)}")
     return build_work_list(segments, num_queries, tiles, chunk, growth)
@@ -113,14 +113,17 @@ def _num_reads(segments: Segments, width: int) -> int:
     return int((segments.length * spanned).sum())
 
 
-def _best_chunk(segments: Segments, tiles: Tiles, shape: Shape, rows: int) -> int:
-    """Entries of an item that make the attention shortest.
+def _best_chunk(
+    segments: Segments, tiles: Tiles, shape: Shape, rows: int, num_steps: int = 0
+) -> int:
+    """Entries of an item that make the attention shortest, halfway through the steps to come.
 
     Few long items leave SMs idle; many short ones write and merge more partial results. With c
     items of at most n entries, the time is max(waves(c) * n * tile time, bytes / bandwidth) and,
     if anything is cut, what its partial results cost: for R rows, 2 R (D + 2) itemsize bytes.
     """
     tokens = np.bincount(tiles.tile, segments.length[tiles.segment], len(tiles.origin))
+    tokens += tiles.size * (num_steps // 2)
     longest = max(int(tokens.max(initial=0)), ALIGNMENT)
     even = tokens.sum() * shape.num_kv_heads / (_LOADS * shape.num_sms)
     chunk = np.append(np.clip(even, 2 * ALIGNMENT, longest), longest)
@@ -128,7 +131,7 @@ def _best_chunk(segments: Segments, tiles: Tiles, shape: Shape, rows: int) -> in
     parts = np.maximum(-(-tokens // chunk[:, None]), 1)  # [candidates, tiles]
     length = np.ceil((tokens / parts).max(axis=1) / ALIGNMENT)
     programs = shape.num_kv_heads * parts.sum(axis=1)
-    unique = int(segments.length.sum())
+    unique = int(segments.length.sum() + tiles.size.sum() * (num_steps // 2))
     resident, alone_seconds, full_seconds = _PACE[WIDE if rows == WIDE else NARROW]
     alone_seconds += _STALL_SECONDS * unique / max(tokens.sum(), 1)
     waves = np.ceil(programs / (resident * shape.num_sms))

@@ -114,14 +114,18 @@ def build_work_list(
     if growth is not None:
         copies = np.concatenate([copies, _growth_copies(tiles, tile_start + tokens, growth)])
 
-    num_items = np.maximum(-(-tokens // chunk), (tokens + grows > 0).astype(np.int64))
-    even = -(-tokens // np.maximum(num_items, 1))
+    # The last item of a tile grows: it is cut as if half of what may come were there.
+    expected = tokens + grows * steps // 2
+    num_items = np.maximum(-(-expected // chunk), (expected + grows > 0).astype(np.int64))
+    even = -(-expected // np.maximum(num_items, 1))
     even = np.maximum(aligned(even), ALIGNMENT)
-    num_items = np.minimum(num_items, np.maximum(-(-tokens // even), 1))
+    most = np.where(grows > 0, tokens // even + 1, np.maximum(-(-tokens // even), 1))
+    num_items = np.minimum(num_items, most)
     tile, part = _repeat(num_items)
+    is_last = part == num_items[tile] - 1
     begin = part * even[tile]
-    end = np.minimum(begin + even[tile], tokens[tile])
-    grow = np.where(end == tokens[tile], grows[tile], 0)
+    end = np.where(is_last, tokens[tile], begin + even[tile])
+    grow = np.where(is_last, grows[tile], 0)
     # Which of its tile's queries an item serves; and the leading entries that all of them see.
     first = np.searchsorted(pair_end, token_start[tile] + begin, "right")
     last = np.searchsorted(pair_start, token_start[tile] + end, "left")

@@ -222,7 +222,7 @@ class TreeBatch:
         self.pool = pool
         self.slots = slots  # [N] int64
         self.plan = plan
-        self.windows: dict[int, int | None] = {}  # sliding window each layer asked for
+        self.options: dict[int, dict[str, Any]] = {}  # of `run`, as each layer asked for them
 
 
 def hf_attention(
@@ -260,15 +260,12 @@ def hf_attention(
         raise NotImplementedError(f"{type(module).__name__} needs an attention mask or bias")
     layer = module.layer_idx
     assert isinstance(layer, int)
-    tree.windows[layer] = sliding_window
-    output = tree.backend.run(
-        query[0].transpose(0, 1),
-        tree.pool.keys[layer],
-        tree.pool.values[layer],
-        tree.plan,
-        scale=query.shape[-1] ** -0.5 if scaling is None else scaling,
-        sliding_window=sliding_window,
-        softcap=softcap,
-        sinks=s_aux,
-    )
+    options = tree.options[layer] = {
+        "scale": query.shape[-1] ** -0.5 if scaling is None else scaling,
+        "sliding_window": sliding_window,
+        "softcap": softcap,
+        "sinks": s_aux,
+    }
+    k_pool, v_pool = tree.pool.keys[layer], tree.pool.values[layer]
+    output = tree.backend.run(query[0].transpose(0, 1), k_pool, v_pool, tree.plan, **options)
     return output[None], None

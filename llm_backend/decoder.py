@@ -77,6 +77,7 @@ class _Program:
     ) -> None:
         assert isinstance(model.backend, DeftAttention)
         device = model.device
+        is_cuda = device.type == "cuda"
         self._model, self._pool, self._table = model, pool, table
         self._backend = model.backend
         self._num_rows = num_rows
@@ -89,10 +90,11 @@ class _Program:
             self._integers[6],
             torch.arange(num_rows, device=device) if is_filtered else None,
         )
+        # Five passes over the logits become two; the first use takes some seconds.
+        self._sample = torch.compile(sample, dynamic=True) if is_cuda else sample
         self._ends = torch.tensor(sorted(model.end_tokens), dtype=torch.int64, device=device)
         self._targets = torch.zeros(num_rows, dtype=torch.int64, device=device)
         self._drawn = torch.zeros(2, num_rows, dtype=torch.float64, device=device)
-        is_cuda = device.type == "cuda"
         history = torch.zeros(STEPS, 2, num_rows, dtype=torch.float64, pin_memory=is_cuda)
         self._history = history  # of the window: tokens and log-probabilities
         self._events = [torch.cuda.Event() for _ in range(STEPS)] if is_cuda else []  # type: ignore[no-untyped-call]
@@ -175,7 +177,7 @@ class _Program:
         self._targets.copy_(torch.where(counts < limits, slots, -1))
         self._window.advance()
         logits = self._model.run(self._batch, tokens, positions)
-        drawn, logprobs = sample(logits, self._rules, uniforms(streams, counts))
+        drawn, logprobs = self._sample(logits, self._rules, uniforms(streams, counts))
         self._drawn.copy_(torch.stack([drawn.double(), logprobs.double()]))
         tokens.copy_(drawn)
         limits.masked_fill_((drawn[:, None] == self._ends).any(dim=1), 0)

