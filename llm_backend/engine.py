@@ -71,6 +71,7 @@ class TreeEngine:
         self._running: list[Draw | Scoring] = []
         self._replies: dict[int, Reply] = {}
         self._head_paused: Draw | Scoring | None = None
+        self._full_at: int | None = None  # jobs that ran when memory last ran out
         self._stats = EngineStats()
 
     def execute(self, requests: Mapping[int, Request]) -> Mapping[int, Reply]:
@@ -139,11 +140,14 @@ class TreeEngine:
         return None
 
     def _admit(self) -> None:
+        """Start waiting jobs, the oldest first, as far as batch and memory allow."""
+        self._full_at = None
         while self._waiting and len(self._running) < self.max_batch:
             job = self._waiting[0]
             if not self._make_room(job):
                 self._stats.paused += job is not self._head_paused
                 self._head_paused = job
+                self._full_at = len(self._running)
                 return
             node = self.cache.insert(job.prefix)
             job.start(self.cache, node)
@@ -163,13 +167,29 @@ class TreeEngine:
     # One forward, or a window of them.
 
     def _step(self) -> None:
-        self._admit()
-        draws = [job for job in self._running if isinstance(job, Draw) and job.is_decoding]
-        if self._decoder is not None and draws and len(draws) == len(self._running):
+        draws = self._decoding()
+        if not draws or self._has_room_for_a_quarter():
+            self._admit()
+            draws = self._decoding()
+        if self._decoder is not None and draws:
             self._decode(self._decoder, draws)
         else:
             self._forward()
         self._running = [job for job in self._running if not self._end_if_done(job)]
+
+    def _decoding(self) -> list[Draw]:
+        """The running jobs, if a window can decode them all; else none."""
+        jobs = [job for job in self._running if isinstance(job, Draw) and job.is_decoding]
+        is_window = self._decoder is not None and len(jobs) == len(self._running)
+        return jobs if is_window else []
+
+    def _has_room_for_a_quarter(self) -> bool:
+        """Whether as many jobs as a quarter of those that run could join them. To begin fewer at a
+        time costs more than their idle rows: what begins needs a forward of its own."""
+        num_running = len(self._running)
+        if self._full_at is not None and 4 * num_running > 3 * self._full_at:
+            return False
+        return 4 * min(len(self._waiting), self.max_batch - num_running) >= num_running
 
     def _decode(self, decoder: Decoder, draws: list[Draw]) -> None:
         """Decode the running samples until a quarter of them is done: till then, to idle costs less
