@@ -95,6 +95,7 @@ class DevicePlanner:
     ) -> None:
         self.shape, self.steps, self.capacity = shape, steps, capacity
         self.forest = DeviceForest(capacity.nodes, capacity.queries, device)
+        self.half = -(-steps // 2)  # entries that grow on a path, on average
         self.width = max(rows // shape.group, 1)
         self.few = shape.num_sms // shape.num_kv_heads  # queries that may have a tile each
         self.pace = PACE[WIDE if rows == WIDE else NARROW]
@@ -137,7 +138,7 @@ class DevicePlanner:
         nodes = self.forest.depth_first(columns)
         row, position, source, unseen = self.forest.queries(nodes)
         width, node, tile, num_pairs = self._pairs(nodes)
-        tiles, copies, *runs = self._tiles(nodes, width, node, tile)
+        tiles, copies, *runs = self._runs(nodes, width, node, tile)
         columns_of_items = self._items(tiles, copies, *runs)
         items, offset, reduce_row, num_partials = self._partials(*columns_of_items)
         num_copies, tail = num_pairs, row[:0]
@@ -176,7 +177,7 @@ class DevicePlanner:
         tile, by_tile = torch.sort(tile.int(), stable=True)
         return width, node.index_select(0, by_tile), tile, ends[-1:]
 
-    def _tiles(
+    def _runs(
         self, nodes: Tensor, width: Tensor, node: Tensor, tile: Tensor
     ) -> tuple[_Tiles, Tensor, Tensor, Tensor]:
         """The tiles; the pairs' copies; where the run of each ends among the entries of all tiles;
@@ -196,18 +197,7 @@ class DevicePlanner:
         sums = torch.cumsum(torch.stack([own.length, length, length * is_full]), 1)
         sums = torch.cat([self._zeros[:3, None], sums], 1)
         bounds = sums.index_select(1, torch.searchsorted(tile, number))
-        begin = bounds[1, :-1]
-        whole, tokens, num_full = bounds[:, 1:] - bounds[:, :-1]
-        chunk = self._chunk(nodes, whole, size)
-        negative = -tokens  # a // b rounds down: -(-a // b) is a / b rounded up
-        room = negative - size * self.steps if self.steps else negative
-        room = room // ALIGNMENT * -ALIGNMENT
-        least = negative.clamp(max=-1)
-        part = least // (least // chunk * -ALIGNMENT) * -ALIGNMENT
-        minus_items = negative // part
-        first_item = minus_items - torch.cumsum(minus_items, 0)
-        start = torch.cumsum(room, 0) - room
-        tiles = _Tiles(origin, size, tokens, num_full, begin, start, part, first_item)
+        tiles = self._tiles(nodes, origin, size, bounds)
         of = _Tiles(*torch.stack(tiles).index_select(1, tile))
         within = sums[1, :-1] - of.begin
         item = (of.first_item + within // of.part).clamp(max=self.capacity.items)
@@ -218,10 +208,31 @@ class DevicePlanner:
         ], 1)  # fmt: skip
         return tiles, copies, sums[1, 1:], item
 
+    def _tiles(self, nodes: Tensor, origin: Tensor, size: Tensor, bounds: Tensor) -> _Tiles:
+        """From `bounds`, [3, tiles + 1]: before each tile, the entries of its pairs' segments, of
+        their runs, and of the runs that all of a tile's queries see."""
+        whole, tokens, num_full = bounds[:, 1:] - bounds[:, :-1]
+        room = expected = tokens
+        if self.steps:
+            room = tokens + size * self.steps
+            ahead = size * self.half
+            whole, expected = whole + ahead, tokens + ahead
+        chunk = self._chunk(nodes, whole, size)
+        # a // b rounds down, and -(-a // b) up.
+        room = -room // ALIGNMENT * -ALIGNMENT
+        least = (-expected).clamp(max=-1)
+        part = least // (least // chunk * -ALIGNMENT) * -ALIGNMENT
+        num_items = tokens // part + size.clamp(max=1) if self.steps else -(-tokens // part)
+        first_item = torch.cumsum(num_items, 0) - num_items
+        start = torch.cumsum(room, 0) - room
+        return _Tiles(origin, size, tokens, num_full, bounds[1, :-1], start, part, first_item)
+
     def _chunk(self, nodes: Tensor, tokens: Tensor, size: Tensor) -> Tensor:
-        """[1] blocks of an item; see `variants._best_chunk`, of which this keeps each operation."""
+        """[1] entries of an item; see `variants._best_chunk`, of which this keeps each operation.
+        `tokens` are those of the tiles' segments, and half of what grows."""
         shape = self.shape
-        unique = nodes[4].sum() / self._alignment
+        unique = nodes[4].sum() + nodes[0, -1:] * self.half
+        unique = unique / self._alignment
         tokens = tokens / self._alignment
         read = tokens.sum()
         even = read * shape.num_kv_heads / self._loads
@@ -260,7 +271,7 @@ class DevicePlanner:
         hi = first[:, 4].scatter_reduce(0, item_of_pair, copies[:, 4], "amax")
         grow = self._zeros[: len(number)]
         if self.steps:
-            grow = own.size * (end == own.tokens)
+            grow = own.size * (begin + own.part > own.tokens)
             lo, hi = lo * (grow == 0), torch.where(grow > 0, grow, hi)
         num_full = torch.minimum((own.num_full - begin).clamp(min=0), length)
         return own.start + begin, length, grow, own.origin, lo, hi, num_full

@@ -97,7 +97,7 @@ def cut(
         if variant == "sequence" or is_alone:
             width = 1
         tiles = tiles_by_width(segments, num_queries, width)
-        chunk = _best_chunk(segments, tiles, shape, rows)
+        chunk = _best_chunk(segments, tiles, shape, rows, 0 if growth is None else growth.steps)
     else:
         raise ValueError(f"variant={variant!r} is not one of {', '.join(VARIANTS)}")
     return build_work_list(segments, num_queries, tiles, chunk, growth)
@@ -114,15 +114,19 @@ def _num_reads(segments: Segments, width: int) -> int:
     return int((segments.length * spanned).sum())
 
 
-def _best_chunk(segments: Segments, tiles: Tiles, shape: Shape, rows: int) -> int:
-    """Entries of an item that make the attention shortest.
+def _best_chunk(
+    segments: Segments, tiles: Tiles, shape: Shape, rows: int, num_steps: int = 0
+) -> int:
+    """Entries of an item that make the attention shortest, halfway through the steps to come.
 
     Few long items leave SMs idle; many short ones write and merge more partial results. With c
     items of at most n entries, the time is max(waves(c) * n * tile time, bytes / bandwidth) and,
     if anything is cut, what its partial results cost: for R rows, 2 R (D + 2) itemsize bytes.
     """
+    half = -(-num_steps // 2)
     length = segments.length / ALIGNMENT
-    unique, tokens = length.sum(), np.bincount(tiles.tile, length[tiles.segment])
+    tokens = np.bincount(tiles.tile, length[tiles.segment]) + tiles.size * half / ALIGNMENT
+    unique = length.sum() + tiles.size.sum() * half / ALIGNMENT
     even = tokens.sum() * shape.num_kv_heads / (LOADS * shape.num_sms)
     chunk = np.ceil(np.minimum(np.maximum(even, 2), tokens.max()))  # [candidates] blocks
     parts = np.ceil(tokens / chunk[:, None])  # [candidates, tiles]

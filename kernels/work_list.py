@@ -156,16 +156,19 @@ def build_work_list(
     if growth is not None:
         copies = np.concatenate([copies, _growth_copies(tiles, tile_start + tokens, growth)])
 
-    num_items = np.maximum(-(-tokens // chunk), 1)
-    even = np.maximum(aligned(-(-tokens // num_items)), ALIGNMENT)
-    tile, part = _repeat(-(-tokens // even))
+    # The last item of a tile grows: it is cut as if half of what may come were there.
+    expected = tokens + grows * -(-steps // 2)
+    even = -(-expected // np.maximum(-(-expected // chunk), 1))
+    even = np.maximum(aligned(even), ALIGNMENT)
+    num_items = -(-tokens // even) if growth is None else tokens // even + 1
+    tile, part = _repeat(num_items)
     begin = part * even[tile]
     end = np.minimum(begin + even[tile], tokens[tile])
-    grow = np.where(end == tokens[tile], grows[tile], 0)
+    grow = np.where(begin + even[tile] > tokens[tile], grows[tile], 0)
     # Which of its tile's queries an item serves; and the leading entries that all of them see.
     first = np.searchsorted(pair_end, token_start[tile] + begin, "right")
     last = np.searchsorted(pair_start, token_start[tile] + end, "left")
-    item_lo = np.where(grow > 0, 0, np.maximum(lo, 0)[first])
+    item_lo = np.where(grow > 0, 0, np.append(np.maximum(lo, 0), 0)[first])
     ranges = np.stack([first, last], axis=1).ravel()
     item_hi = np.maximum.reduceat(np.append(hi, 0), ranges)[::2]
     item_hi = np.where(grow > 0, grow, item_hi)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -24,10 +24,11 @@ from .api import (
     Reply,
     Request,
 )
+from .decoder import Decoder, can_decode
 from .jobs import Draw, GenerateTicket, Scoring
 from .model import Model
 from .packing import KVNode, PackedForest, pack
-from .sampling import sample, uniforms
+from .sampling import Rules, sample, streams, uniforms
 from .tree_cache import TreeCache
 
 
@@ -65,10 +66,12 @@ class TreeEngine:
         self.max_step_tokens = max_step_tokens
         self.pool = model.new_pool(kv_tokens)
         self.cache = TreeCache(self.pool.slots)
+        self._decoder = Decoder(model, self.pool, max_batch) if can_decode(model) else None
         self._waiting: deque[Draw | Scoring] = deque()
         self._running: list[Draw | Scoring] = []
         self._replies: dict[int, Reply] = {}
         self._head_paused: Draw | Scoring | None = None
+        self._full_at: int | None = None  # jobs that ran when memory last ran out
         self._stats = EngineStats()
 
     def execute(self, requests: Mapping[int, Request]) -> Mapping[int, Reply]:
@@ -137,11 +140,14 @@ class TreeEngine:
         return None
 
     def _admit(self) -> None:
+        """Start waiting jobs, the oldest first, as far as batch and memory allow."""
+        self._full_at = None
         while self._waiting and len(self._running) < self.max_batch:
             job = self._waiting[0]
             if not self._make_room(job):
                 self._stats.paused += job is not self._head_paused
                 self._head_paused = job
+                self._full_at = len(self._running)
                 return
             node = self.cache.insert(job.prefix)
             job.start(self.cache, node)
@@ -158,10 +164,55 @@ class TreeEngine:
             self.cache.unlock(node)
         return needed <= free
 
-    # One forward.
+    # One forward, or a window of them.
 
     def _step(self) -> None:
-        self._admit()
+        draws = self._decoding()
+        if not draws or self._has_room_for_a_quarter():
+            self._admit()
+            draws = self._decoding()
+        if self._decoder is not None and draws:
+            self._decode(self._decoder, draws)
+        else:
+            self._forward()
+        self._running = [job for job in self._running if not self._end_if_done(job)]
+
+    def _decoding(self) -> list[Draw]:
+        """The running jobs, if a window can decode them all; else none."""
+        jobs = [job for job in self._running if isinstance(job, Draw) and job.is_decoding]
+        is_window = self._decoder is not None and len(jobs) == len(self._running)
+        return jobs if is_window else []
+
+    def _has_room_for_a_quarter(self) -> bool:
+        """Whether as many jobs as a quarter of those that run could join them. To begin fewer at a
+        time costs more than their idle rows: what begins needs a forward of its own."""
+        num_running = len(self._running)
+        if self._full_at is not None and 4 * num_running > 3 * self._full_at:
+            return False
+        return 4 * min(len(self._waiting), self.max_batch - num_running) >= num_running
+
+    def _decode(self, decoder: Decoder, draws: list[Draw]) -> None:
+        """Decode the running samples until a quarter of them is done: till then, to idle costs less
+        than a new plan. The device is a step ahead of what is read here."""
+        steps = decoder.begin(draws)
+        num_entries = decoder.num_entries
+        decoder.launch()
+        for step in range(1, steps + 1):
+            live = [draw for draw in draws if not draw.is_done]
+            is_last = step == steps or 4 * len(live) <= 3 * len(draws)
+            if not is_last:
+                decoder.launch()
+            for draw, token, logprob in zip(draws, *decoder.collect(), strict=False):
+                if not draw.is_done:
+                    draw.leaf.num_computed += 1
+                    draw.charge(1)
+                    draw.accept(token, logprob, self.cache, self.model)
+            num_entries += len(live)
+            self._count(live, len(live), num_entries)
+            if is_last:
+                break
+
+    def _forward(self) -> None:
         ends, ran = self._schedule()
         forest = pack(ends)
         draws = [job for job in ran if isinstance(job, Draw)]
@@ -176,12 +227,11 @@ class TreeEngine:
             self.pool,
             rows + score_rows,
         )
-        self._count(forest, ran)
         for node, end in ends.items():
             node.num_computed = end
+        self._count(ran, len(forest.tokens), sum(len(run.slots) for run in forest.segments))
         self._draw(draws, logits[: len(rows)])
         self._score(targets, score_rows, logits[len(rows) :])
-        self._running = [job for job in self._running if not self._end_if_done(job)]
 
     def _schedule(self) -> tuple[dict[KVNode, int], list[Draw | Scoring]]:
         """Which tokens to compute now, oldest jobs first.
@@ -214,13 +264,13 @@ class TreeEngine:
         if not draws:
             return
         requests = [job.ticket.request for job in draws]
-        uniform = uniforms(
-            [request.seed for request in requests],
-            [job.sample for job in draws],
-            [len(job.generated) for job in draws],
-        )
-        tokens, logprobs = sample(logits, [request.sampling for request in requests], uniform)
-        for job, token, logprob in zip(draws, tokens, logprobs, strict=True):
+        stream = streams([request.seed for request in requests], [job.sample for job in draws])
+        counts = torch.tensor([len(job.generated) for job in draws])
+        uniform = uniforms(stream, counts).to(logits.device)
+        rules = Rules.of([request.sampling for request in requests], logits.device)
+        drawn = torch.stack([column.double() for column in sample(logits, rules, uniform)])
+        tokens, logprobs = drawn.tolist()
+        for job, token, logprob in zip(draws, map(int, tokens), logprobs, strict=True):
             job.accept(token, logprob, self.cache, self.model)
 
     def _score_targets(
@@ -259,12 +309,13 @@ class TreeEngine:
                 self._replies[job.number] = reply
         return job.is_done
 
-    def _count(self, forest: PackedForest, ran: list[Draw | Scoring]) -> None:
+    def _count(self, jobs: Sequence[Draw | Scoring], num_tokens: int, num_entries: int) -> None:
+        """A forward of so many tokens over so many different KV entries."""
         stats = self._stats
         stats.steps += 1
-        stats.sequences += len(ran)
-        stats.tokens += len(forest.tokens)
-        stats.unique_kv_reads += sum(len(segment.slots) for segment in forest.segments)
-        stats.logical_kv_reads += sum(length for job in ran for length in job.path_lengths())
+        stats.sequences += len(jobs)
+        stats.tokens += num_tokens
+        stats.unique_kv_reads += num_entries
+        stats.logical_kv_reads += sum(length for job in jobs for length in job.path_lengths())
         in_use = self.pool.slots.num_slots - self.pool.slots.num_free
         stats.peak_kv_tokens = max(stats.peak_kv_tokens, in_use)
