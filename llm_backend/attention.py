@@ -101,12 +101,10 @@ class DeftAttention:
         each. `table` [entries] int32 holds the slots that the forest names."""
         growth = steps if self.can_grow else 0
         make_plan = self._plan.TreePlan
-        capacity_of = self._plan.Capacity.of
 
         def make(forest: Forest, heads: Heads) -> TreePlan:
             tight = make_plan(forest, table, heads, self.variant, growth=growth)
-            room = capacity_of(tight.work, num_rows).times(2)
-            room = replace(room, queries=num_rows)
+            room = replace(tight.capacity.times(2), queries=num_rows)
             plan: TreePlan = make_plan(
                 forest, table, heads, self.variant, growth=growth, capacity=room
             )
@@ -169,7 +167,7 @@ class Window:
         self._outputs: dict[Heads, torch.Tensor] = {}
 
     def load(self, forest: Forest) -> None:
-        """Plan another forest.
+        """Plan another forest. Waits for the device to say whether there is room.
 
         Raises:
             ValueError: it does not fit; the window is of no more use then.
@@ -177,6 +175,8 @@ class Window:
         self._forest = forest
         for plan in self._plans.values():
             plan.update(forest)
+        for plan in self._plans.values():
+            plan.check()
 
     def advance(self) -> None:
         """Device work: every path has one entry more."""
