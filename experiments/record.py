@@ -13,7 +13,7 @@ import platform
 import subprocess
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any, BinaryIO, Generic, TypeVar
@@ -44,6 +44,7 @@ class Row:
     seconds: float  # wall time from its start to its end, other searches' work included
     oracle: bool  # the evaluator knew the answers
     seed: int
+    grades: dict[str, float] = field(default_factory=dict)  # of the first of the ranking
 
 
 @dataclass(frozen=True, slots=True)

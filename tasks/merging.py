@@ -167,12 +167,27 @@ class MergingTask(ABC):
 
 
 class MergingVerifier(ABC):
+    """Right is a list without errors."""
+
     @abstractmethod
-    def check(self, problem: Problem, answer: str) -> bool: ...
+    def errors(self, problem: Problem, result: Numbers) -> int:
+        """The paper's count, for a result of the whole; 0 only if it is right."""
+
+    def check(self, problem: Problem, answer: str) -> bool:
+        """Whether `answer` is the right list, written as `[0, 1, 1]`. Anything malformed is
+        wrong."""
+        result = read_answer(answer)
+        return result is not None and self.errors(problem, result) == 0
 
     def promise(self, problem: Problem, state: Thought) -> float:
         """1.0 if nothing is claimed yet, or what is claimed is right; else 0.0."""
         return 1.0 if not state.is_claim else float(self.check(problem, str(state)))
+
+    def grades(self, problem: Problem, state: Thought) -> dict[str, float]:
+        """The paper's `score`, max(0, n - errors) / n for a list of n; 0.0 for a mere part."""
+        if state.result is None or not state.is_whole:
+            return {"score": 0.0}
+        return {"score": max(0.0, 1 - self.errors(problem, state.result) / state.size)}
 
 
 def show(numbers: Sequence[int]) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from .generator import distinct
-from .merging import MergingTask, MergingVerifier, MergingWords, Numbers, Thought, read_answer
+from .merging import MergingTask, MergingVerifier, MergingWords, Numbers, Thought
 from .sampling import RoleSampling
 from .task import Problem
 
@@ -157,15 +157,12 @@ class SetIntersection(MergingTask):
 
 
 class SetIntersectionVerifier(MergingVerifier):
-    def check(self, problem: Problem, answer: str) -> bool:
-        """Whether `answer` is a list, such as `[16, 7]`, of all the numbers that both sets have,
-        each once and in any order. Anything malformed is wrong."""
-        result = read_answer(answer)
-        return result is not None and count_errors(problem.data, result) == 0
+    def errors(self, problem: Problem, result: Numbers) -> int:
+        return count_errors(problem.data, result)
 
 
 def count_errors(sets: Sets, result: Sequence[int]) -> int:
-    """Numbers missing, too many or repeated. 0 only if the result is right."""
+    """Numbers missing, too many or repeated. 0 only if the result, in any order, is right."""
     difference = Counter(result)
     difference.subtract(set(sets.first) & set(sets.second))
     return sum(map(abs, difference.values()))

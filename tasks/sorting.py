@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from .generator import at_least, distinct
-from .merging import MergingTask, MergingVerifier, MergingWords, Numbers, Thought, read_answer
+from .merging import MergingTask, MergingVerifier, MergingWords, Numbers, Thought
 from .sampling import RoleSampling
 from .task import Problem
 
@@ -136,10 +136,8 @@ class Sorting(MergingTask):
 
 
 class SortingVerifier(MergingVerifier):
-    def check(self, problem: Problem, answer: str) -> bool:
-        """Whether `answer` is the list of the problem's numbers in ascending order, as
-        `[0, 1, 1]`. Anything malformed is wrong."""
-        return read_answer(answer) == tuple(sorted(problem.data))
+    def errors(self, problem: Problem, result: Numbers) -> int:
+        return count_errors(problem.data, result)
 
 
 def count_errors(given: Sequence[int], result: Sequence[int]) -> int:

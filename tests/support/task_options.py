@@ -1,10 +1,15 @@
 """What each task's configuration needs besides its name, to run with a default search."""
 
-LISTS = ["expander=sample", "evaluator=heuristic"]
+from pathlib import Path
+
+FILES = Path(__file__).parent / "task_files"
+BY_SAMPLES = ["expander=sample", "evaluator=heuristic"]
 
 TASK_OPTIONS = {
-    "game24": [],
+    "blocksworld": [],
     "countdown": [],
-    "sorting": LISTS,
-    "set_intersection": LISTS,
+    "crosswords": [f"task.path={FILES}/crosswords.json", "expander=propose"],
+    "game24": [],
+    "set_intersection": BY_SAMPLES,
+    "sorting": BY_SAMPLES,
 }

@@ -79,6 +79,8 @@ def test_graph_of_thoughts_solves_it_with_a_careless_model(task):
     problem, outcome = search(GoT(samples=2, merges=2, improvements=1), task, careless)
     best = outcome.ranked[0]
     assert len(best.parents) == 2 and best.is_terminal
+    assert VERIFIERS[task.name].grades(problem, best.state) == {"score": 1.0}
+    assert VERIFIERS[task.name].grades(problem, best.parents[0].state) == {"score": 0.0}
     assert VERIFIERS[task.name].check(problem, task.answer(best.state))
     assert read_answer(task.answer(best.state)) == tuple(right_answer(problem))
 
@@ -99,6 +101,10 @@ def test_without_improvement_a_wrong_result_is_no_answer(task):
     _, outcome = search(GoT(samples=1, merges=1, improvements=0), task, lambda *_: "[1]")
     assert outcome.parse_failures == 1  # the split
     assert task.answer(outcome.ranked[0].state) is None
+    root = task.root(task.problems()[0])
+    (wrong,) = task.parse("io", root, "[1]")
+    (grade,) = VERIFIERS[task.name].grades(task.problems()[0], wrong.state).values()
+    assert grade == task.heuristic(wrong.state) < 1
 
 
 @TASKS
