@@ -10,6 +10,8 @@ TASK_OPTIONS = {
     "countdown": [],
     "crosswords": [f"task.path={FILES}/crosswords.json", "expander=propose"],
     "game24": [],
+    "math": [f"task.path={FILES}/math.jsonl", "expander=sample"],
+    "reasoning_gym": ["task.dataset=basic_arithmetic", "expander=sample"],
     "set_intersection": BY_SAMPLES,
     "sorting": BY_SAMPLES,
 }
