@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_module
 from hydra.utils import get_object, instantiate
-from task_options import TASK_OPTIONS
+from task_options import task_options
 
 from treeshare.experiments.run import run
 from treeshare.experiments.setup import SetupError, prepare
@@ -50,7 +50,7 @@ def test_option_can_be_made(option):
 
 @pytest.mark.parametrize("option", options("task"))
 def test_task_can_be_made(option):
-    prepare(composed(*MOCK, option, *TASK_OPTIONS[option.removeprefix("task=")]))
+    prepare(composed(*MOCK, *task_options(option.removeprefix("task="))))
 
 
 @pytest.mark.parametrize("option", options("search", "expander", "evaluator"))
@@ -59,7 +59,7 @@ def test_option_runs_on_the_mock_engine(option, tmp_path):
         pytest.importorskip("treequest", reason="needs the extra `treequest`")
     more = ["expander=choose"] if option == "evaluator=logprob" else []
     if option == "search=got":
-        more = ["task=sorting", *TASK_OPTIONS["sorting"]]
+        more = task_options("sorting")
     summary = run(composed(*MOCK, option, *more, f"output_dir={tmp_path}"))
     assert len(summary.rows) == 1 and not summary.failures
 
