@@ -158,6 +158,19 @@ class RunDirectory:
         self._files.close()
 
 
+def read_rows(path: Path, row_type: Callable[..., RowType]) -> list[RowType]:
+    """The finished lines of a file that may still grow; takes no lock.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: a line is not a row.
+    """
+    *lines, _ = path.read_bytes().split(b"\n")
+    return [
+        _read_row(line, row_type, f"{path}:{number}") for number, line in enumerate(lines, start=1)
+    ]
+
+
 def write_atomically(path: Path, text: str) -> None:
     """Whoever reads `path` finds all of `text` or what was there before."""
     temporary = path.with_name(path.name + ".tmp")
