@@ -80,8 +80,10 @@ def plain(text: str) -> str:
 def read_number(text: str) -> Number | None:
     """A whole number, decimal, fraction or mixed number, with or without a unit; None for anything
     else."""
+    if len(text) > _LONGEST:
+        return None
     text = _FRACTION.sub(r" \1/\2", plain(text)).strip()
-    match = _NUMBER.match(text) if len(text) <= _LONGEST else None
+    match = _NUMBER.match(text)
     if match is None:
         return None
     sign, currency, *numerals = match.groups(default="")
@@ -109,12 +111,14 @@ def normal(text: str) -> str:
 
 
 def are_same(answer: str, right: str, *, symbolic: bool = False) -> bool:
-    """Whether two answers are equal.
+    """Whether two answers are equal; one of more than 200 characters is to none.
 
     Numbers are if their values are, and their units where both have one. Other answers are if their
     `normal` form is the same, or, with `symbolic` and no decimal point in either, if math-verify
     says so.
     """
+    if len(answer) > _LONGEST:
+        return False
     a, b = read_number(answer), read_number(right)
     if a is not None and b is not None:
         return a.value == b.value and (not a.unit or not b.unit or a.unit == b.unit)
@@ -122,7 +126,7 @@ def are_same(answer: str, right: str, *, symbolic: bool = False) -> bool:
         return True
     # math-verify rounds decimals, and takes 0.333333 for 1/3
     is_exact = not any(re.search(r"\.[0-9]", text) for text in (answer, right))
-    return symbolic and is_exact and len(answer) <= _LONGEST and _are_equal(answer, right)
+    return symbolic and is_exact and _are_equal(answer, right)
 
 
 def need_math_verify() -> None:

@@ -18,7 +18,7 @@ IO = [
     "evaluator=heuristic",
     "save_trees=false",
 ]
-SORTING = ["engine=mock", "task=sorting", "search=io", "expander=sample", "evaluator=heuristic"]
+SORTING = ["engine=mock", "task=sorting", "search=io"]
 REPLIES = [f"engine.replies=['{RIGHT}','{WRONG}']", "task.limit=1"]
 
 
