@@ -165,9 +165,9 @@ def _difference(run: FinishedRun, alike: Sequence[FinishedRun]) -> dict[str, str
         if len({str(other.config.get(key)) for other in alike}) > 1:
             parent, _, leaf = key.rpartition(".")
             is_class = leaf == "_target_"
-            told[parent if is_class else leaf] = (
-                str(value).rpartition(".")[2] if is_class else str(value)
-            )
+            name = parent if is_class else leaf
+            shown = str(value).rpartition(".")[2] if is_class else str(value)
+            told[key if name in told else name] = shown
     return told
 
 

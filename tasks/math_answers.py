@@ -24,7 +24,7 @@ _NUMBER = re.compile(
 _UNIT = re.compile(
     r"(?:\s*%|\s*°[CF]?|\s+(?:[a-zA-Z]{2,}|[mgslhLJNWVKCF]))(?:[\s/][a-zA-Z]+){0,3}(?:\^[23]|[²³])?"
 )
-_CURRENCIES = {"$": "dollar", "£": "pound", "€": "euro"}
+_CURRENCIES = {"$": "dollars", "£": "pounds", "€": "euros"}
 _NO_UNIT = re.compile(  # words that change the value, or say that there is more to it
     r"\b(?:hundred|thousand|million|billion|trillion|dozen|half|halves|thirds?|quarters?|pi|sqrt"
     r"|or|and|not|is|are|to|plus|minus|times|over|of|if|else|than)\b"
@@ -52,7 +52,7 @@ _PLAIN = (
 @dataclass(frozen=True, slots=True)
 class Number:
     value: Fraction
-    unit: str  # in small letters; "" without one
+    unit: str  # as written; "" without one
 
     def __str__(self) -> str:
         return f"{self.value} {self.unit}".strip()
@@ -70,11 +70,15 @@ def final_answer(text: str) -> str | None:
 
 
 def plain(text: str) -> str:
-    """An answer without what does not change it: the variants of LaTeX, a full stop, `x =`."""
-    for pattern, replacement in _PLAIN:
-        text = re.sub(pattern, replacement, text)
-    text = re.sub(r"^\s*[a-zA-Z]\s*=\s*", "", text)
-    return text.strip(" *`").rstrip(" .")
+    """An answer without what does not change it: the variants of LaTeX, a full stop, `x =`. Again
+    it stays the same."""
+    before = None
+    while text != before:
+        before = text
+        for pattern, replacement in _PLAIN:
+            text = re.sub(pattern, replacement, text)
+        text = re.sub(r"^\s*[a-zA-Z]\s*=\s*", "", text).strip(" *`").rstrip(" .")
+    return text
 
 
 def read_number(text: str) -> Number | None:
@@ -89,25 +93,27 @@ def read_number(text: str) -> Number | None:
     sign, currency, *numerals = match.groups(default="")
     whole, over, under = (Fraction(numeral.replace(",", "") or 0) for numeral in numerals)
     rest = text[match.end() :]
-    words = rest.lower().split()
     if rest and (_UNIT.fullmatch(rest) is None or _NO_UNIT.search(rest.lower())):
         return None
     if match[5] and not under:
         return None  # a division by zero
     value = whole + (over / under if match[5] else over)
-    unit = re.sub("(?<=[sxh])es$|s$", "", " ".join(words)) or _CURRENCIES.get(currency, "")
+    unit = " ".join(rest.split()) or _CURRENCIES.get(currency, "")
     return Number(-value if sign == "-" else value, "%" if unit == "percent" else unit)
 
 
 def normal(text: str) -> str:
-    """An answer in the form in which equal ones are most often the same: `1/2`, `42 dollar`,
+    """An answer in the form in which equal ones are most often the same: `1/2`, `42 dollars`,
     `(1,2]`."""
     number = read_number(text)
     if number is not None:
         return str(number)
     text = plain(text)
-    is_words = re.fullmatch("[a-zA-Z]{2,}(?: [a-zA-Z]+)*", text) is not None
-    return text.lower() if is_words else re.sub(r"(?<![0-9a-zA-Z]) | (?![0-9a-zA-Z])", "", text)
+    if re.fullmatch("[a-zA-Z]{2,}(?: [a-zA-Z]+)*", text):
+        return text.lower()
+    squeezed = re.sub("(?<![0-9a-zA-Z]) | (?![0-9a-zA-Z])", "", text)
+    is_the_same = plain(squeezed) == squeezed and read_number(squeezed) is None
+    return squeezed if is_the_same else text  # `1, 250` is not 1,250
 
 
 def are_same(answer: str, right: str, *, symbolic: bool = False) -> bool:
@@ -121,12 +127,17 @@ def are_same(answer: str, right: str, *, symbolic: bool = False) -> bool:
         return False
     a, b = read_number(answer), read_number(right)
     if a is not None and b is not None:
-        return a.value == b.value and (not a.unit or not b.unit or a.unit == b.unit)
+        are_known = a.unit and b.unit
+        return a.value == b.value and (not are_known or _singular(a.unit) == _singular(b.unit))
     if a is None and b is None and normal(answer) == normal(right):
         return True
     # math-verify rounds decimals, and takes 0.333333 for 1/3
     is_exact = not any(re.search(r"\.[0-9]", text) for text in (answer, right))
     return symbolic and is_exact and _are_equal(answer, right)
+
+
+def _singular(unit: str) -> str:
+    return re.sub("(?<=[sxh])es$|(?<=[a-z][a-rt-z])s$", "", unit.lower())
 
 
 def need_math_verify() -> None:

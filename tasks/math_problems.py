@@ -157,7 +157,7 @@ class MathProblems:
         return state.answer is not None
 
     def answer(self, state: Solution) -> str | None:
-        r"""In normal form, such as `1/2`, `18 dollar` or `\sqrt{2}`, so that equal answers can be
+        r"""In normal form, such as `1/2`, `18 dollars` or `\sqrt{2}`, so that equal answers can be
         counted; None unless the state is terminal."""
         return state.answer
 
