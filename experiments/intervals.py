@@ -32,7 +32,7 @@ def wilson(successes: float, trials: int) -> Estimate:
     Raises:
         ValueError: there are no trials, or more successes than trials.
     """
-    if not 0 <= successes <= trials or not trials:
+    if not trials or not 0 <= successes <= trials:
         raise ValueError(f"{successes} successes in {trials} trials have no interval")
     share, weight = successes / trials, _Z**2 / trials
     middle = share + weight / 2
