@@ -1,13 +1,13 @@
-"""The words of the Game of 24: per role, the part of the prompt that is the same for all states,
-and the lines that show a position.
+"""The words of the Game of 24: per role, the part of the prompt that is the same for all states.
 
-After Tree of Thoughts (arXiv 2305.10601 section 4.1), in our own words. Every example has a number
-above 13, or fewer than four numbers, so none can be a puzzle.
+After Tree of Thoughts (arXiv 2305.10601 section 4.1) and, for `feedback` and `refine`, Self-Refine
+(arXiv 2303.17651), in our own words. Every example has a number above 13, or fewer than four
+numbers, so none can be a puzzle.
 """
 
 from __future__ import annotations
 
-from .game24_rules import TARGET, Position
+from .arithmetic_prompts import Words
 
 PROPOSE = """\
 Combine two of the numbers by + - * or /. The result replaces them. List good next steps, one a \
@@ -181,36 +181,49 @@ Lesson: Do not add 15 and 18; make 30 of 2 and 15, and 6 of 18 and 3.
 """
 
 
-def given(state: Position) -> str:
-    return f"Numbers: {' '.join(map(str, state.puzzle))}\n"
+FEEDBACK = """\
+Does the answer make 24 by + - * / and use each number exactly once? Say correct, or in one short \
+line what is wrong.
 
+Numbers: 1 5 9 14
+Answer: 5 * (14 - 9) - 1 = 24
+Feedback: correct
 
-def taken(state: Position) -> list[str]:
-    return [f"Step: {step}\n" for step in state.steps]
+Numbers: 1 3 8 14
+Answer: 3 * 8 = 24
+Feedback: wrong, 1 and 14 are not used
 
+Numbers: 2 3 15 18
+Answer: 2 * 15 - (18 - 3) = 24
+Feedback: wrong, it makes 30 - 15 = 15
 
-def lessons(state: Position) -> list[str]:
-    return [f"Lesson: {reflection}\n" for reflection in state.reflections]
+"""
 
+REFINE = """\
+Make 24 from the numbers by + - * / and parentheses. Use each number exactly once. Mend what the \
+feedback finds wrong.
 
-def solution(state: Position) -> tuple[str, ...]:
-    """The question and the steps taken, the answer last, as a reward model reads them."""
-    question = " ".join([SOLVE.splitlines()[0], given(state).strip()])
-    steps = (f"Step {i}: {step}" for i, step in enumerate(state.steps, start=1))
-    return question, *steps, *([f"Answer: {shown(state)}"] if state.is_final else [])
+Numbers: 1 3 8 14
+Answer: 3 * 8 = 24
+Feedback: wrong, 1 and 14 are not used
+Answer: (14 - 8) * (1 + 3) = 24
 
+Numbers: 2 3 15 18
+Answer: 2 * 15 - (18 - 3) = 24
+Feedback: wrong, it makes 30 - 15 = 15
+Answer: 2 * 15 - 18 / 3 = 24
 
-def judged(state: Position) -> list[str]:
-    """What is left, or the puzzle and the answer of a terminal position."""
-    if state.is_final:
-        return [given(state), f"Answer: {shown(state)}\n"]
-    return [f"Numbers: {state}\n"]
+"""
 
-
-def shown(state: Position) -> str:
-    """A position in one line: a claimed or composed equation, or what is left."""
-    if state.answer is not None:
-        return f"{state.answer} = {TARGET}"
-    if state.is_final:
-        return f"{state.numbers[0].expression} = {state}"
-    return str(state)
+WORDS = Words(
+    propose=PROPOSE,
+    steps=STEPS,
+    solve=SOLVE,
+    value=VALUE,
+    judge=JUDGE,
+    vote=VOTE,
+    reflect=REFLECT,
+    feedback=FEEDBACK,
+    refine=REFINE,
+    is_target_shown=False,
+)

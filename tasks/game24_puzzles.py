@@ -13,7 +13,7 @@ from functools import cache
 from itertools import combinations_with_replacement
 from pathlib import Path
 
-from .game24_rules import count_solutions
+from .arithmetic import count_solutions
 
 Puzzle = tuple[int, ...]
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from treeshare.llm_backend.api import Sampling
+from treeshare.tasks.arithmetic import Number, Position
 from treeshare.tasks.game24 import Game24, Game24Verifier
-from treeshare.tasks.game24_rules import Number, Position
 from treeshare.tasks.task import (
     HasHeuristic,
     HasJudgement,

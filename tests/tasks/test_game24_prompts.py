@@ -8,9 +8,9 @@ from fractions import Fraction
 import pytest
 
 from treeshare.tasks import game24_prompts as prompts
+from treeshare.tasks.arithmetic import Number, Position, count_solutions
 from treeshare.tasks.game24 import Game24, Game24Verifier
 from treeshare.tasks.game24_puzzles import solvable_puzzles
-from treeshare.tasks.game24_rules import Number, Position, count_solutions
 from treeshare.tasks.task import Problem, Step
 
 TASK = Game24()

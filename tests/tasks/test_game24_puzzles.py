@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from treeshare.tasks.arithmetic import Position, count_solutions
 from treeshare.tasks.game24 import Game24
 from treeshare.tasks.game24_puzzles import solvable_puzzles
-from treeshare.tasks.game24_rules import Position, count_solutions
 
 CSV = Path(__file__).resolve().parents[2].parent / "shared/data/tot/24.csv"
 needs_csv = pytest.mark.skipif(not CSV.exists(), reason=f"needs ToT's list at {CSV}")

@@ -1,7 +1,8 @@
-"""The rules of the Game of 24: positions, exact arithmetic and how many solutions there are.
+"""The rules of Countdown and of the Game of 24: positions, exact arithmetic, what can be made.
 
-Knows no prompts, no replies and no lists of puzzles. All arithmetic is on fractions, so nothing
-is ever rounded.
+Numbers are combined by + - * / into a target, each used exactly once; the Game of 24 has four
+numbers and the target 24. Knows no prompts, no replies and no lists of puzzles. All arithmetic is
+on fractions, so nothing is ever rounded.
 """
 
 from __future__ import annotations
@@ -9,12 +10,12 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import lru_cache
 from itertools import combinations
 
-TARGET = Fraction(24)
+GAME_OF_24 = Fraction(24)  # the target of the Game of 24, and so the default
 
 Values = tuple[Fraction, ...]
 
@@ -37,17 +38,19 @@ class Number:
 @dataclass(frozen=True, slots=True)
 class Position:
     """What is left of a puzzle. Two positions are equal if the same values (and the same answer)
-    are left, however they were reached."""
+    are left for the same target, however they were reached."""
 
     puzzle: tuple[int, ...] = field(compare=False)
     numbers: tuple[Number, ...]  # ascending by value
     steps: tuple[str, ...] = field(default=(), compare=False)  # such as `2 * 3 = 6 (left: 4 6)`
     answer: str | None = None  # a whole solution as the model wrote it, right or wrong
     reflections: tuple[str, ...] = field(default=(), compare=False)  # on failed attempts
+    target: Fraction = GAME_OF_24
 
     @classmethod
-    def start(cls, puzzle: tuple[int, ...]) -> Position:
-        return cls(puzzle, tuple(Number(Fraction(n), str(n)) for n in sorted(puzzle)))
+    def start(cls, puzzle: tuple[int, ...], target: Fraction = GAME_OF_24) -> Position:
+        numbers = tuple(Number(Fraction(n), str(n)) for n in sorted(puzzle))
+        return cls(puzzle, numbers, target=target)
 
     def __str__(self) -> str:
         return self.answer or " ".join(str(value) for value in self.values)
@@ -71,8 +74,7 @@ class Position:
         numbers = tuple(sorted((*rest, made)))
         left = " ".join(str(number.value) for number in numbers)
         text = f"{a.value} {sign} {b.value} = {value} (left: {left})"
-        steps = (*self.steps, text)
-        return Position(self.puzzle, numbers, steps, reflections=self.reflections)
+        return replace(self, numbers=numbers, steps=(*self.steps, text))
 
 
 def combine(a: Fraction | None, sign: str, b: Fraction | None) -> Fraction | None:
@@ -149,19 +151,71 @@ class _Reader:
             raise ValueError(f"{token!r} where {wanted!r} should be")
 
 
-def count_solutions(values: Values) -> int:
-    """How many expressions that use each of `values` once make 24.
+def operations(count: int) -> Iterator[tuple[int, str, int]]:
+    """Operand places and sign of every operation on two of `count` numbers: by the pair, the lower
+    places first; within a pair a, b: a + b, b - a, a * b, b / a, a - b, a / b."""
+    for i, j in combinations(range(count), 2):
+        yield from ((i, "+", j), (j, "-", i), (i, "*", j), (j, "/", i), (i, "-", j), (i, "/", j))
+
+
+def is_solution(expression: str, numbers: tuple[int, ...], target: Fraction) -> bool:
+    """Whether `expression` makes `target` of `numbers`, each used exactly once. Anything malformed
+    does not."""
+    try:
+        value, used = evaluate(expression)
+    except ValueError:
+        return False
+    return value == target and sorted(used) == sorted(numbers)
+
+
+def can_make(values: Values, target: Fraction = GAME_OF_24) -> bool:
+    """Whether `values`, each used once, can make `target`.
+
+    Exact. Up to four values are enumerated; of more, one half is, and the other is asked for what
+    the first lacks, so six values take a few tenths of a second at worst.
+    """
+    if len(values) <= 4:
+        return target in _ways(tuple(sorted(values)))
+    return any(
+        a == target == 0 or any(can_make(large, b) for b in _partners(a, target))
+        for small, large in _halves(values)
+        for a in _ways(tuple(sorted(small)))
+    )
+
+
+def solve(position: Position) -> Position | None:
+    """A final position that makes the target, by the first operation at each step that still can;
+    None if there is none."""
+    if not can_make(position.values, position.target):
+        return None
+    while not position.is_final:
+        position = next(
+            child
+            for i, sign, j in operations(len(position.numbers))
+            if (child := position.step(i, sign, j)) is not None
+            and can_make(child.values, position.target)
+        )
+    return position
+
+
+def count_solutions(values: Values, target: Fraction = GAME_OF_24) -> int:
+    """How many expressions that use each of `values` once make `target`.
 
     Counted are binary trees of + - * / over the values, of which there are 3,240 for four values:
     the order of the operands of + and * does not count, equal values are told apart.
+
+    Raises:
+        ValueError: `target` is 0, which 0 makes by * and / with whatever the rest makes.
     """
+    if not target:
+        raise ValueError("target=0 must be another number")
     if len(values) == 1:
-        return int(values[0] == TARGET)
+        return int(values[0] == target)
     count = 0
     for left, right in _halves(values):
         ways = _ways(right)
         for a, num_ways in _ways(left).items():
-            count += num_ways * sum(ways.get(b, 0) for b in _partners(a))
+            count += num_ways * sum(ways.get(b, 0) for b in _partners(a, target))
     return count
 
 
@@ -178,7 +232,7 @@ def _halves(values: Values) -> Iterator[tuple[Values, Values]]:
             )
 
 
-@lru_cache(maxsize=1 << 16)
+@lru_cache(maxsize=1 << 12)  # some 200 MB of fours at most
 def _ways(values: Values) -> Counter[Fraction]:
     """What `values` can make, each value with the number of expressions that make it."""
     if len(values) == 1:
@@ -193,7 +247,12 @@ def _ways(values: Values) -> Counter[Fraction]:
     return ways
 
 
-def _partners(a: Fraction) -> list[Fraction]:
-    """Each b that makes 24 with `a`: by a + b, a - b, b - a, a * b, a / b and b / a."""
-    partners = [TARGET - a, a - TARGET, TARGET + a]
-    return [*partners, TARGET / a, a / TARGET, TARGET * a] if a else partners
+def _partners(a: Fraction, target: Fraction) -> list[Fraction]:
+    """Each b that makes `target` with `a`, by a + b, a - b, b - a, a * b, b / a and a / b; but for
+    a target of 0, which an `a` of 0 makes with any."""
+    partners = [target - a, a - target, target + a]
+    if a:
+        partners += [target / a, target * a]
+    if a and target:
+        partners.append(a / target)
+    return partners

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from treeshare.tasks.arithmetic import Position, count_solutions, evaluate
 from treeshare.tasks.game24 import Game24, Game24Verifier
-from treeshare.tasks.game24_rules import Position, count_solutions, evaluate
 from treeshare.tasks.task import Problem
 
 TASK = Game24()

@@ -1,0 +1,219 @@
+"""A task about combining numbers into a target: Countdown, and the Game of 24.
+
+A step combines two of the numbers left; the code, not the model, keeps what is left and composes
+the answer's expression. `ArithmeticTask` reads replies and never judges whether an answer is
+right: that is `ArithmeticVerifier`, to which it holds no reference.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from fractions import Fraction
+from operator import itemgetter
+
+from .arithmetic import Position, can_make, combine, evaluate, is_solution, operations, plain
+from .arithmetic_prompts import Words
+from .sampling import RoleSampling, merged
+from .task import ParseFailure, Problem, State, Step
+
+SAMPLING: RoleSampling = {
+    "propose": {"max_tokens": 120, "temperature": 0.7, "stop": ("\n\n",)},
+    "step": {"max_tokens": 40, "temperature": 0.7, "stop": ("\n",)},
+    "io": {"max_tokens": 48, "temperature": 0.7, "stop": ("\n",)},
+    "cot": {"max_tokens": 128, "temperature": 0.7, "stop": ("\n\n",)},
+    "value": {"max_tokens": 6, "temperature": 0.7, "stop": ("\n",)},
+    "vote": {"max_tokens": 6, "temperature": 0.7, "stop": ("\n",)},
+    "reflect": {"max_tokens": 48, "temperature": 0.7, "stop": ("\n",)},
+    "feedback": {"max_tokens": 48, "temperature": 0.7, "stop": ("\n",)},
+    "refine": {"max_tokens": 48, "temperature": 0.7, "stop": ("\n",)},
+}
+"""Enough for four numbers."""
+
+_NUMBER = r"(-?[0-9]{1,9}(?:\.[0-9]{1,9}|/[1-9][0-9]{0,8})?)"
+_STEP = re.compile(
+    r"(?:[-*•]\s|[a-z ]*\(?[0-9]{1,2}[.):]\s|[a-z ]+:)?[\s*`]*"  # a bullet, `1.`, `Step 1:`
+    rf"{_NUMBER}\s*([-+*/])\s*{_NUMBER}\s*=\s*{_NUMBER}"
+    r"(?![\w/]|\.[0-9]|\s*[-+*/=]\s*[0-9(])",  # nothing that carries the equation on
+    re.IGNORECASE,
+)
+_EQUALS = re.compile(rf"=\s*{_NUMBER}$")
+_BEST = re.compile(r"best\D{0,80}([0-9]{1,4})\b", re.IGNORECASE)
+_OPTION = re.compile(r"\b([0-9]{1,4})\b")
+_VERDICT = re.compile(r"\b(sure|likely|impossible)\b", re.IGNORECASE)
+
+
+class ArithmeticTask:
+    """What such tasks have in common: all but the problems, their roots, the words and the name.
+
+    Args:
+        sampling: per role, fields that replace those of the defaults.
+    """
+
+    name: str
+    words: Words
+    default_sampling: RoleSampling = SAMPLING
+    values: Mapping[str, float] = {" sure": 1.0, " likely": 0.05, " impossible": 0.00005}
+    """ToT's 20, 1 and 0.001 over 20."""
+    yes_no = (" yes", " no")
+
+    def __init__(self, sampling: RoleSampling | None = None) -> None:
+        self.sampling = merged(self.default_sampling, sampling)
+
+    def prompt(self, role: str, state: State) -> tuple[str, ...]:
+        """Segments of the prompt for `role`, the constant one first.
+
+        `step`, `choose` and `cot` share one prompt, which holds the steps so far: a child's
+        prompt continues its parent's. `propose`, `value`, `judge` and `vote` show only what is
+        left, or the equation of a terminal state. Roles that ask for steps show the reflections.
+
+        Raises:
+            ValueError: there is no such role.
+        """
+        return self.words.prompt(role, state)
+
+    def solution(self, state: Position) -> tuple[str, ...]:
+        return self.words.solution(state)
+
+    def is_satisfied(self, state: Position, feedback: str) -> bool:
+        """Whether the feedback begins with `correct`."""
+        return re.match(r"\W*correct\b", feedback, re.IGNORECASE) is not None
+
+    def parse(self, role: str, state: Position, text: str) -> list[Step] | ParseFailure:
+        """Steps read from a reply.
+
+        `propose` and `step`: lines such as `2 + 8 = 10 (left: 8 10 14)`, of which `step` takes
+        the first. A line counts if its operands are left and its arithmetic is right; what it
+        says is left is not read. `io`, `cot`, `refine`: the last `Answer:`, or else the last line
+        that is an expression, taken as it is, right or wrong.
+
+        Raises:
+            ValueError: the role has no such reply.
+        """
+        if role in ("propose", "step"):
+            lines = [line.strip() for line in plain(text).splitlines() if line.strip()]
+            read = [_read_step(state, line) for line in lines]
+            steps = [step for step in read if isinstance(step, Step)]
+            reasons = [reason for reason in read if isinstance(reason, str)]
+            if steps:
+                return steps[:1] if role == "step" else steps
+            return ParseFailure(role, text, reasons[0] if reasons else "empty reply")
+        if role in ("io", "cot", "refine"):
+            expression = _final_expression(plain(text))
+            if expression is None:
+                return ParseFailure(role, text, "no arithmetic expression")
+            return [Step(expression, replace(state, answer=expression))]
+        raise ValueError(f"role={role!r} must be one of propose, step, io, cot, refine")
+
+    def is_terminal(self, state: Position) -> bool:
+        return state.is_final
+
+    def answer(self, state: Position) -> str | None:
+        """An expression such as `(10 - 4) * (13 - 9)`; None unless the state is terminal."""
+        if state.answer is None and state.is_final:
+            return state.numbers[0].expression
+        return state.answer
+
+    def moves(self, state: Position) -> list[Step]:
+        """All legal steps, one for each distinct position they lead to; none from a terminal one.
+
+        In the order of `operations`; of steps to one position the first is kept. The text ends
+        with `=`, lest ` 13 - 1` be the beginning of ` 13 - 10`.
+        """
+        if state.is_final:
+            return []
+        values = state.values
+        texts: dict[Position, str] = {}
+        for i, sign, j in operations(len(values)):
+            position = state.step(i, sign, j)
+            if position is not None:
+                texts.setdefault(position, f" {values[i]} {sign} {values[j]} =")
+        return [Step(text, position) for position, text in texts.items()]
+
+    def heuristic(self, state: Position) -> float:
+        """1 / (1 + |target - x|), where x is the nearest to the target that any one operation on
+        two of the numbers left makes. A terminal state's x is its own value; 0.0 if it divides by
+        zero."""
+        values = state.values
+        if state.answer is not None:
+            made = [evaluate(state.answer)[0]]
+        elif state.is_final:
+            made = [values[0]]
+        else:
+            made = [combine(values[i], sign, values[j]) for i, sign, j in operations(len(values))]
+        distances = [abs(state.target - value) for value in made if value is not None]
+        return float(1 / (1 + min(distances))) if distances else 0.0
+
+    def with_reflections(self, state: Position, reflections: Sequence[str]) -> Position:
+        """The same position, which shows these reflections in place of those it has."""
+        return replace(state, reflections=tuple(reflections))
+
+    def parse_value(self, state: Position, text: str) -> float | ParseFailure:
+        """The value of the last verdict word in the reply."""
+        verdicts = _VERDICT.findall(text)
+        if not verdicts:
+            return ParseFailure("value", text, "none of sure, likely, impossible")
+        return self.values[f" {verdicts[-1].lower()}"]
+
+    def parse_vote(self, states: Sequence[Position], text: str) -> int | ParseFailure:
+        """The option after the word `best`, or else the first number in the reply."""
+        match = _BEST.search(text) or _OPTION.search(text)
+        if match is None:
+            return ParseFailure("vote", text, "no option's number")
+        option = int(match[1])
+        if not 1 <= option <= len(states):
+            return ParseFailure("vote", text, f"option {option} is not from 1 to {len(states)}")
+        return option - 1
+
+
+class ArithmeticVerifier:
+    """Knows which positions still lead to a right answer; a task's own verifier adds `check`."""
+
+    def promise(self, problem: Problem, state: Position) -> float:
+        """1.0 if what is left can still make the target, or the answer given is right; else 0.0."""
+        if state.answer is not None:
+            return float(is_equation(state.answer, state.puzzle, state.target))
+        return float(can_make(state.values, state.target))
+
+
+def is_equation(answer: str, numbers: tuple[int, ...], target: Fraction) -> bool:
+    """Whether `answer`, with or without `= target`, makes `target` of `numbers`, each used exactly
+    once. Anything malformed is wrong."""
+    return is_solution(re.sub(rf"=\s*{target}\s*$", "", plain(answer)), numbers, target)
+
+
+def _read_step(state: Position, line: str) -> Step | str:
+    """The step a line tells, or why it tells none."""
+    match = _STEP.match(line)
+    if match is None:
+        return "not a step such as `2 + 8 = 10`"
+    a, sign, b, result = match.groups()
+    left: list[Fraction | None] = [*state.values]
+    places = []
+    for operand in (Fraction(a), Fraction(b)):
+        if operand not in left:
+            return f"{operand} is not left"
+        places.append(left.index(operand))
+        left[places[-1]] = None
+    position = state.step(places[0], sign, places[1])
+    if position is None or combine(Fraction(a), sign, Fraction(b)) != Fraction(result):
+        return f"{a} {sign} {b} is not {result}"
+    return Step(position.steps[-1], position)
+
+
+def _final_expression(text: str) -> str | None:
+    """The last expression after `Answer:`, or else the last bare line; without `= value`."""
+    candidates = []
+    for line in reversed(text.splitlines()):
+        label, _, rest = line.rpartition(":")
+        if not label or "answer" in label.lower():
+            expression = _EQUALS.sub("", rest.strip(" \t.*`$")).strip()
+            candidates.append((not label, expression))
+    for _, expression in sorted(candidates, key=itemgetter(0)):
+        try:
+            evaluate(expression)
+        except ValueError:
+            continue
+        return expression
+    return None
