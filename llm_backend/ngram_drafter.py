@@ -8,6 +8,7 @@ section 3). Knows no model, and of tokens only whether they are equal.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import cycle, islice
 from weakref import WeakKeyDictionary
 
@@ -21,7 +22,7 @@ class NgramDrafter:
     """Drafts what followed the last occurrence of a sequence's last tokens.
 
     Args:
-        num_tokens: guesses in one continuation.
+        num_tokens: guesses in one continuation at most. Fewer, where the last were wrong.
         longest: tokens to match at most; longer matches are taken first.
         shortest: tokens to match at least.
         branches: continuations of one sequence, from different matches.
@@ -31,7 +32,7 @@ class NgramDrafter:
     """
 
     def __init__(
-        self, num_tokens: int = 5, longest: int = 4, shortest: int = 2, branches: int = 1
+        self, num_tokens: int = 8, longest: int = 4, shortest: int = 2, branches: int = 1
     ) -> None:
         numbers = {"num_tokens": num_tokens, "shortest": shortest, "branches": branches}
         for name, value in numbers.items():
@@ -47,7 +48,7 @@ class NgramDrafter:
         self.branches = branches
         self._sizes = range(longest, shortest - 1, -1)
         self._own: WeakKeyDictionary[GenerateTicket, _Index] = WeakKeyDictionary()
-        self._texts: WeakKeyDictionary[Draw, list[int]] = WeakKeyDictionary()
+        self._read: WeakKeyDictionary[Draw, _Text] = WeakKeyDictionary()
         self._shared = _Index(self._sizes)
 
     def check(self, model: Model) -> None:
@@ -55,34 +56,38 @@ class NgramDrafter:
 
     def propose(self, draws: Sequence[Draw], limits: Sequence[int]) -> list[list[list[int]]]:
         for draw in draws:
-            self._read(draw)
-        return [
-            self._continuations(draw, min(limit, self.num_tokens))
-            for draw, limit in zip(draws, limits, strict=True)
-        ]
+            self._read_on(draw)
+        return [self._continuations(draw, limit) for draw, limit in zip(draws, limits, strict=True)]
 
     def close(self) -> None:
         self._own.clear()
-        self._texts.clear()
+        self._read.clear()
         self._shared = _Index(self._sizes)
 
-    def _read(self, draw: Draw) -> None:
+    def _read_on(self, draw: Draw) -> None:
         """Take in what is new of a sequence, and its prompt if no sibling's was."""
         prompt = draw.ticket.prompt
         if draw.ticket not in self._own:
             self._own[draw.ticket] = _Index(self._sizes)
             self._own[draw.ticket].add(prompt, 0)
-        text = self._texts.setdefault(draw, list(prompt))
-        begin = len(text)
-        text += draw.generated[begin - len(prompt) :]
-        self._own[draw.ticket].add(text, begin)
-        self._shared.add(text, begin)
+        if draw not in self._read:
+            self._read[draw] = _Text(list(prompt), self.num_tokens)
+        read = self._read[draw]
+        begin = len(read.tokens)
+        read.tokens += draw.generated[begin - len(prompt) :]
+        num_new = len(read.tokens) - begin  # what was accepted, and the token drawn after it
+        if read.is_guessed and num_new:
+            read.num_guesses = min(self.num_tokens, 2 * num_new - 1)
+        self._own[draw.ticket].add(read.tokens, begin)
+        self._shared.add(read.tokens, begin)
         if len(self._shared) > _MAX_SHARED:
             self._shared.forget(_MAX_SHARED // 2)
 
-    def _continuations(self, draw: Draw, count: int) -> list[list[int]]:
-        text, prompt = self._texts[draw], draw.ticket.prompt
+    def _continuations(self, draw: Draw, limit: int) -> list[list[int]]:
+        read, prompt = self._read[draw], draw.ticket.prompt
+        text, count = read.tokens, min(limit, read.num_guesses)
         found: list[list[int]] = []
+        read.is_guessed = False
         for index in (self._own[draw.ticket], self._shared):
             for size in self._sizes:
                 if count == 0 or len(found) == self.branches:
@@ -99,7 +104,17 @@ class NgramDrafter:
                     tokens = list(source[at : at + count])
                 if tokens not in found:
                     found.append(tokens)
+                    read.is_guessed = True
         return found
+
+
+@dataclass(slots=True)
+class _Text:
+    """A sequence as far as it was read."""
+
+    tokens: list[int]  # prompt included
+    num_guesses: int  # next time: twice what was accepted last, and one
+    is_guessed: bool = False  # what comes next, when last asked
 
 
 class _Index:

@@ -49,6 +49,18 @@ def test_what_repeats_is_continued_beyond_its_end():
     assert proposed(NgramDrafter(num_tokens=7), draw) == [[3, 1, 2, 3, 1, 2, 3]]
 
 
+def test_wrong_guesses_make_the_next_fewer_and_right_ones_more():
+    drafter = NgramDrafter(num_tokens=6, longest=1, shortest=1)
+    (draw,) = draws_of((1, 2, 3, 4, 5, 6, 7, 8, 9, 1), [])
+    assert proposed(drafter, draw) == [[2, 3, 4, 5, 6, 7]]
+    draw.generated += [1]
+    assert len(*proposed(drafter, draw)) == 1
+    draw.generated += [1, 2]
+    assert len(*proposed(drafter, draw)) == 3
+    draw.generated += [3, 4, 5, 6]
+    assert len(*proposed(drafter, draw)) == 6
+
+
 def test_siblings_and_others_are_looked_up():
     drafter = NgramDrafter(num_tokens=3)
     first, second = draws_of((1, 2), [5, 6, 7, 8], [5, 6])
@@ -65,9 +77,9 @@ def test_a_sequence_is_forgotten_with_its_request():
     drafter = NgramDrafter()
     draws = draws_of((1, 2), [3])
     drafter.propose(draws, [9])
-    assert len(drafter._own) == len(drafter._texts) == 1
+    assert len(drafter._own) == len(drafter._read) == 1
     draws.clear()
-    assert len(drafter._own) == len(drafter._texts) == 0
+    assert len(drafter._own) == len(drafter._read) == 0
 
 
 def test_the_index_of_all_texts_is_bounded(monkeypatch):
