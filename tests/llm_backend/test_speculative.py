@@ -169,6 +169,21 @@ def test_wrong_drafts_cost_no_step_and_no_token(llama):
     assert usages == [reply.usage for reply in truth.replies]  # nobody pays for wrong guesses
 
 
+def test_the_right_branch_is_found_among_wrong_ones(llama):
+    """Its KV does not lie where the leaf goes on, and must come to lie there."""
+    requests = requests_of(SAMPLED)
+    truth = Truth(llama, requests)
+
+    def branches(draw, limit):
+        rest = truth.rest(draw)
+        wrong = [(token + 1) % 256 for token in rest]
+        return [wrong[:2], [*rest[:1], *wrong[1:3]], [*rest[:2], *wrong[2:3]], rest[:5]]
+
+    replies, engine = serve(llama, requests, Drafts(branches))
+    assert_same(replies, truth.replies)
+    assert engine.stats().steps <= truth.engine.stats().steps / 2
+
+
 def test_stop_strings_and_ends_cut_accepted_runs(llama):
     """Whole completions are drafted, past all that ends them."""
     long = Sampling(max_tokens=40, temperature=1.0)
@@ -207,7 +222,7 @@ def random_guesses(truth, rng):
 def mixes(draw):
     samplings = st.builds(
         Sampling,
-        max_tokens=st.integers(1, 9),
+        max_tokens=st.integers(1, 12),
         temperature=st.sampled_from([0.0, 1.0]),
         top_p=st.sampled_from([0.7, 1.0]),
         top_k=st.sampled_from([5, None]),
@@ -228,7 +243,7 @@ def test_random_drafts_in_a_small_pool(llama, dense, requests, seed):
     and steps are so small that guesses and prompts are cut."""
     truth = Truth(llama, requests)
     drafter = Drafts(random_guesses(truth, random.Random(seed)))
-    limits = {"kv_tokens": 32, "max_batch": 4, "max_step_tokens": 11}
+    limits = {"kv_tokens": 36, "max_batch": 4, "max_step_tokens": 17}
     replies, _ = serve(DenseCheck(llama, dense), requests, drafter, **limits)
     assert_same(replies, truth.replies)
 
