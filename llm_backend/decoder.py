@@ -155,7 +155,7 @@ class _Program:
                 draw.leaf.slots[draw.leaf.num_computed],
                 len(draw.generated),
                 draw.leaf.tokens[draw.leaf.num_computed],
-                draw.capacity,
+                len(draw.generated) + len(draw.leaf.slots) - draw.leaf.num_computed,
                 0,
                 top_k_of(request.sampling),
             )

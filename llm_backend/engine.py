@@ -29,6 +29,7 @@ from .jobs import Draw, GenerateTicket, Scoring
 from .model import Model
 from .packing import KVNode, PackedForest, pack
 from .sampling import Rules, sample, streams, uniforms
+from .speculative import Draft, Drafter, make_drafts
 from .tree_cache import TreeCache
 
 
@@ -41,9 +42,11 @@ class TreeEngine:
             least recently used first; then new sequences wait for running ones to end.
         max_batch: sequences in one forward.
         max_step_tokens: tokens in one forward; longer prompts are computed over several.
+        speculative: drafts tokens that are verified several in one forward; replies stay the same.
+            Drafts take what the others leave of `max_step_tokens`.
 
     Raises:
-        ValueError: a limit below 1.
+        ValueError: a limit below 1, or a drafter that cannot draft for the model.
     """
 
     def __init__(
@@ -52,6 +55,7 @@ class TreeEngine:
         kv_tokens: int = 16384,
         max_batch: int = 256,
         max_step_tokens: int = 1024,
+        speculative: Drafter | None = None,
     ) -> None:
         limits = {
             "kv_tokens": kv_tokens,
@@ -61,12 +65,16 @@ class TreeEngine:
         for name, value in limits.items():
             if value < 1:
                 raise ValueError(f"engine.{name}={value} must be at least 1")
+        if speculative is not None:
+            speculative.check(model)
         self.model = model
+        self._drafter = speculative
         self.max_batch = max_batch
         self.max_step_tokens = max_step_tokens
         self.pool = model.new_pool(kv_tokens)
         self.cache = TreeCache(self.pool.slots)
-        self._decoder = Decoder(model, self.pool, max_batch) if can_decode(model) else None
+        has_windows = speculative is None and can_decode(model)
+        self._decoder = Decoder(model, self.pool, max_batch) if has_windows else None
         self._waiting: deque[Draw | Scoring] = deque()
         self._running: list[Draw | Scoring] = []
         self._replies: dict[int, Reply] = {}
@@ -84,6 +92,12 @@ class TreeEngine:
         self._stats.seconds += time.perf_counter() - began
         return replies
 
+    def run_jobs(self, jobs: Sequence[Draw]) -> None:
+        """Work until these jobs, and all others, are done."""
+        self._waiting += jobs
+        while self._waiting or self._running:
+            self._step()
+
     def stats(self) -> EngineStats:
         self._stats.evicted_kv_tokens = self.cache.num_evicted
         return self._stats
@@ -94,6 +108,8 @@ class TreeEngine:
         self._running.clear()
         self.pool.keys.clear()
         self.pool.values.clear()
+        if self._drafter is not None:
+            self._drafter.close()
 
     # Taking in.
 
@@ -214,9 +230,9 @@ class TreeEngine:
 
     def _forward(self) -> None:
         ends, ran = self._schedule()
+        drafts = self._draft(ends, ran)
         forest = pack(ends)
-        draws = [job for job in ran if isinstance(job, Draw)]
-        rows = [forest.row(job.leaf, len(job.leaf.tokens) - 1) for job in draws]
+        rows = [row for draft in drafts for row in draft.rows(forest)]
         targets = self._score_targets(forest, ends)
         score_rows = sorted({row for row, _, _, _ in targets})
         logits = self.model.forward(
@@ -230,7 +246,7 @@ class TreeEngine:
         for node, end in ends.items():
             node.num_computed = end
         self._count(ran, len(forest.tokens), sum(len(run.slots) for run in forest.segments))
-        self._draw(draws, logits[: len(rows)])
+        self._draw(drafts, logits[: len(rows)])
         self._score(targets, score_rows, logits[len(rows) :])
 
     def _schedule(self) -> tuple[dict[KVNode, int], list[Draw | Scoring]]:
@@ -260,18 +276,32 @@ class TreeEngine:
                 ran.append(job)
         return ends, ran
 
-    def _draw(self, draws: list[Draw], logits: torch.Tensor) -> None:
-        if not draws:
+    def _draft(self, ends: dict[KVNode, int], ran: list[Draw | Scoring]) -> list[Draft]:
+        """The draws that ran with what is guessed of each, for which there is room left; the
+        guesses are added to the tokens to compute."""
+        room = self.max_step_tokens - sum(end - node.num_computed for node, end in ends.items())
+        drafts = make_drafts(self._drafter, [job for job in ran if isinstance(job, Draw)], room)
+        ends |= {run: len(run.tokens) for draft in drafts for run in draft.runs}
+        return drafts
+
+    def _draw(self, drafts: list[Draft], logits: torch.Tensor) -> None:
+        if not drafts:
             return
-        requests = [job.ticket.request for job in draws]
-        stream = streams([request.seed for request in requests], [job.sample for job in draws])
-        counts = torch.tensor([len(job.generated) for job in draws])
+        rows = [(draft.job, depth) for draft in drafts for depth in draft.depths]
+        requests = [job.ticket.request for job, _ in rows]
+        stream = streams([request.seed for request in requests], [job.sample for job, _ in rows])
+        counts = torch.tensor([len(job.generated) + depth for job, depth in rows])
         uniform = uniforms(stream, counts).to(logits.device)
         rules = Rules.of([request.sampling for request in requests], logits.device)
         drawn = torch.stack([column.double() for column in sample(logits, rules, uniform)])
         tokens, logprobs = drawn.tolist()
-        for job, token, logprob in zip(draws, map(int, tokens), logprobs, strict=True):
-            job.accept(token, logprob, self.cache, self.model)
+        begin = 0
+        for draft in drafts:
+            part = slice(begin, begin := begin + len(draft.depths))
+            draft.accept(
+                [int(token) for token in tokens[part]], logprobs[part], self.cache, self.model
+            )
+            self._count_draft(draft)
 
     def _score_targets(
         self, forest: PackedForest, ends: Mapping[KVNode, int]
@@ -319,3 +349,10 @@ class TreeEngine:
         stats.logical_kv_reads += sum(length for job in jobs for length in job.path_lengths())
         in_use = self.pool.slots.num_slots - self.pool.slots.num_free
         stats.peak_kv_tokens = max(stats.peak_kv_tokens, in_use)
+
+    def _count_draft(self, draft: Draft) -> None:
+        stats = self._stats
+        stats.drafts += draft.num_guesses > 0
+        stats.drafted_tokens += draft.num_guesses
+        stats.accepted_tokens += draft.num_accepted
+        stats.logical_kv_reads += draft.num_guesses  # each is read by no other sequence

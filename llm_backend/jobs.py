@@ -14,7 +14,7 @@ from .packing import KVNode
 from .tree_cache import CacheNode, Leaf, TreeCache
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, weakref_slot=True)
 class GenerateTicket:
     """A Generate request under way: collects its samples."""
 

@@ -95,6 +95,7 @@ class Model:
         if not hasattr(config, "max_position_embeddings"):
             raise ValueError(f"{type(network).__name__} states no max_position_embeddings")
         self.context_length: int = config.max_position_embeddings
+        self.vocabulary_size: int = config.vocab_size  # ids, those of no token included
         ends = network.generation_config.eos_token_id
         if ends is None:
             ends = tokenizer.eos_token_id
@@ -144,6 +145,12 @@ class Model:
         if self._splits_at_space:
             return self._encode(text)
         return self.encode(prompt + text)[len(self.encode(prompt)) :]
+
+    @property
+    def vocabulary(self) -> dict[str, int]:
+        """Token to id."""
+        vocabulary: dict[str, int] = self._tokenizer.get_vocab()
+        return vocabulary
 
     def decode(self, tokens: Sequence[int]) -> str:
         text: str = self._tokenizer.decode(tokens, skip_special_tokens=True)
@@ -274,6 +281,7 @@ def load_model(
     device: str = "cpu",
     attention: str = "torch",
     fused: bool = False,
+    num_layers: int | None = None,
 ) -> Model:
     """Load a model.
 
@@ -283,15 +291,19 @@ def load_model(
         device: as PyTorch names it.
         attention: one of `attention.BACKENDS`.
         fused: run the layers with merged and compiled parts (`fused.FusedDecoder`).
+        num_layers: keep only the first so many; the final norm and the head follow (early exit).
+            An untrained exit is a weak model, but one of the same vocabulary. None keeps all.
 
     Raises:
         ValueError: no such model, dtype, device or backend, or an architecture that is not
-            supported.
+            supported, or more layers than there are.
     """
     source = _smollm2_directory() if name == SMOLLM2 else name
     network, tokenizer = load_pretrained(
         "model", "AutoModelForCausalLM", source, dtype, device, attn_implementation="eager"
     )
+    if num_layers is not None:
+        _truncate(network, num_layers)
     return Model(network, tokenizer, attention, fused)
 
 
@@ -329,6 +341,18 @@ def load_pretrained(
         missing = ", ".join(sorted(info["missing_keys"])[:3])
         raise ValueError(f"{group}.name={name!r} is not for {kind}: it has no weights {missing}")
     return network.to(device), tokenizer
+
+
+def _truncate(network: Any, num_layers: int) -> None:
+    """Drop the layers from `num_layers` on."""
+    layers = network.get_decoder().layers
+    if not 1 <= num_layers <= len(layers):
+        raise ValueError(f"model.num_layers={num_layers} must be from 1 to {len(layers)}")
+    del layers[num_layers:]
+    config = network.config.get_text_config()
+    config.num_hidden_layers = num_layers
+    if getattr(config, "layer_types", None):
+        config.layer_types = config.layer_types[:num_layers]
 
 
 def _smollm2_directory() -> str:
