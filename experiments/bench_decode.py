@@ -8,6 +8,7 @@ measured, and how, is the affair of `decode_case.py`, `verification.py` and `sea
 
 from __future__ import annotations
 
+import gc
 import json
 import platform
 import sys
@@ -21,6 +22,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
+from ..llm_backend.api import OutOfKVMemory
 from ..llm_backend.networks import SHAPES, LoadedNetwork, load_network
 from .attention_case import machine_rates
 from .command import run_command
@@ -31,6 +33,7 @@ from .decode_workloads import Pressure
 from .record import JsonLines, write_atomically
 from .search_arms import run_arm
 from .setup import explained, one_line
+from .step_profile import warm_profiler
 from .verification import Verification, measure_verification
 
 
@@ -50,6 +53,8 @@ class Bench:
         if not (arms or todo):
             return
         model = self.options.model
+        if self.setting.bandwidth is not None:
+            warm_profiler()
         with explained("model"):
             loaded = load_network(model.name, model.dtype, model.device)
         limits = Limits(
@@ -107,6 +112,7 @@ class Bench:
         attention: str,
         todo: Sequence[tuple[Work, Measurement]],
     ) -> Iterator[Measurement]:
+        gc.collect()  # the model before is in a cycle
         with explained("attention"):
             model = loaded.model(attention, self.options.model.fused)
         model.end_tokens = frozenset()  # every text has the wanted length
@@ -123,7 +129,7 @@ class Bench:
                     yield measure_verification(model, work, limits, row, trace)
                 else:
                     yield measure(model, work, limits, row, trace)
-            except (ValueError, RuntimeError) as error:  # no memory is a RuntimeError
+            except (ValueError, OutOfKVMemory, torch.OutOfMemoryError) as error:
                 yield replace(row, note=f"skipped: {one_line(error)}")
 
     def _tell(self, line: str) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from ..llm_backend.api import Generate, GenerateReply
+from ..llm_backend.attention import DeftAttention
 from ..llm_backend.engine import TreeEngine
 from ..llm_backend.model import Model
 from .decode_tables import Measurement
@@ -62,7 +63,8 @@ def measure(
     filler = Filler(model)
     spans = limits.spans if model.device.type == "cuda" else 0
     profiled = spread(workload.expected_steps, spans)
-    watch = Watch(profiled, lead=1, trace=trace)
+    is_ahead = isinstance(model.backend, DeftAttention) and model.backend.can_grow
+    watch = Watch(profiled, lead=int(is_ahead), trace=trace)
     size = pool_size(model, workload.kv_tokens + SLACK)
     engine = WatchedEngine(model, size, limits.max_batch, limits.max_step_tokens)
     with closing(engine):

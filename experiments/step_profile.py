@@ -18,7 +18,7 @@ from torch.autograd import DeviceType  # type: ignore[attr-defined]
 from torch.profiler import ProfilerActivity, profile
 
 ATTENTION = re.compile("partial_attention|reduce_partials|write_kv|expand_kernel")
-WRITE = re.compile("write_kv")  # once a layer and forward
+ONCE_A_LAYER = re.compile("partial_attention")
 MATMUL = re.compile("gemm|gemv|nvjet|cutlass|splitk", re.IGNORECASE)
 
 
@@ -33,24 +33,21 @@ class Kernel(NamedTuple):
 class StepBudget(NamedTuple):
     """Device seconds of one step, by kind."""
 
-    attention: float  # with the writing of keys and values
+    attention: float  # with the writing of keys and values, where that is a kernel of its own
     matmul: float  # of the weights
     sampling: float  # after the vocabulary's matrix: the draw, and the next step's embedding
     other: float  # norms, rotary embeddings, activations, copies
 
-    @property
-    def busy(self) -> float:
-        return sum(self)
-
 
 def split(kernels: Iterable[Kernel], num_layers: int) -> StepBudget | None:
-    """The mean step of some forwards by one device; None if they are not seen to write any KV.
+    """The mean step of some forwards by one device; None if no attention is seen.
 
-    The vocabulary's matrix is taken to be the largest: of the matrix products, the longest one a
+    A kernel that is launched early, to wait for the one before, counts from that one's end on. The
+    vocabulary's matrix is taken to be the largest: of the matrix products, the longest one a
     forward. What is between it and the next product is sampling.
     """
-    ordered = sorted(kernels, key=lambda kernel: kernel.begin)
-    num_forwards = round(sum(bool(WRITE.search(kernel.name)) for kernel in ordered) / num_layers)
+    ordered = _one_at_a_time(kernels)
+    num_forwards = round(sum(bool(ONCE_A_LAYER.search(k.name)) for k in ordered) / num_layers)
     if not num_forwards:
         return None
     products = [kernel for kernel in ordered if MATMUL.search(kernel.name)]
@@ -66,6 +63,17 @@ def split(kernels: Iterable[Kernel], num_layers: int) -> StepBudget | None:
             kind = "sampling" if is_after else "other"
         seconds[kind] += kernel.seconds / num_forwards
     return StepBudget(**seconds)
+
+
+def _one_at_a_time(kernels: Iterable[Kernel]) -> list[Kernel]:
+    """In order, each without the time in which an earlier one was still at work."""
+    clipped: list[Kernel] = []
+    latest = 0.0
+    for name, begin, seconds in sorted(kernels, key=lambda kernel: kernel.begin):
+        end = max(latest, begin + seconds)
+        clipped.append(Kernel(name, max(begin, latest), end - max(begin, latest)))
+        latest = end
+    return clipped
 
 
 class Watch:
@@ -153,7 +161,7 @@ class Watch:
             profiler.export_chrome_trace(str(self._trace))
             self._trace = None
         self.kernels += [
-            Kernel(event.name, 1e-6 * event.time_range.start, 1e-6 * event.device_time)
+            Kernel(event.name, 1e-6 * event.time_range.start, 1e-6 * event.time_range.elapsed_us())
             for event in profiler.events()
             if event.device_type == DeviceType.CUDA
         ]
@@ -174,6 +182,12 @@ class Watch:
         profiler.stop()
         self._last = None  # the step under way was not timed from its beginning
         return profiler
+
+
+def warm_profiler() -> None:
+    """Have the profiler loaded before any CUDA graph is made and any clock runs."""
+    with profile(activities=[ProfilerActivity.CUDA]):
+        _synchronize()
 
 
 def _synchronize() -> None:

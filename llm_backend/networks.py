@@ -16,7 +16,6 @@ import tokenizers
 import torch
 import transformers
 
-from .fusion import fuse
 from .model import SMOLLM2, Model, _smollm2_directory, load_pretrained
 
 _SURROGATES = range(0xD800, 0xE000)  # code points that are no characters
@@ -74,9 +73,7 @@ class LoadedNetwork:
             ValueError: as of `Model`.
         """
         self.network.set_attn_implementation("eager")
-        if fused:
-            fuse(self.network)
-        return Model(self.network, self.tokenizer, attention)
+        return Model(self.network, self.tokenizer, attention, fused)
 
     def weight_bytes(self) -> int:
         """Parameters that a decode step reads: all but a table of which it takes single rows."""
