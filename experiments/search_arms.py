@@ -50,13 +50,14 @@ class ArmOptions:
     names: list[str]
     puzzles: int
     seconds: float  # of an arm; what it got done by then counts
+    breadth: int  # states kept a level
     hf_batch: int  # sequences
     kv_tokens: int  # of our engine
     temperature: float  # of the verdicts
     path: str | None  # of ToT's 24.csv; None takes our own list
 
     def __post_init__(self) -> None:
-        for name in ("puzzles", "hf_batch", "kv_tokens"):
+        for name in ("puzzles", "breadth", "hf_batch", "kv_tokens"):
             if getattr(self, name) < 1:
                 raise ValueError(f"arms.{name}={getattr(self, name)} must be at least 1")
         if self.seconds <= 0:
@@ -126,7 +127,7 @@ def _search(engine: Engine, options: ArmOptions, seed: int, arm: Arm, seconds: f
     def searches() -> Iterator[tuple[Policy, Context]]:
         for problem in task.problems():
             contexts.append(Context(task, problem, Choose(), ValuePrompt(), seed=seed))
-            yield ToTBFS(), contexts[-1]
+            yield ToTBFS(options.breadth), contexts[-1]
 
     is_one = arm.arm == HF_ONE
     steps_before = engine.stats().steps

@@ -125,7 +125,7 @@ class Watch:
         self.steps += 1
         self.kv_entries += num_entries
         if self._profiler is not None:
-            self._seen += 1
+            self._seen, self._seen_at = self._seen + 1, now
             if self._seen == self._span:
                 self._keep_profile()
             return
@@ -150,7 +150,7 @@ class Watch:
     def _begin_profile(self) -> None:
         self._hold = time.perf_counter()
         _synchronize()
-        self._seen = 0
+        self._seen, self._seen_at = 0, time.perf_counter()
         self._profiler = profile(activities=[ProfilerActivity.CUDA])
         self._profiler.start()
 
@@ -172,9 +172,10 @@ class Watch:
         """Another forward, or the end, came between: what was seen is no run of steps."""
         if self._profiler is None:
             return
+        now = time.perf_counter()
         self._end_profiler()
         self._held_steps += self._seen
-        self._held_seconds += time.perf_counter() - self._hold
+        self._held_seconds += self._seen_at - self._hold + time.perf_counter() - now
         self._profiled.add(self.steps + 2)
 
     def _end_profiler(self) -> Any:

@@ -26,6 +26,8 @@ from .step_profile import Watch
 from .templates import explained_template
 from .workloads import token_trees
 
+_FIRST = 97  # token id of which the drafts and the prompt go on; any will do
+
 
 @dataclass(frozen=True, slots=True)
 class Verification:
@@ -95,7 +97,7 @@ def measure_verification(
         ValueError: the model's attention has no plans in fixed memory.
     """
     steps = verification.steps()
-    verifier = _Verifier(model, verification, sum(map(len, steps)))
+    verifier = Verifier(model, verification)
     verifier.prefill()
     for path in steps:
         verifier.step(path)
@@ -114,22 +116,27 @@ def measure_verification(
     )
 
 
-class _Verifier:
-    """The memory of the steps: a pool, a table of its slots in order of position, and a program."""
+class Verifier:
+    """The memory of the steps: a pool, a table of its slots in order of position, and a plan.
 
-    def __init__(self, model: Model, verification: Verification, num_accepted: int) -> None:
+    Raises:
+        ValueError: the model's attention has no plans in fixed memory.
+    """
+
+    def __init__(self, model: Model, verification: Verification) -> None:
         backend = model.backend
         if not (isinstance(backend, DeftAttention) and backend.can_update):
             raise ValueError("verification wants an attention that plans in fixed memory")
         self._model, self._backend, self._verification = model, backend, verification
         self._prompt = int(verification.tree.length[0])
         self._size = len(verification.tree.parent) - 1
-        num_slots = self._prompt + num_accepted + self._size
+        num_slots = self._prompt + sum(map(len, verification.steps())) + self._size
         self._pool = model.new_pool(num_slots)
         self._table = torch.arange(num_slots, dtype=torch.int32, device=model.device)
         depth = verification.tree.depth_first().end[1:] - self._prompt - 1
+        self._entries = 0
         self._depth = torch.from_numpy(depth).to(model.device)
-        self._tokens = torch.arange(self._size, device=model.device) + 97
+        self._tokens = torch.arange(self._size, device=model.device) + _FIRST
         self._positions = torch.zeros_like(self._depth)
         self._slots = torch.zeros_like(self._depth)
         self._drawn = torch.zeros_like(self._depth)
@@ -145,12 +152,19 @@ class _Verifier:
 
     def prefill(self) -> None:
         """Begin again with the prompt."""
-        count = self._prompt
-        tokens = [97 + position % 26 for position in range(count)]
+        count, tokens = self._prompt, self.prompt_tokens()
         slots = self._table[:count].long().cpu().numpy()
         segments = [Segment(slots, 0, 0, count)]
         self._model.forward(tokens, range(count), slots, segments, self._pool, [count - 1])
         self._length = count
+
+    def prompt_tokens(self) -> list[int]:
+        return [_FIRST + position % 26 for position in range(self._prompt)]
+
+    def tree_tokens(self) -> list[int]:
+        """That the next step verifies."""
+        tokens: list[int] = self._tokens.tolist()
+        return tokens
 
     @torch.inference_mode()
     def step(self, path: Sequence[int]) -> list[int]:
