@@ -8,7 +8,6 @@ measured, and how, is the affair of `decode_case.py`, `verification.py` and `sea
 
 from __future__ import annotations
 
-import gc
 import json
 import platform
 import sys
@@ -91,10 +90,7 @@ class Bench:
         if ARMS not in self.options.workload:
             return []
         search = self.options.arms
-        arms = [
-            Arm(**self._about(), arm=name, puzzles=search.puzzles, temperature=search.temperature)
-            for name in search.names
-        ]
+        arms = [Arm(**self._about(), search=search.search, arm=name) for name in search.names]
         done = {arm.key for arm in self.arms.rows}
         return [arm for arm in arms if arm.key not in done]
 
@@ -112,7 +108,6 @@ class Bench:
         attention: str,
         todo: Sequence[tuple[Work, Measurement]],
     ) -> Iterator[Measurement]:
-        gc.collect()  # the model before is in a cycle
         with explained("attention"):
             model = loaded.model(attention, self.options.model.fused)
         model.end_tokens = frozenset()  # every text has the wanted length

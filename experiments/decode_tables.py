@@ -110,10 +110,10 @@ class Arm:
     weights: str
     dtype: str
     fused: bool  # of our engine
+    search: str  # in words
     arm: str
-    puzzles: int  # asked for
-    temperature: float  # of the verdicts
-    finished: int = 0  # puzzles
+    puzzles: int = 0
+    finished: int = 0  # of them
     nodes: int = 0  # made and valued
     requests: int = 0  # answered
     forwards: int = 0
@@ -123,8 +123,9 @@ class Arm:
     is_cut: bool = False  # the time limit came before the last puzzle
 
     @property
-    def key(self) -> tuple[str, str, bool, str, int, float]:
-        return self.model, self.dtype, self.fused, self.arm, self.puzzles, self.temperature
+    def key(self) -> tuple[str, str, bool, str, str]:
+        """What is measured once."""
+        return self.model, self.dtype, self.fused, self.search, self.arm
 
     @property
     def nodes_per_second(self) -> float:
@@ -207,26 +208,24 @@ def pressure_table(rows: Sequence[Measurement]) -> str:
 def arms_table(arms: Sequence[Arm]) -> str:
     """With each arm, how many times its nodes a second our own has on the same search."""
     head = (
-        "model", "arm", "puzzles", "nodes", "requests", "forwards", "tokens in", "tokens out",
-        "seconds", "nodes/s", f"{OURS} over it",
+        "model", "search", "arm", "puzzles", "nodes", "requests", "forwards", "tokens in",
+        "tokens out", "seconds", "nodes/s", f"{OURS} over it",
     )  # fmt: skip
     body = []
     for arm in arms:
-        search = arm.model, arm.dtype, arm.puzzles, arm.temperature
         ours = [
             each.nodes_per_second / arm.nodes_per_second
             for each in arms
-            if each.arm == OURS
-            and (each.model, each.dtype, each.puzzles, each.temperature) == search
+            if each.key == (*arm.key[:-1], OURS) and arm.nodes
         ]
         body.append([
-            f"{arm.model} ({arm.weights} weights, {arm.dtype})", arm.arm,
+            f"{arm.model} ({arm.weights} weights, {arm.dtype})", arm.search, arm.arm,
             f"{arm.finished} of {arm.puzzles}" + ", cut" * arm.is_cut, f"{arm.nodes:,}",
             f"{arm.requests:,}", f"{arm.forwards:,}", f"{arm.prompt_tokens:,}",
             f"{arm.completion_tokens:,}", f"{arm.seconds:.1f}", f"{arm.nodes_per_second:.1f}",
             cell(ours[0] if ours else None, ".1f"),
         ])  # fmt: skip
-    return markdown_table(head, body, left={0, 1})
+    return markdown_table(head, body, left={0, 1, 2})
 
 
 def _seconds(row: Measurement | None) -> str:

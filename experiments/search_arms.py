@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from ..llm_backend.api import (
@@ -55,6 +56,12 @@ class ArmOptions:
     kv_tokens: int  # of our engine
     temperature: float  # of the verdicts
     path: str | None  # of ToT's 24.csv; None takes our own list
+
+    @property
+    def search(self) -> str:
+        """All that fixes the search, in words."""
+        of = "own list" if self.path is None else Path(self.path).name
+        return f"{self.puzzles} of {of}, b={self.breadth}, temperature {self.temperature:g}"
 
     def __post_init__(self) -> None:
         for name in ("puzzles", "breadth", "hf_batch", "kv_tokens"):
@@ -122,10 +129,11 @@ def run_arm(loaded: LoadedNetwork, options: ArmOptions, limits: Limits, seed: in
 def _search(engine: Engine, options: ArmOptions, seed: int, arm: Arm, seconds: float) -> Arm:
     sampling = {"value": {"temperature": options.temperature}}
     task: Any = Game24(options.path, limit=options.puzzles, sampling=sampling)
+    problems = task.problems()
     contexts: list[Context] = []
 
     def searches() -> Iterator[tuple[Policy, Context]]:
-        for problem in task.problems():
+        for problem in problems:
             contexts.append(Context(task, problem, Choose(), ValuePrompt(), seed=seed))
             yield ToTBFS(options.breadth), contexts[-1]
 
@@ -137,7 +145,7 @@ def _search(engine: Engine, options: ArmOptions, seed: int, arm: Arm, seconds: f
     def progress(finished: int) -> Arm:
         return replace(
             arm,
-            puzzles=len(task.problems()),
+            puzzles=len(problems),
             finished=finished,
             nodes=sum(node.value is not None for ctx in contexts for node in ctx.graph),
             requests=deadline.requests,

@@ -160,11 +160,13 @@ class Watch:
         if self._trace is not None:
             profiler.export_chrome_trace(str(self._trace))
             self._trace = None
-        self.kernels += [
-            Kernel(event.name, 1e-6 * event.time_range.start, 1e-6 * event.time_range.elapsed_us())
-            for event in profiler.events()
-            if event.device_type == DeviceType.CUDA
-        ]
+        # Each look has a time of its own; the next goes on after the last one's end.
+        end = max((kernel.begin + kernel.seconds for kernel in self.kernels), default=0.0)
+        for event in profiler.events():
+            if event.device_type == DeviceType.CUDA:
+                time_range = event.time_range
+                begin, seconds = 1e-6 * time_range.start, 1e-6 * time_range.elapsed_us()
+                self.kernels.append(Kernel(event.name, end + begin, seconds))
         self._held_steps += self._span + self._lead  # the device has caught up
         self._held_seconds += time.perf_counter() - self._hold
 

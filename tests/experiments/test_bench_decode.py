@@ -46,7 +46,7 @@ TIMED = replace(
     step_ms=10.0, weights_ms=5.0, kv_ms=1.0, attention_ms=2.0, matmul_ms=6.0, sampling_ms=0.5,
     other_ms=1.0, first_token_seconds=0.125,
 )  # fmt: skip
-ARM = Arm("smollm2", "real", "float32", False, "hf_one", 100, 0.7, 3, 60, 70, 900, 1000, 80, 30.0)
+ARM = Arm("smollm2", "real", "float32", False, "24", "hf_one", 100, 3, 60, 70, 900, 1000, 80, 30.0)
 
 
 @pytest.fixture
@@ -143,7 +143,10 @@ def test_arms_do_the_same_search(bench, tmp_path):
             ours.prompt_tokens, ours.completion_tokens,
         )  # fmt: skip
     assert one.forwards >= batched.forwards >= ours.forwards
-    assert "| hf_one | 1 of 1 |" in (tmp_path / "rows/results.md").read_text()
+    assert (
+        "| 1 of own list, b=1, temperature 0 | hf_one | 1 of 1 |"
+        in (tmp_path / "rows/results.md").read_text()
+    )
 
 
 def test_an_arm_that_is_cut_says_so(bench, tmp_path):
@@ -246,7 +249,7 @@ def test_arms_table():
     common = "| 70 | 900 | 1,000 | 80 | 30.0 | 2.0 |"
     assert (
         body[0]
-        == f"| smollm2 (real weights, float32) | hf_one | 3 of 100, cut | 60 {common} 50.0 |"
+        == f"| smollm2 (real weights, float32) | 24 | hf_one | 3 of 100, cut | 60 {common} 50.0 |"
     )
     assert body[1].endswith("| 60.0 | 100.0 | 1.0 |")
     assert body[2].endswith("| 30.0 | 2.0 |  |")

@@ -1,6 +1,9 @@
 """Kernels of a decode step by kind, and the clock that stands while the profiler looks on."""
 
+from types import SimpleNamespace
+
 import pytest
+from torch.autograd import DeviceType
 
 from treeshare.experiments import step_profile
 from treeshare.experiments.step_profile import Kernel, StepBudget, Watch, split
@@ -80,6 +83,7 @@ class FakeProfiler:
     """Costs a second to begin and two to read; sees one kernel a look."""
 
     clock = None
+    seen = ()
 
     def __init__(self, activities):
         pass
@@ -91,7 +95,7 @@ class FakeProfiler:
         self.clock.now += 2
 
     def events(self):
-        return []
+        return self.seen
 
 
 @pytest.fixture
@@ -131,6 +135,28 @@ def test_time_under_the_profiler_counts_as_so_many_mean_steps(clock, profiler):
     assert clock.now == 8 * 0.5 + 3
     assert watch.step_seconds == 0.5
     assert watch.seconds == pytest.approx(8 * 0.5)
+
+
+def test_several_looks_follow_one_another(clock, profiler, monkeypatch):
+    gemm, other = SimpleNamespace(start=0.0, elapsed_us=lambda: 4e6), SimpleNamespace()
+    other.start, other.elapsed_us = 5e6, lambda: 2e6
+    monkeypatch.setattr(
+        FakeProfiler,
+        "seen",
+        [
+            SimpleNamespace(name="gemm", time_range=gemm, device_type=DeviceType.CUDA),
+            SimpleNamespace(name="host", time_range=gemm, device_type=DeviceType.CPU),
+            SimpleNamespace(name="other", time_range=other, device_type=DeviceType.CUDA),
+        ],
+    )
+    watch = Watch([1, 4], span=1)
+    watch.start()
+    steps(watch, clock, 6)
+    watch.stop()
+    assert watch.kernels == [
+        Kernel("gemm", 0.0, 4.0), Kernel("other", 5.0, 2.0),
+        Kernel("gemm", 7.0, 4.0), Kernel("other", 12.0, 2.0),
+    ]  # fmt: skip
 
 
 def test_a_prefill_ends_the_look_and_another_is_taken(clock, profiler, monkeypatch):
