@@ -54,7 +54,8 @@ class Decoder:
         self._program = self._programs[key]
         growth = self._program.load(draws)
         self.num_entries = self._program.num_entries
-        return min(_room(draw) for draw in draws) if growth else 1
+        longest = max(len(draw.leaf.slots) - draw.leaf.num_computed for draw in draws)
+        return min(longest, *(_room(draw) for draw in draws)) if growth else 1
 
     def launch(self) -> None:
         """Begin the next step. Does not wait for the device."""
