@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import json
 import math
+import random
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -41,10 +42,12 @@ class Options:
 
     puzzles: str
     validation: int
+    hold_out: str
     model: Size
     steps: int
     rows: int
     length: int
+    passes: int
     learning_rate: float
     warmup: int
     weight_decay: float
@@ -58,7 +61,9 @@ class Options:
     output_dir: str
 
     def __post_init__(self) -> None:
-        for name in ("steps", "rows", "warmup", "log_every", "save_every"):
+        if self.hold_out not in ("puzzles", "positions"):
+            raise ValueError(f"hold_out={self.hold_out!r} is neither 'puzzles' nor 'positions'")
+        for name in ("steps", "rows", "passes", "warmup", "log_every", "save_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
         if not 64 <= self.length <= self.model.context:
@@ -106,10 +111,10 @@ def run(cfg: DictConfig) -> list[Check]:
     network = make_network(tokenizer, options.model).to(options.device)
     batches = Batches(
         puzzles=split.train,
-        held_out=split.held_out(),
+        held_out=split.held_out(with_children=options.hold_out == "positions"),
         tokenizer=tokenizer,
         seed=options.seed,
-        count=options.steps,
+        count=-(-options.steps // options.passes),
         rows=options.rows,
         length=options.length,
         verdict_weight=options.verdict_weight,
@@ -155,12 +160,12 @@ def _train(network: Any, batches: Batches, options: Options) -> Iterator[Losses]
         for layer in network.model.layers:  # the first is compiled, the others are like it
             layer.compile()
     loader = batches.loader(options.workers, pin_memory=device.type == "cuda")
+    stream = _repeated(loader, options, device)
     sums = torch.zeros(2, 2, device=device)  # of texts and of verdicts: losses, tokens
     began = time.monotonic()
-    for step, batch in enumerate(loader, start=1):
-        tokens, positions, weights = (part.to(device, non_blocking=True) for part in batch)
+    for step, batch in enumerate(stream, start=1):
         network.train()
-        losses, weight = _losses(network, Batch(tokens, positions, weights))
+        losses, weight = _losses(network, batch)
         torch.autograd.backward((losses * weight).sum() / weight.sum())
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         rate = float(schedule.get_last_lr()[0])
@@ -174,7 +179,22 @@ def _train(network: Any, batches: Batches, options: Options) -> Iterator[Losses]
             continue
         texts, verdicts = (sums[:, 0] / sums[:, 1].clamp(min=1)).tolist()
         sums.zero_()
-        yield Losses(step, verdicts, texts, rate, step * tokens.numel(), time.monotonic() - began)
+        yield Losses(
+            step, verdicts, texts, rate, step * batch.tokens.numel(), time.monotonic() - began
+        )
+
+
+def _repeated(loader: Iterable[Batch], options: Options, device: torch.device) -> Iterator[Batch]:
+    """As many batches as there are steps: every `passes`-th is new, the others are drawn from those
+    before. A GPU learns faster than the processes make examples."""
+    generator, seen, fresh = random.Random(options.seed), [], iter(loader)
+    for step in range(options.steps):
+        if step % options.passes:
+            yield generator.choice(seen)
+            continue
+        batch = next(fresh)
+        seen.append(Batch(*(part.to(device, non_blocking=True) for part in batch)))
+        yield seen[-1]
 
 
 def _losses(network: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:

@@ -53,15 +53,26 @@ class HeldOut:
     """Positions that no example shows.
 
     Args:
-        game24: puzzles of the Game of 24. Held out are they and, at the target 24, every position
-            of three numbers that one step from them leads to.
-        countdown: puzzles of Countdown, held out themselves.
+        game24: puzzles of the Game of 24.
+        countdown: puzzles of Countdown.
+        with_children: hold out also, at the target 24, every position of three numbers that one
+            step from a puzzle of `game24` leads to. Without, such a position is shown as often as
+            it comes up in other puzzles, as if nothing were held out.
     """
 
-    def __init__(self, game24: Iterable[Puzzle], countdown: Iterable[Position] = ()) -> None:
-        roots = [Position.start(puzzle) for puzzle in game24]
-        children = (root.step(*move) for root in roots for move in operations(len(root.numbers)))
-        positions = [*roots, *(child for child in children if child is not None), *countdown]
+    def __init__(
+        self,
+        game24: Iterable[Puzzle],
+        countdown: Iterable[Position] = (),
+        *,
+        with_children: bool = False,
+    ) -> None:
+        positions = [Position.start(puzzle) for puzzle in game24]
+        if with_children:
+            steps = ((root, move) for root in positions for move in operations(len(root.numbers)))
+            children = [root.step(*move) for root, move in steps]
+            positions += [child for child in children if child is not None]
+        positions += countdown
         self.states: frozenset[tuple[Values, Fraction]] = frozenset(map(_state, positions))
 
     def __contains__(self, position: Position) -> bool:
@@ -96,12 +107,13 @@ class Split:
         held_out = {*test, *validation}
         return cls(tuple(test), validation, tuple(p for p in every if p not in held_out))
 
-    def held_out(self) -> HeldOut:
+    def held_out(self, *, with_children: bool = False) -> HeldOut:
         """With the 100 puzzles that `Countdown` draws by default, of three, four and five
         numbers."""
         tasks = [Countdown(numbers=numbers) for numbers in (3, 4, 5)]
         roots = (task.root(problem) for task in tasks for problem in task.problems())
-        return HeldOut((*self.test, *self.validation), roots)
+        games = (*self.test, *self.validation)
+        return HeldOut(games, roots, with_children=with_children)
 
 
 class Teacher:

@@ -121,6 +121,8 @@ def test_the_same_directory_is_not_written_twice(puzzles, tmp_path):
         ("length=32", "length=32 must be from 64 to 2048"),
         ("verdict_weight=1", "verdict_weight=1 must be from 2 to 255"),
         ("workers=-1", "workers=-1 must be at least 0"),
+        ("passes=0", "passes=0 must be at least 1"),
+        ("hold_out=none", "hold_out='none' is neither 'puzzles' nor 'positions'"),
         ("model.heads=3", "hidden=32 is no multiple of heads=3"),
         ("validation=0", "validation=0 must be from 1 to"),
         ("puzzles=nowhere.csv", "nowhere.csv"),

@@ -39,7 +39,7 @@ def split(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def held_out(split):
-    return split.held_out()
+    return split.held_out(with_children=True)
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +113,30 @@ def test_what_is_held_out(split, held_out):
     task = Countdown(numbers=5)
     assert all(task.root(problem) in held_out for problem in task.problems())
     assert not any(Position.start(puzzle) in held_out for puzzle in split.train)
+
+
+def test_puzzles_alone_can_be_held_out_and_what_they_lead_to_comes_up_by_chance(split):
+    """The positions of three numbers that test games lead to are shown no more often than those
+    that as many other games lead to."""
+    held_out = split.held_out()
+    assert Position.start(split.test[0]) in held_out
+    kinds = {"test": split.test, "train": [p for p in split.train if p in set(solvable_puzzles())]}
+    children = {
+        kind: {
+            child.values
+            for puzzle in puzzles[: len(split.test)]
+            for move in operations(4)
+            if (child := Position.start(puzzle).step(*move)) is not None
+        }
+        for kind, puzzles in kinds.items()
+    }
+    shown = Counter()
+    for example in islice(Teacher(split.train, held_out, (0, 0)).examples(), 2 * COUNT):
+        _, _, state, _ = read(example)
+        assert state not in held_out
+        if state.target == GAME_OF_24:
+            shown.update(kind for kind in children if state.values in children[kind])
+    assert 20 < shown["test"] < 1.3 * shown["train"]
 
 
 def test_verdicts_are_right(examples):
