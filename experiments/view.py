@@ -14,15 +14,13 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import unquote
 
-from .record import Row, Session, write_atomically
+from .record import Row, RowType, Session, read_rows, write_atomically
 from .report import Totals
 
 TEMPLATE = Path(__file__).with_name("viewer.html")
-
-RowType = TypeVar("RowType", Row, Session)
 
 
 class ViewError(Exception):
@@ -161,16 +159,11 @@ def _check(tree: Any) -> None:
 def _read_rows(path: Path, row_type: Callable[..., RowType]) -> list[RowType]:
     """The finished lines of a file that may still grow."""
     try:
-        *lines, _ = path.read_bytes().split(b"\n")
+        return read_rows(path, row_type)
     except OSError as error:
         raise ViewError(f"{path}: {error.strerror}") from None
-    rows = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            rows.append(row_type(**json.loads(line)))
-        except (ValueError, TypeError) as error:
-            raise ViewError(f"{path}:{number} is not a {row_type.__name__}: {error}") from None
-    return rows
+    except ValueError as error:
+        raise ViewError(str(error)) from None
 
 
 def _script(name: str, data: Any) -> str:

@@ -232,7 +232,7 @@ def _halves(values: Values) -> Iterator[tuple[Values, Values]]:
             )
 
 
-@lru_cache(maxsize=1 << 16)
+@lru_cache(maxsize=1 << 12)  # some 200 MB of fours at most
 def _ways(values: Values) -> Counter[Fraction]:
     """What `values` can make, each value with the number of expressions that make it."""
     if len(values) == 1:

@@ -39,7 +39,7 @@ _STEP = re.compile(
     re.IGNORECASE,
 )
 _EQUALS = re.compile(rf"=\s*{_NUMBER}$")
-_BEST = re.compile(r"best\D*([0-9]{1,4})\b", re.IGNORECASE)
+_BEST = re.compile(r"best\D{0,80}([0-9]{1,4})\b", re.IGNORECASE)
 _OPTION = re.compile(r"\b([0-9]{1,4})\b")
 _VERDICT = re.compile(r"\b(sure|likely|impossible)\b", re.IGNORECASE)
 

@@ -11,13 +11,16 @@ from typing import TypeVar
 
 T = TypeVar("T", bound=Hashable)
 
-_PATIENCE = 20_000  # draws without anything new, after which there is taken to be no more
+PATIENCE = 20_000  # draws
 
 
-def distinct(draw: Callable[[random.Random], T | None], limit: int, seed: int) -> list[T]:
+def distinct(
+    draw: Callable[[random.Random], T | None], limit: int, seed: int, patience: int = PATIENCE
+) -> list[T]:
     """The first `limit` different things drawn, in order; a draw of None does not count.
 
-    More of the same seed begin with the same.
+    More of the same seed begin with the same. After `patience` draws without anything new there is
+    taken to be no more.
 
     Raises:
         ValueError: `limit` is below 1, or there seem to be fewer.
@@ -32,9 +35,9 @@ def distinct(draw: Callable[[random.Random], T | None], limit: int, seed: int) -
         if drawn is not None and drawn not in found:
             found[drawn] = None
             misses = 0
-        if misses == _PATIENCE:
+        if misses == patience:
             raise ValueError(
-                f"limit={limit} is too many: {_PATIENCE:,} draws gave none new after {len(found)}"
+                f"limit={limit} is too many: {patience:,} draws gave none new after {len(found)}"
             )
     return list(found)
 

@@ -164,3 +164,12 @@ class Verifier(Protocol):
     def promise(self, problem: Problem, state: State) -> float:
         """1 if a right answer can still be reached from `state`, else 0 (`evaluator=oracle`)."""
         ...
+
+
+@runtime_checkable
+class HasGrades(Protocol):
+    """A verifier that also gives partial credit, reported beside right and wrong."""
+
+    def grades(self, problem: Problem, state: State) -> Mapping[str, float]:
+        """By name, marks in [0, 1] for the state that a search ranks first, final or not."""
+        ...

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_module
 from hydra.utils import get_object, instantiate
+from task_options import task_options
 
 from treeshare.experiments.run import run
 from treeshare.experiments.setup import SetupError, prepare
@@ -42,9 +43,14 @@ def test_target_exists(option):
     assert callable(get_object(cfg[option.partition("=")[0]]._target_))
 
 
-@pytest.mark.parametrize("option", options("task", "budget", "logger"))
+@pytest.mark.parametrize("option", options("budget", "logger"))
 def test_option_can_be_made(option):
     prepare(composed(*MOCK, option))
+
+
+@pytest.mark.parametrize("option", options("task"))
+def test_task_can_be_made(option):
+    prepare(composed(*MOCK, *task_options(option.removeprefix("task="))))
 
 
 @pytest.mark.parametrize("option", options("search", "expander", "evaluator"))
@@ -52,6 +58,8 @@ def test_option_runs_on_the_mock_engine(option, tmp_path):
     if option == "search=treequest":
         pytest.importorskip("treequest", reason="needs the extra `treequest`")
     more = ["expander=choose"] if option == "evaluator=logprob" else []
+    if option == "search=got":
+        more = task_options("sorting")
     summary = run(composed(*MOCK, option, *more, f"output_dir={tmp_path}"))
     assert len(summary.rows) == 1 and not summary.failures
 

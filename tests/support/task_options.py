@@ -1,0 +1,20 @@
+"""What each task's configuration needs besides its name, to run with a default search."""
+
+from pathlib import Path
+
+import pytest
+
+FILES = Path(__file__).parent / "task_files"
+TASK_OPTIONS = {
+    "countdown": ["task.numbers=4"],  # quicker than the default
+    "crosswords": [f"task.path={FILES}/crosswords.json"],
+    "math": [f"task.path={FILES}/math.jsonl"],
+    "reasoning_gym": ["task.dataset=chain_sum"],
+}
+
+
+def task_options(name):
+    """The overrides that choose a task; skips the test if the task's extra is not installed."""
+    if name == "reasoning_gym":
+        pytest.importorskip(name, reason="needs the extra `reasoning_gym`")
+    return [f"task={name}", *TASK_OPTIONS.get(name, [])]
