@@ -49,7 +49,7 @@ def draw(task: str, shown: Sequence[Setting], directory: Path) -> list[Path]:
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(9.5, 7), layout="constrained")
         panels = figure.subplots(2, 2, sharey=True, sharex="col")
-        colors = [*matplotlib.colormaps["tab10"].colors, *matplotlib.colormaps["Dark2"].colors]
+        colors = [*matplotlib.color_sequences["tab10"], *matplotlib.color_sequences["Dark2"]]
         models = dict.fromkeys(setting.model for setting in shown)
         looks = list(zip(cycle(colors), cycle(_MARKERS), _by_series(shown)))
         measures = {"top1": "top-1", "any_of_b": _any_of_b(shown)}

@@ -84,16 +84,16 @@ def results_table(rows: Iterable[Measurement]) -> str:
     body = [
         [
             row.workload, row.heads, f"{row.num_queries}", f"{row.num_entries}",
-            f"{row.kv_mb:.2f}", _cell(row.floor_us, ".2f"), row.variant, _cell(row.us, ".1f"),
-            _cell(row.ratio, ".2f"), _cell(row.plan_ms, ".3f"),
-            _cell(row.num_reads and row.num_reads / row.num_entries, ".2f"),
-            _cell(row.partial_rows, "d"), _cell(row.items, "d"), _cell(row.counted_mb, ".2f"),
-            _cell(row.error, ".2e"), _cell(row.torch_error, ".2e"), _cell(row.layers, "d"),
+            f"{row.kv_mb:.2f}", cell(row.floor_us, ".2f"), row.variant, cell(row.us, ".1f"),
+            cell(row.ratio, ".2f"), cell(row.plan_ms, ".3f"),
+            cell(row.num_reads and row.num_reads / row.num_entries, ".2f"),
+            cell(row.partial_rows, "d"), cell(row.items, "d"), cell(row.counted_mb, ".2f"),
+            cell(row.error, ".2e"), cell(row.torch_error, ".2e"), cell(row.layers, "d"),
             "WRONG: " * (row.ok is False) + row.note,
         ]
         for row in rows
     ]  # fmt: skip
-    return _table(head, body, left={0, 1, 6, 17})
+    return markdown_table(head, body, left={0, 1, 6, 17})
 
 
 def ablation_table(rows: Sequence[Measurement]) -> str:
@@ -107,7 +107,7 @@ def ablation_table(rows: Sequence[Measurement]) -> str:
             ours, cells = us.get((name, "deft")), []
             for variant in ABLATION:
                 time = us.get((name, variant))
-                cells.append(_cell(time, ".1f"))
+                cells.append(cell(time, ".1f"))
                 if time and ours:
                     ratios[variant].append(time / ours)
                     cells[-1] += f" ({time / ours:.2f})"
@@ -115,7 +115,7 @@ def ablation_table(rows: Sequence[Measurement]) -> str:
         means = [f"({geometric_mean(each):.2f})" if each else "" for each in ratios.values()]
         if any(means):
             body.append(["geometric mean", heads, *means])
-    return _table(("workload", "heads", *ABLATION), body, left={0, 1})
+    return markdown_table(("workload", "heads", *ABLATION), body, left={0, 1})
 
 
 def floor_table(rows: Sequence[Measurement]) -> str:
@@ -135,14 +135,14 @@ def floor_table(rows: Sequence[Measurement]) -> str:
         body.append([heads, variant, mean, f"{len(large)}", within])
     limit = f"{SMALL_US:g} µs"
     head = ("heads", "variant", f"x floor, floor >= {limit}", "of", f"smaller: in floor + {limit}")
-    return _table(head, body, left={0, 1})
+    return markdown_table(head, body, left={0, 1})
 
 
-def _cell(value: float | None, form: str) -> str:
+def cell(value: float | None, form: str) -> str:
     return "" if value is None else f"{value:{form}}"
 
 
-def _table(head: Sequence[str], body: Iterable[Sequence[str]], left: set[int]) -> str:
+def markdown_table(head: Sequence[str], body: Iterable[Sequence[str]], left: set[int]) -> str:
     rule = [":---" if column in left else "---:" for column in range(len(head))]
     lines = [head, rule, *([text.replace("|", r"\|") for text in row] for row in body)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

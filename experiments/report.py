@@ -31,6 +31,9 @@ class Totals:
     requests_per_round: float
     sequences_per_forward: float  # 0 if no model ran
     evicted_kv_tokens: int
+    drafts: int  # times a sequence had drafted tokens to verify
+    drafted_tokens: int
+    accepted_tokens: int  # of these
     memo_hits: int  # states whose value a memo knew
     sessions: int  # processes that worked on the run
     seconds: float  # wall time of all of them
@@ -41,7 +44,7 @@ class Totals:
         last = {session.number: session for session in sessions}.values()
 
         def engine(counter: str) -> float:
-            return sum(session.engine[counter] for session in last)
+            return sum(session.engine.get(counter, 0) for session in last)
 
         rounds = sum(session.rounds for session in last)
         seconds = sum(session.seconds for session in last)
@@ -67,6 +70,9 @@ class Totals:
             requests_per_round=_ratio(sum(session.requests for session in last), rounds),
             sequences_per_forward=_ratio(engine("sequences"), engine("steps")),
             evicted_kv_tokens=int(engine("evicted_kv_tokens")),
+            drafts=int(engine("drafts")),
+            drafted_tokens=int(engine("drafted_tokens")),
+            accepted_tokens=int(engine("accepted_tokens")),
             memo_hits=sum(session.memo_hits for session in last),
             sessions=len(last),
             seconds=seconds,
@@ -109,6 +115,11 @@ class Summary:
             "budget hits": f"{t.budget_hits:,}",
             "wall seconds": f"{t.seconds:.1f}{sessions}",
         }
+        if t.drafts:
+            cells["drafted tokens"] = (
+                f"{t.accepted_tokens:,} accepted of {t.drafted_tokens:,}: "
+                f"{1 + t.accepted_tokens / t.drafts:.2f} tokens a verification"
+            )
         if t.memo_hits:
             cells["memo hits"] = f"{t.memo_hits:,} values not asked for"
         if any(row.oracle for row in self.rows):

@@ -187,7 +187,8 @@ def _train(network: Any, batches: Batches, options: Options) -> Iterator[Losses]
 def _repeated(loader: Iterable[Batch], options: Options, device: torch.device) -> Iterator[Batch]:
     """As many batches as there are steps: every `passes`-th is new, the others are drawn from those
     before. A GPU learns faster than the processes make examples."""
-    generator, seen, fresh = random.Random(options.seed), [], iter(loader)
+    generator, fresh = random.Random(options.seed), iter(loader)
+    seen: list[Batch] = []
     for step in range(options.steps):
         if step % options.passes:
             yield generator.choice(seen)

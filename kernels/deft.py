@@ -30,6 +30,7 @@ def partial_attention_kernel(
     """Program (item, KV head). Scores are in units of log 2: `scale` has the factor log2(e)."""
     if PDL:
         gdc_launch_dependents()
+        gdc_wait()
     i_item = tl.program_id(0) // HK
     i_hk = tl.program_id(0) % HK
     # All of these at once: each is a trip to memory before the first key can be asked for.

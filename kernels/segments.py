@@ -84,6 +84,17 @@ class Segments:
             )
         ), np.concatenate(table).astype(np.int32) if table else np.empty(0, np.int32)
 
+    def mask(self, num_queries: int) -> np.ndarray:
+        """[B, T] uint8: which of all entries, segment by segment, each query sees."""
+        mask = np.zeros((num_queries, int(self.length.sum())), dtype=np.uint8)
+        begin = 0
+        columns = (self.length, self.lo, self.hi, self.num_visible)
+        for length, lo, hi, num_visible in zip(*columns, strict=True):
+            seen = np.arange(length)[None, :] < num_visible + np.arange(hi - lo)[:, None]
+            mask[lo:hi, begin : begin + length] = seen
+            begin += length
+        return mask
+
 
 def _depth_first(lo: np.ndarray, hi: np.ndarray) -> np.ndarray:
     widest_first = stable_order(hi.max(initial=0) - hi)

@@ -77,6 +77,8 @@ def tree_attention(
     if softcap is not None:
         factor, cap = softcap * _LOG2E, 2 * _LOG2E * scale / softcap
     mask = plan._mask
+    # Each of the two is launched before the kernel ahead of it ends, and waits there.
+    launch = {"launch_pdl": True} if on_gpu else {}
     partial_attention_kernel[(room.items * heads.num_kv_heads,)](
         q, k_pool, v_pool, out, plan._partial, plan._lse, part["num_items"], part["items"],
         plan._slot, plan._bound, plan._position, part["row"], part["position"],
@@ -84,16 +86,14 @@ def tree_attention(
         q.stride(0), q.stride(1), out.stride(0), 0 if mask is None else mask.shape[1],
         0 if mask is None else aligned(mask.shape[1]), factor, cap, sliding_window or 0,
         HK=heads.num_kv_heads, G=plan.shape.group, D=heads.head_dim, DV=heads.dv,
-        BD=triton.next_power_of_2(heads.head_dim), BDV=triton.next_power_of_2(heads.dv),
+        BD=_padded(heads.head_dim), BDV=_padded(heads.dv),
         M=plan.rows, BN=config.block, STAGES=config.stages, SOFTCAP=softcap is not None,
         WINDOW=sliding_window is not None, SINKS=sinks is not None, DENSE_MASK=mask is not None,
         ORDERED=plan.is_ordered,
         PRECISION="ieee" if q.dtype == torch.float32 else "tf32", PDL=on_gpu,
-        num_warps=config.warps,
+        num_warps=config.warps, **launch,
     )  # fmt: skip
     if room.partials:
-        # The reduction is launched early and waits on the device for the partial results.
-        launch = {"launch_pdl": True} if on_gpu else {}
         reduce_partials_kernel[(room.queries, heads.num_heads)](
             out, plan._partial, plan._lse, part["reduce_offset"], part["reduce_row"], part["row"],
             q if sinks is None else sinks, out.stride(0),
@@ -155,6 +155,12 @@ def _config(plan: TreePlan) -> _Config:
     if plan.variant == "tree_mask":
         return _Config(32, 5, 4)
     return _Config(64, 5, 4) if plan.rows == WIDE else _Config(64, 6, 2)
+
+
+def _padded(width: int) -> int:
+    """A matrix instruction takes 16 at least."""
+    power: int = triton.next_power_of_2(width)
+    return max(power, 16)
 
 
 def _check(q: torch.Tensor, k_pool: torch.Tensor, v_pool: torch.Tensor, plan: TreePlan) -> None:

@@ -2,90 +2,33 @@
 
 Plan once for a shape of the forest, run in every layer. A plan of fixed capacity lies at fixed
 addresses, so one CUDA graph serves while the tree changes underneath (`update`) and while its
-leaves grow (`step`). Nothing here waits for the device. Knows no model; the work is cut by
-`variants.py`.
+leaves grow (`step`). Nothing here waits for the device but `check`. Knows no model; the work is cut
+by `variants.py`, or on the device by `device_plan.py`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import NamedTuple
 
 import numpy as np
 import torch
 import triton
 
 from .deft import expand_kernel
+from .device_forest import FIELDS
+from .device_plan import STATUS, DevicePlanner, refuse
 from .forest import Forest
+from .heads import Heads
 from .segments import Segments
 from .variants import GROWING, NARROW, VARIANTS, WIDE, Shape, cut, num_rows
-from .work_list import COPY_FIELDS, ITEM_FIELDS, Growth, WorkList
+from .work_list import COPY_FIELDS, ITEM_FIELDS, Capacity, Growth, WorkList, check_growing
+
+__all__ = ["Capacity", "Heads", "TreePlan"]
 
 _LANES = 8  # programs that share a long copy
 _TAIL = 256  # entries that a block may read beyond the last item
-_DTYPES = (torch.float16, torch.bfloat16, torch.float32)
-
-
-@dataclass(frozen=True, slots=True)
-class Capacity:
-    """The most that a plan can hold; an update that needs more is refused."""
-
-    queries: int
-    items: int
-    copies: int
-    entries: int
-    partials: int
-    reduced: int  # (query, partial result) pairs
-
-    @classmethod
-    def of(cls, work: WorkList, num_queries: int) -> Capacity:
-        return cls(
-            num_queries,
-            len(work.items),
-            len(work.copies),
-            work.num_entries,
-            work.num_partials,
-            len(work.reduce_row),
-        )
-
-    def times(self, factor: float) -> Capacity:
-        """Each of the numbers times `factor`, and room for a few more."""
-        names = self.__slots__
-        return Capacity(**{name: int(getattr(self, name) * factor) + 16 for name in names})
-
-
-@dataclass(frozen=True, slots=True)
-class Heads:
-    """The attention a plan is for.
-
-    Raises:
-        ValueError: heads that do not divide, more than 64 query heads a KV head, a head dimension
-            above 256, or a dtype other than float16, bfloat16 and float32.
-    """
-
-    num_heads: int  # HQ
-    num_kv_heads: int  # HK
-    head_dim: int  # D
-    value_dim: int | None = None  # DV; None is D
-    dtype: torch.dtype = torch.float16
-
-    def __post_init__(self) -> None:
-        if min(self.num_heads, self.num_kv_heads) < 1 or self.num_heads % self.num_kv_heads:
-            raise ValueError(
-                f"num_heads={self.num_heads} must be a multiple of num_kv_heads={self.num_kv_heads}"
-            )
-        if self.num_heads // self.num_kv_heads > WIDE:
-            raise ValueError(
-                f"{self.num_heads} heads share {self.num_kv_heads} KV heads; at most {WIDE} may "
-                "share one"
-            )
-        if max(self.head_dim, self.dv) > 256:
-            raise ValueError(f"a head dimension of {max(self.head_dim, self.dv)} exceeds 256")
-        if self.dtype not in _DTYPES:
-            raise ValueError(f"dtype={self.dtype} is not one of {', '.join(map(str, _DTYPES))}")
-
-    @property
-    def dv(self) -> int:
-        return self.head_dim if self.value_dim is None else self.value_dim
 
 
 class TreePlan:
@@ -102,7 +45,11 @@ class TreePlan:
         growth: steps for which every query's path may grow by one entry a step, without a new
             plan. A path's next entries follow its last one in `table`; nodes may then have one
             query at most. `step`, on the device, says how many of them are there, `growth` at most.
-        capacity: room for later updates; None takes just what this forest needs.
+        capacity: room for later updates; None takes just what this forest needs. With a capacity,
+            `deft` is planned on the device from the first update on.
+
+    After each update `num_queries` is the forest's number of queries, and `status` says, on the
+    device, what a plan made there needs (see `check`).
 
     Every slot that is named, also of entries still to come, must hold finite numbers: what a
     query does not see is read and then weighted with zero.
@@ -111,6 +58,9 @@ class TreePlan:
         ValueError: an unknown variant or one that cannot grow and is to, a query that sees nothing,
             a node of several queries that is to grow, or a forest that exceeds the capacity.
     """
+
+    _work: WorkList | None
+    _planner: DevicePlanner | None = None
 
     def __init__(
         self,
@@ -122,8 +72,15 @@ class TreePlan:
         growth: int = 0,
         capacity: Capacity | None = None,
     ) -> None:
-        segments, rows, positions, grown = _lay_out(forest, growth)
-        self._begin(segments, rows, positions, table, heads, variant, grown, capacity)
+        self._begin(_lay_out(forest, growth), table, heads, variant, capacity)
+        if variant == "deft" and capacity is not None:
+            device = table.device
+            self._planner = DevicePlanner(self.shape, self.rows, growth, capacity, device)
+            size = (len(FIELDS), capacity.nodes + 1)
+            self._columns = torch.zeros(size, dtype=torch.int32, device=device)
+            self._filler = torch.zeros(3, dtype=torch.int64, device=device)
+            self._upload(forest)
+            self._replan = _captured(self._plan_on_device, device)
 
     @classmethod
     def of_segments(
@@ -135,9 +92,10 @@ class TreePlan:
         variant: str = "deft",
     ) -> TreePlan:
         """A plan whose queries lie in depth-first order already; [B] positions in their paths."""
-        plan = cls.__new__(cls)
         rows = np.arange(len(query_positions))
-        plan._begin(segments, rows, query_positions, table, heads, variant, None, None)
+        layout = _Layout(segments, len(segments.length), rows, query_positions, None)
+        plan = cls.__new__(cls)
+        plan._begin(layout, table, heads, variant, None)
         return plan
 
     def update(self, forest: Forest) -> None:
@@ -145,11 +103,38 @@ class TreePlan:
         mask, so a graph that was captured before keeps the old one.)
 
         Raises:
-            ValueError: as in the constructor. The plan is unchanged then.
+            ValueError: as in the constructor; the plan is unchanged then. What only the device
+                finds out, `check` raises; the plan is empty then, and attention writes nothing.
         """
-        segments, rows, positions, grown = _lay_out(forest, self.growth)
-        work = self._cut(segments, len(rows), grown)
-        self._load(work, segments, rows, positions, grown)
+        if self._planner is not None:
+            self.num_queries = self._upload(forest)
+            self._work = None
+            self._replan()
+        else:
+            layout = _lay_out(forest, self.growth)
+            self._load(self._cut(layout), layout)
+
+    @property
+    def work(self) -> WorkList:
+        """The host's side of the plan.
+
+        Raises:
+            ValueError: the plan was made on the device.
+        """
+        if self._work is None:
+            raise ValueError("the last update was planned on the device; `status` has its sizes")
+        return self._work
+
+    def check(self, status: torch.Tensor | None = None) -> None:
+        """Refuse a forest that `update` could not.
+
+        Args:
+            status: a copy of `self.status` on the host. Without one this waits for the device.
+
+        Raises:
+            ValueError: a query sees nothing, or the forest exceeds the capacity.
+        """
+        refuse((self.status if status is None else status).tolist(), self.capacity)
 
     def next_slots(self) -> torch.Tensor:
         """[B] int64 slots of the entries that step `step`, from 1 on, adds, by query row; -1 for
@@ -159,15 +144,13 @@ class TreePlan:
 
     def _begin(
         self,
-        segments: Segments,
-        rows: np.ndarray,
-        positions: np.ndarray,
+        layout: _Layout,
         table: torch.Tensor,
         heads: Heads,
         variant: str,
-        growth: Growth | None,
         capacity: Capacity | None,
     ) -> None:
+        rows, growth = layout.rows, layout.growth
         if variant not in VARIANTS:
             raise ValueError(f"variant={variant!r} is not one of {', '.join(VARIANTS)}")
         if growth is not None and variant not in GROWING:
@@ -186,11 +169,11 @@ class TreePlan:
             num_sms,
         )
         is_open = variant == "deft" and capacity is not None  # for forests yet unknown
-        self.rows = WIDE if is_open else num_rows(variant, segments, self.shape)
+        self.rows = WIDE if is_open else num_rows(variant, layout.segments, self.shape)
         if heads.dtype == torch.float32:  # registers hold no more
             self.rows = max(NARROW, triton.next_power_of_2(self.shape.group))
-        work = self._cut(segments, len(rows), growth)
-        self.capacity = room = capacity or Capacity.of(work, len(rows))
+        work = self._cut(layout)
+        self.capacity = room = capacity or Capacity.of(work, len(rows), layout.num_nodes)
         # Rows in depth-first order already need no look-up; a plan for updates cannot know.
         self.is_ordered = capacity is None and bool((rows == np.arange(len(rows))).all())
         self._table = table
@@ -200,16 +183,18 @@ class TreePlan:
             "items": room.items * ITEM_FIELDS,
             "copies": room.copies * COPY_FIELDS,
             "reduce_offset": room.queries + 1,
-            "reduce_row": room.reduced,
+            "reduce_row": room.partials,
             "row": room.queries,
             "position": room.queries,
             "tail": room.queries if self.growth else 0,
+            "status": len(STATUS),
         }
         self._sizes = {name: -(-size // 4) * 4 for name, size in sizes.items()}
         self._buffer = torch.zeros(sum(self._sizes.values()), dtype=torch.int32, device=device)
         parts = torch.split(self._buffer, list(self._sizes.values()))
         self._part = dict(zip(self._sizes, parts, strict=True))
         self._tail = self._part["tail"][: room.queries]
+        self.status = self._part["status"][: len(STATUS)]
         self.step = torch.zeros(1, dtype=torch.int32, device=device)
         # Entries that no copy has written yet are read and not used; let them name a real slot.
         self._slot = table[:1].expand(room.entries + _TAIL).contiguous()
@@ -218,30 +203,21 @@ class TreePlan:
         self._partial = torch.empty(partial_shape, dtype=heads.dtype, device=device)
         self._lse = torch.empty(partial_shape[:2], dtype=torch.float32, device=device)
         self._mask: torch.Tensor | None = None
-        self._load(work, segments, rows, positions, growth)
+        self._load(work, layout)
 
-    def _cut(self, segments: Segments, num_queries: int, growth: Growth | None) -> WorkList:
-        return cut(self.variant, segments, num_queries, self.shape, self.rows, growth)
+    def _cut(self, layout: _Layout) -> WorkList:
+        segments, num_queries = layout.segments, len(layout.rows)
+        return cut(self.variant, segments, num_queries, self.shape, self.rows, layout.growth)
 
-    def _load(
-        self,
-        work: WorkList,
-        segments: Segments,
-        rows: np.ndarray,
-        positions: np.ndarray,
-        growth: Growth | None,
-    ) -> None:
-        need = Capacity.of(work, len(rows))
+    def _load(self, work: WorkList, layout: _Layout) -> None:
+        segments, num_nodes, rows, positions, growth = layout
         if self.is_ordered and (rows != np.arange(len(rows))).any():
             raise ValueError(
                 "the plan was made for queries in depth-first order; give it a capacity to update "
                 "it with another order"
             )
-        for name in Capacity.__slots__:
-            wanted, limit = getattr(need, name), getattr(self.capacity, name)
-            if wanted > limit:
-                raise ValueError(f"the forest needs {wanted} {name}, the plan has room for {limit}")
-        self.work = work
+        self.capacity.check(**asdict(Capacity.of(work, len(rows), num_nodes)))
+        self._work = work
         self.num_queries = len(rows)
         # Each plan takes pinned memory of its own: the allocator reuses it when the copy is done.
         host = torch.empty(len(self._buffer), dtype=torch.int32, pin_memory=self._buffer.is_cuda)
@@ -258,6 +234,7 @@ class TreePlan:
             "reduce_row": work.reduce_row,
             "row": rows,
             "position": positions,
+            "status": np.zeros(len(STATUS)),
         }
         if growth is not None:
             tail = np.full(self.capacity.queries, -1)
@@ -269,9 +246,32 @@ class TreePlan:
             flat[at : at + len(values)] = values
             at += size
         self._buffer.copy_(host, non_blocking=True)
-        self.step.zero_()
         if self.variant == "tree_mask":
-            self._mask = _dense_mask(segments, len(rows), self._buffer.device)
+            self._mask = torch.from_numpy(segments.mask(len(rows))).to(self._buffer.device)
+        self._expand()
+
+    def _upload(self, forest: Forest) -> int:
+        """Send a forest to the device; returns the number of its queries."""
+        assert self._planner is not None
+        shape = self._columns.shape
+        host = torch.empty(shape, dtype=torch.int32, pin_memory=self._columns.is_cuda)
+        num_queries = self._planner.pack(forest, host.numpy())
+        self._columns.copy_(host, non_blocking=True)
+        return num_queries
+
+    def _plan_on_device(self) -> None:
+        assert self._planner is not None
+        work = self._planner.plan(self._columns)
+        pieces = []
+        for name, size in self._sizes.items():
+            values = getattr(work, name).flatten()
+            pieces += [values, self._filler[: size - len(values)]]
+        self._buffer.copy_(torch.cat(pieces))
+        self._expand()
+
+    def _expand(self) -> None:
+        """Lay out the entries that the copies name, for step 0."""
+        self.step.zero_()
         if self.capacity.copies:
             expand_kernel[(self.capacity.copies, _LANES)](
                 self._part["num_copies"], self._part["copies"], self._table, self._slot,
@@ -279,27 +279,36 @@ class TreePlan:
             )  # fmt: skip
 
 
-def _lay_out(forest: Forest, steps: int) -> tuple[Segments, np.ndarray, np.ndarray, Growth | None]:
-    """Segments; and of each query in depth-first order its row, its position and its growth."""
+class _Layout(NamedTuple):
+    """A forest's segments; and of each query in depth-first order its row, position and growth."""
+
+    segments: Segments
+    num_nodes: int
+    rows: np.ndarray  # [B]
+    positions: np.ndarray  # [B]
+    growth: Growth | None
+
+
+def _lay_out(forest: Forest, steps: int) -> _Layout:
     segments, rows, positions = Segments.of_forest(forest)
     if not steps:
-        return segments, rows, positions, None
-    count = forest.num_queries
-    if (count > 1).any():
-        node = int(count.argmax())
-        raise ValueError(f"node {node} has {int(count[node])} queries; one that grows has one")
-    node = np.flatnonzero(count)[rows]
+        return _Layout(segments, len(forest.parent), rows, positions, None)
+    check_growing(forest.num_queries)
+    node = np.flatnonzero(forest.num_queries)[rows]
     growth = Growth((forest.start + forest.length)[node], positions + 1, steps)
-    return segments, rows, positions, growth
+    return _Layout(segments, len(forest.parent), rows, positions, growth)
 
 
-def _dense_mask(segments: Segments, num_queries: int, device: torch.device) -> torch.Tensor:
-    """[B, T] uint8: which of all entries, segment by segment, each query sees."""
-    mask = np.zeros((num_queries, int(segments.length.sum())), dtype=np.uint8)
-    begin = 0
-    columns = (segments.length, segments.lo, segments.hi, segments.num_visible)
-    for length, lo, hi, num_visible in zip(*columns, strict=True):
-        seen = np.arange(length)[None, :] < num_visible + np.arange(hi - lo)[:, None]
-        mask[lo:hi, begin : begin + length] = seen
-        begin += length
-    return torch.from_numpy(mask).to(device)
+def _captured(run: Callable[[], None], device: torch.device) -> Callable[[], None]:
+    """`run` as a CUDA graph, after it ran once; or itself where there is no CUDA."""
+    if device.type != "cuda":
+        return run
+    current, side = torch.cuda.current_stream(device), torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    side.wait_stream(current)
+    with torch.cuda.stream(side):
+        run()
+    current.wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        run()
+    return graph.replay

@@ -48,12 +48,13 @@ class Shape:
 
 # Measured on an H100 (experiments/LOG.md, 2026-11-24), in seconds and bytes a second. By rows of a
 # tile: programs an SM holds, and the time of 64 entries in one that is alone or among as many.
-_PACE = {WIDE: (2, 0.8e-6, 1.6e-6), NARROW: (3, 0.9e-6, 2.0e-6)}
-_LOADS = np.array([0.8, 0.9, 1, 1.7, 1.9, 2, 3, 4, 6])  # programs an SM, to be weighed up
-_STALL_SECONDS = 0.5e-6  # more, for 64 entries that come from memory to a program that is alone
-_REDUCTION_SECONDS = (3e-6, 1.2e-6)  # of a query's first 16 partial results, of 16 more
+PACE = {WIDE: (2, 0.8e-6, 1.6e-6), NARROW: (3, 0.9e-6, 2.0e-6)}
+STALL_SECONDS = 0.5e-6  # more, for 64 entries that come from memory to a program that is alone
+REDUCTION_SECONDS = (3e-6, 1.2e-6)  # of a query's first 16 partial results, of 16 more
 _PARTIAL_BANDWIDTH = 2e12
 _MEMORY_BANDWIDTH = 2.9e12
+# Programs an SM, to be weighed up. With the last, tiles are left whole.
+LOADS = np.array([0.8, 0.9, 1, 1.7, 1.9, 2, 3, 4, 6, 1e-9])
 
 
 def num_rows(variant: str, segments: Segments, shape: Shape) -> int:
@@ -96,7 +97,7 @@ def cut(
         if variant == "sequence" or is_alone:
             width = 1
         tiles = tiles_by_width(segments, num_queries, width)
-        chunk = _best_chunk(segments, tiles, shape, rows)
+        chunk = _best_chunk(segments, tiles, shape, rows, 0 if growth is None else growth.steps)
     else:
         raise ValueError(f"variant={variant!r} is not one of {', '.join(VARIANTS)}")
     return build_work_list(segments, num_queries, tiles, chunk, growth)
@@ -105,7 +106,7 @@ def cut(
 def _is_alone(segments: Segments, num_queries: int, shape: Shape, width: int) -> bool:
     """Whether tiles of one query are as good: they read hardly more, and are few for the GPU."""
     are_few = num_queries * shape.num_kv_heads <= shape.num_sms
-    return are_few and _num_reads(segments, 1) <= 1.05 * _num_reads(segments, width)
+    return are_few and 20 * _num_reads(segments, 1) <= 21 * _num_reads(segments, width)
 
 
 def _num_reads(segments: Segments, width: int) -> int:
@@ -113,31 +114,44 @@ def _num_reads(segments: Segments, width: int) -> int:
     return int((segments.length * spanned).sum())
 
 
-def _best_chunk(segments: Segments, tiles: Tiles, shape: Shape, rows: int) -> int:
-    """Entries of an item that make the attention shortest.
+def _best_chunk(
+    segments: Segments, tiles: Tiles, shape: Shape, rows: int, num_steps: int = 0
+) -> int:
+    """Entries of an item that make the attention shortest, halfway through the steps to come.
 
     Few long items leave SMs idle; many short ones write and merge more partial results. With c
     items of at most n entries, the time is max(waves(c) * n * tile time, bytes / bandwidth) and,
     if anything is cut, what its partial results cost: for R rows, 2 R (D + 2) itemsize bytes.
     """
-    tokens = np.bincount(tiles.tile, segments.length[tiles.segment], len(tiles.origin))
-    longest = max(int(tokens.max(initial=0)), ALIGNMENT)
-    even = tokens.sum() * shape.num_kv_heads / (_LOADS * shape.num_sms)
-    chunk = np.append(np.clip(even, 2 * ALIGNMENT, longest), longest)
-    chunk = np.ceil(chunk / ALIGNMENT).astype(np.int64) * ALIGNMENT  # [candidates]
-    parts = np.maximum(-(-tokens // chunk[:, None]), 1)  # [candidates, tiles]
-    length = np.ceil((tokens / parts).max(axis=1) / ALIGNMENT)
-    programs = shape.num_kv_heads * parts.sum(axis=1)
-    unique = int(segments.length.sum())
-    resident, alone_seconds, full_seconds = _PACE[WIDE if rows == WIDE else NARROW]
-    alone_seconds += _STALL_SECONDS * unique / max(tokens.sum(), 1)
+    half = -(-num_steps // 2)
+    length = segments.length / ALIGNMENT
+    tokens = np.bincount(tiles.tile, length[tiles.segment]) + tiles.size * half / ALIGNMENT
+    unique = length.sum() + tiles.size.sum() * half / ALIGNMENT
+    even = tokens.sum() * shape.num_kv_heads / (LOADS * shape.num_sms)
+    chunk = np.ceil(np.minimum(np.maximum(even, 2), tokens.max()))  # [candidates] blocks
+    parts = np.ceil(tokens / chunk[:, None])  # [candidates, tiles]
+    longest = np.ceil((tokens / parts).max(axis=1))
+    programs = parts.sum(axis=1) * shape.num_kv_heads
+    resident, alone_seconds, full_seconds = PACE[WIDE if rows == WIDE else NARROW]
+    alone = unique * STALL_SECONDS / tokens.sum() + alone_seconds
     waves = np.ceil(programs / (resident * shape.num_sms))
-    compute = length * np.where(programs <= shape.num_sms, alone_seconds, waves * full_seconds)
-    kv_bytes = unique * shape.num_kv_heads * 2 * shape.head_dim * shape.itemsize
+    pace = np.where(programs <= shape.num_sms, alone, waves * full_seconds)
+    seconds = np.maximum(longest * pace, unique * block_seconds(shape))
     merged = (np.where(parts > 1, parts, 0) * tiles.size).sum(axis=1)
-    partial_bytes = 2 * merged * shape.num_heads * (shape.head_dim + 2) * shape.itemsize
-    seconds = np.maximum(compute, kv_bytes / _MEMORY_BANDWIDTH)
-    first, more = _REDUCTION_SECONDS
-    reduction = first + more * (parts.max(axis=1) // 16)
-    seconds += partial_bytes / _PARTIAL_BANDWIDTH + np.where(merged > 0, reduction, 0)
-    return int(chunk[seconds.argmin()])
+    most = parts.max(axis=1)
+    first, more = REDUCTION_SECONDS
+    reduction = (most > 1) * first + most // 16 * more
+    seconds = seconds + merged * row_seconds(shape) + reduction
+    return int(chunk[seconds.argmin()]) * ALIGNMENT
+
+
+def block_seconds(shape: Shape) -> float:
+    """To read `ALIGNMENT` entries from memory."""
+    size = shape.num_kv_heads * 2 * shape.head_dim * shape.itemsize
+    return ALIGNMENT * size / _MEMORY_BANDWIDTH
+
+
+def row_seconds(shape: Shape) -> float:
+    """To write and read a query's partial result."""
+    size = shape.num_heads * (shape.head_dim + 2) * shape.itemsize
+    return 2 * size / _PARTIAL_BANDWIDTH

@@ -57,10 +57,52 @@ class WorkList:
     items: np.ndarray  # [I, ITEM_FIELDS], longest first
     copies: np.ndarray  # [C, COPY_FIELDS], runs of the slot table and where they go
     num_entries: int  # room that the flattened entries need
-    num_partials: int
     reduce_offset: np.ndarray  # [B + 1] into reduce_row
-    reduce_row: np.ndarray  # [R] partial rows of each query, in a fixed order
+    reduce_row: np.ndarray  # [R] the partial rows, query by query, in the order of the tile's run
     num_reads: int  # entries the items read
+
+    @property
+    def num_partials(self) -> int:
+        return len(self.reduce_row)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capacity:
+    """The most that a plan can hold; an update that needs more is refused."""
+
+    nodes: int
+    queries: int
+    copies: int
+    entries: int
+    items: int
+    partials: int
+
+    @classmethod
+    def of(cls, work: WorkList, num_queries: int, num_nodes: int) -> Capacity:
+        return cls(
+            nodes=num_nodes,
+            queries=num_queries,
+            copies=len(work.copies),
+            entries=work.num_entries,
+            items=len(work.items),
+            partials=work.num_partials,
+        )
+
+    def times(self, factor: float) -> Capacity:
+        """Each of the numbers times `factor`, and room for a few more."""
+        names = self.__slots__
+        return Capacity(**{name: int(getattr(self, name) * factor) + 16 for name in names})
+
+    def check(self, **needed: int) -> None:
+        """Refuse what there is no room for.
+
+        Raises:
+            ValueError: one of the numbers, given by name, exceeds the capacity.
+        """
+        for name, wanted in needed.items():
+            limit = getattr(self, name)
+            if wanted > limit:
+                raise ValueError(f"the forest needs {wanted} {name}, the plan has room for {limit}")
 
 
 def tiles_by_width(segments: Segments, num_queries: int, width: int) -> Tiles:
@@ -114,19 +156,22 @@ def build_work_list(
     if growth is not None:
         copies = np.concatenate([copies, _growth_copies(tiles, tile_start + tokens, growth)])
 
-    num_items = np.maximum(-(-tokens // chunk), (tokens + grows > 0).astype(np.int64))
-    even = -(-tokens // np.maximum(num_items, 1))
+    # The last item of a tile grows: it is cut as if half of what may come were there.
+    expected = tokens + grows * -(-steps // 2)
+    even = -(-expected // np.maximum(-(-expected // chunk), 1))
     even = np.maximum(aligned(even), ALIGNMENT)
-    num_items = np.minimum(num_items, np.maximum(-(-tokens // even), 1))
+    num_items = -(-tokens // even) if growth is None else tokens // even + 1
     tile, part = _repeat(num_items)
     begin = part * even[tile]
     end = np.minimum(begin + even[tile], tokens[tile])
-    grow = np.where(end == tokens[tile], grows[tile], 0)
+    grow = np.where(begin + even[tile] > tokens[tile], grows[tile], 0)
     # Which of its tile's queries an item serves; and the leading entries that all of them see.
     first = np.searchsorted(pair_end, token_start[tile] + begin, "right")
     last = np.searchsorted(pair_start, token_start[tile] + end, "left")
-    item_lo = np.where(grow > 0, 0, _reduce_ranges(np.minimum, np.maximum(lo, 0), first, last))
-    item_hi = np.where(grow > 0, grow, _reduce_ranges(np.maximum, hi, first, last))
+    item_lo = np.where(grow > 0, 0, np.append(np.maximum(lo, 0), 0)[first])
+    ranges = np.stack([first, last], axis=1).ravel()
+    item_hi = np.maximum.reduceat(np.append(hi, 0), ranges)[::2]
+    item_hi = np.where(grow > 0, grow, item_hi)
     is_shared = (lo <= 0) & (hi >= tiles.size[tiles.tile]) & (length <= num_visible - lo)
     ragged = np.flatnonzero(~is_shared)
     stop = np.append(pair_start[ragged], pair_end[-1:])[np.searchsorted(ragged, first)]
@@ -136,14 +181,12 @@ def build_work_list(
         tile_start[tile] + begin, end - begin, grow, tiles.origin[tile], item_lo, item_hi,
         0, num_full,
     )  # fmt: skip
-    lengths = items[:, 1]
-    items = items[stable_order(lengths.max(initial=0) - lengths)]
-    num_partials, offset, row = _place_partials(items, num_queries)
+    offset, row = _place_partials(items, num_queries)
+    longest_first = stable_order(items[:, 1].max(initial=0) - items[:, 1])
     return WorkList(
-        items,
+        items[longest_first],
         copies,
         int(room.sum()),
-        num_partials,
         offset.astype(np.int32),
         row.astype(np.int32),
         int(tokens.sum()),
@@ -153,6 +196,19 @@ def build_work_list(
 def aligned(count: Any) -> Any:
     """`count`, an integer or an array of them, rounded up to a multiple of `ALIGNMENT`."""
     return -(-count // ALIGNMENT) * ALIGNMENT
+
+
+def check_growing(num_queries: np.ndarray) -> None:
+    """Refuse nodes of several queries, which cannot each go on after the node's last entry.
+
+    Raises:
+        ValueError: there is one.
+    """
+    if num_queries.max() > 1:
+        node = int(num_queries.argmax())
+        raise ValueError(
+            f"node {node} has {int(num_queries[node])} queries; one that grows has one"
+        )
 
 
 def check_seen(segments: Segments, num_queries: int) -> None:
@@ -171,23 +227,22 @@ def check_seen(segments: Segments, num_queries: int) -> None:
         raise ValueError(f"query {query} in depth-first order sees no KV entry")
 
 
-def _place_partials(items: np.ndarray, num_queries: int) -> tuple[int, np.ndarray, np.ndarray]:
-    """Fill in each item's `partial`; returns the number of partial rows, and which are whose."""
-    rows = items[:, 5] - items[:, 4]
-    if rows.sum() == num_queries:  # one item each: nothing to merge
-        items[:, 6] = -1
-        return 0, np.zeros(num_queries + 1, dtype=np.int32), np.empty(0, dtype=np.int32)
+def _place_partials(items: np.ndarray, num_queries: int) -> tuple[np.ndarray, np.ndarray]:
+    """Number the partial rows, item by item; fills in `partial`, returns the reduction's lists.
+
+    An item has none if no other serves a query of it, that is, if from the items before it to it,
+    and from it to those after it, no query is in common.
+    """
+    begin, end = items[:, 3] + items[:, 4], items[:, 3] + items[:, 5]
+    begin_from = np.minimum.accumulate(begin[::-1])[::-1]
+    is_apart = np.maximum.accumulate(end)[:-1] <= begin_from[1:]  # each item and the next
+    is_alone = np.append(True, is_apart) & np.append(is_apart, True)
+    rows = np.where(is_alone, 0, end - begin)
+    items[:, 6] = np.where(is_alone, -1, np.cumsum(rows) - rows)
     item, within = _repeat(rows)
-    query = items[item, 3] + items[item, 4] + within
-    has_siblings = np.zeros(len(items), dtype=bool)
-    has_siblings[item[np.bincount(query)[query] > 1]] = True
-    rows = np.where(has_siblings, rows, 0)
-    base = np.cumsum(rows) - rows
-    items[:, 6] = np.where(has_siblings, base, -1)
-    kept = has_siblings[item]
-    query, partial = query[kept], (base[item] + within)[kept]
+    query = begin[item] + within  # of each partial row
     ends = np.cumsum(np.bincount(query, minlength=num_queries))
-    return int(rows.sum()), np.append(0, ends), partial[stable_order(query)]
+    return np.append(0, ends), stable_order(query)
 
 
 def _growth_copies(tiles: Tiles, start: np.ndarray, growth: Growth) -> np.ndarray:
@@ -212,13 +267,3 @@ def _table(*columns: np.ndarray | int) -> np.ndarray:
     for i, column in enumerate(columns):
         table[:, i] = column
     return table
-
-
-def _reduce_ranges(
-    ufunc: np.ufunc, values: np.ndarray, first: np.ndarray, last: np.ndarray
-) -> np.ndarray:
-    """ufunc over values[first:last] of each range; a range that is empty gives anything."""
-    if not len(values):
-        return np.zeros(len(first), dtype=values.dtype)
-    ends = np.stack([first, last], axis=1).ravel()
-    return ufunc.reduceat(np.append(values, values[-1]), ends)[::2]

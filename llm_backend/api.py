@@ -158,6 +158,9 @@ class EngineStats:
     peak_kv_tokens: int = 0  # most KV slots in use at once
     evicted_kv_tokens: int = 0
     paused: int = 0  # times a sequence had to wait for KV memory
+    drafts: int = 0  # times a sequence had drafted tokens to verify, summed over steps
+    drafted_tokens: int = 0  # these tokens, among `tokens`
+    accepted_tokens: int = 0  # of these
     seconds: float = 0.0  # wall time inside execute
 
     @property

@@ -1,4 +1,5 @@
-"""The attention seam: `plan` once per forward, `run` once per layer, and Hugging Face's way in.
+"""The attention seam: `plan` once per forward, `write` and `run` once per layer, and Hugging Face's
+way in. What has a `window` can decode several steps on one plan (`decoder.py`).
 
 `hf_attention` is what a Hugging Face model calls in place of its own attention. Everything it is
 handed that changes the result is honoured or refused; knows no weights and no tokens.
@@ -7,13 +8,16 @@ handed that changes the result is honoured or refused; knows no weights and no t
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
 
+from ..kernels.forest import Forest
 from ..kernels.segments import Segment, Segments
 from ..kernels.torch_attention import BucketPlan, build_plan, tree_attention
+from ..kernels.variants import GROWING, VARIANTS
 from .kv_pool import KVPool
 
 if TYPE_CHECKING:
@@ -22,6 +26,12 @@ if TYPE_CHECKING:
 
 class AttentionBackend(Protocol):
     def plan(self, query_positions: Sequence[int], segments: Sequence[Segment]) -> Any: ...
+
+    def write(
+        self, k: torch.Tensor, v: torch.Tensor, pool: KVPool, layer: int, slots: torch.Tensor
+    ) -> None:
+        """Store k [N, HK, D] and v [N, HK, DV] of one layer in `slots` [N] int64."""
+        ...
 
     def run(
         self, q: torch.Tensor, k_pool: torch.Tensor, v_pool: torch.Tensor, plan: Any, **options: Any
@@ -39,6 +49,12 @@ class TorchAttention:
     def plan(self, query_positions: Sequence[int], segments: Sequence[Segment]) -> BucketPlan:
         return build_plan(query_positions, segments, self._device)
 
+    def write(
+        self, k: torch.Tensor, v: torch.Tensor, pool: KVPool, layer: int, slots: torch.Tensor
+    ) -> None:
+        pool.keys[layer].index_copy_(0, slots, k)
+        pool.values[layer].index_copy_(0, slots, v)
+
     def run(
         self,
         q: torch.Tensor,
@@ -53,40 +69,70 @@ class TorchAttention:
 class DeftAttention:
     """The Triton kernels, on a CUDA device.
 
+    Args:
+        device: where.
+        variant: a name of `kernels.variants.VARIANTS`.
+
     Raises:
         ValueError: the device is not a CUDA device.
     """
 
-    def __init__(self, device: torch.device | str = "cuda") -> None:
+    def __init__(self, device: torch.device | str = "cuda", variant: str = "deft") -> None:
         # Imported here: Triton decides at import whether it compiles or interprets.
         from ..kernels import tree_attention, tree_plan
 
         if torch.device(device).type != "cuda" and not tree_attention.IS_INTERPRETED:
-            raise ValueError(f"attention='deft' needs a CUDA device, not {str(device)!r}")
+            raise ValueError(f"attention={variant!r} needs a CUDA device, not {str(device)!r}")
+        self.variant = variant
+        self.can_grow = variant in GROWING
+        self.can_update = variant != "tree_mask"  # whose mask is new with each plan
         self._device = device
         self._attention, self._plan = tree_attention, tree_plan
 
-    def plan(self, query_positions: Sequence[int], segments: Sequence[Segment]) -> _SegmentPlans:
+    def plan(self, query_positions: Sequence[int], segments: Sequence[Segment]) -> _Plans:
         positions = np.asarray(query_positions, dtype=np.int64)
         arrays, slots = Segments.of_list(segments, positions)
         table = torch.from_numpy(slots).to(self._device)
         make = self._plan.TreePlan.of_segments
-        return _SegmentPlans(lambda heads: make(arrays, positions, table, heads))
+        return _Plans(lambda heads: make(arrays, positions, table, heads, self.variant))
+
+    def window(self, forest: Forest, table: torch.Tensor, steps: int, num_rows: int) -> Window:
+        """Plans in fixed memory for `num_rows` queries or fewer, which may grow by `steps` entries
+        each. `table` [entries] int32 holds the slots that the forest names."""
+        growth = steps if self.can_grow else 0
+        make_plan = self._plan.TreePlan
+
+        def make(forest: Forest, heads: Heads) -> TreePlan:
+            tight = make_plan(forest, table, heads, self.variant, growth=growth)
+            room = replace(tight.capacity.times(2), queries=num_rows)
+            plan: TreePlan = make_plan(
+                forest, table, heads, self.variant, growth=growth, capacity=room
+            )
+            return plan
+
+        return Window(make, forest, growth, num_rows)
+
+    def write(
+        self, k: torch.Tensor, v: torch.Tensor, pool: KVPool, layer: int, slots: torch.Tensor
+    ) -> None:
+        """In one launch; what has slot -1 is left out."""
+        self._attention.write_kv(k, v, pool.keys[layer], pool.values[layer], slots)
 
     def run(
         self,
         q: torch.Tensor,
         k_pool: torch.Tensor,
         v_pool: torch.Tensor,
-        plan: _SegmentPlans,
+        plan: _Plans | Window,
         **options: Any,
     ) -> torch.Tensor:
         (num_heads, width), num_kv_heads = q.shape[1:], k_pool.shape[1]
         heads = self._plan.Heads(num_heads, num_kv_heads, width, v_pool.shape[2], q.dtype)
-        return self._attention.tree_attention(q, k_pool, v_pool, plan.of(heads), **options)
+        out = plan.out(heads, q) if isinstance(plan, Window) else None
+        return self._attention.tree_attention(q, k_pool, v_pool, plan.of(heads), out=out, **options)
 
 
-class _SegmentPlans:
+class _Plans:
     """One forward's work: a plan for each shape of attention that its layers have."""
 
     def __init__(self, make: Callable[[Heads], TreePlan]) -> None:
@@ -99,10 +145,71 @@ class _SegmentPlans:
         return self._plans[heads]
 
 
-BACKENDS: dict[str, type[TorchAttention] | type[DeftAttention]] = {
-    "torch": TorchAttention,
-    "deft": DeftAttention,
-}
+class Window:
+    """The work of several decode steps, at fixed addresses that a CUDA graph can keep.
+
+    A plan for each shape of attention, made when a layer first asks for it. `growth` is the number
+    of steps a load serves; 0 where the forest must hold the step's own entries already.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[Forest, Heads], TreePlan],
+        forest: Forest,
+        growth: int,
+        num_rows: int,
+    ) -> None:
+        self.growth = growth
+        self._make = make
+        self._forest = forest
+        self._num_rows = num_rows
+        self._plans: dict[Heads, TreePlan] = {}
+        self._outputs: dict[Heads, torch.Tensor] = {}
+
+    def load(self, forest: Forest) -> None:
+        """Plan another forest. Waits for the device to say whether there is room.
+
+        Raises:
+            ValueError: it does not fit; the window is of no more use then.
+        """
+        self._forest = forest
+        for plan in self._plans.values():
+            plan.update(forest)
+        for plan in self._plans.values():
+            plan.check()
+
+    def advance(self) -> None:
+        """Device work: every path has one entry more."""
+        if self.growth:
+            for plan in self._plans.values():
+                plan.step.add_(1)
+
+    def of(self, heads: Heads) -> TreePlan:
+        if heads not in self._plans:
+            self._plans[heads] = self._make(self._forest, heads)
+            self._plans[heads].step.fill_(1 if self.growth else 0)
+        return self._plans[heads]
+
+    def out(self, heads: Heads, q: torch.Tensor) -> torch.Tensor:
+        """Where all layers write, one after the other; rows that no query has stay zero."""
+        if heads not in self._outputs:
+            shape = (self._num_rows, heads.num_heads, heads.dv)
+            self._outputs[heads] = q.new_zeros(shape)
+        return self._outputs[heads]
+
+
+BACKENDS = ("torch", *VARIANTS)
+
+
+def make_backend(name: str, device: torch.device | str) -> TorchAttention | DeftAttention:
+    """The attention of that name.
+
+    Raises:
+        ValueError: there is none, or it does not run on the device.
+    """
+    if name not in BACKENDS:
+        raise ValueError(f"attention={name!r} is not one of {', '.join(BACKENDS)}")
+    return TorchAttention(device) if name == "torch" else DeftAttention(device, name)
 
 
 class TreeBatch:
@@ -115,7 +222,7 @@ class TreeBatch:
         self.pool = pool
         self.slots = slots  # [N] int64
         self.plan = plan
-        self.windows: dict[int, int | None] = {}  # sliding window each layer asked for
+        self.options: dict[int, dict[str, Any]] = {}  # of `run`, as each layer asked for them
 
 
 def hf_attention(
@@ -153,15 +260,12 @@ def hf_attention(
         raise NotImplementedError(f"{type(module).__name__} needs an attention mask or bias")
     layer = module.layer_idx
     assert isinstance(layer, int)
-    tree.windows[layer] = sliding_window
-    output = tree.backend.run(
-        query[0].transpose(0, 1),
-        tree.pool.keys[layer],
-        tree.pool.values[layer],
-        tree.plan,
-        scale=query.shape[-1] ** -0.5 if scaling is None else scaling,
-        sliding_window=sliding_window,
-        softcap=softcap,
-        sinks=s_aux,
-    )
+    options = tree.options[layer] = {
+        "scale": query.shape[-1] ** -0.5 if scaling is None else scaling,
+        "sliding_window": sliding_window,
+        "softcap": softcap,
+        "sinks": s_aux,
+    }
+    k_pool, v_pool = tree.pool.keys[layer], tree.pool.values[layer]
+    output = tree.backend.run(query[0].transpose(0, 1), k_pool, v_pool, tree.plan, **options)
     return output[None], None

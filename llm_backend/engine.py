@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -24,10 +24,12 @@ from .api import (
     Reply,
     Request,
 )
+from .decoder import Decoder, can_decode
 from .jobs import Draw, GenerateTicket, Scoring
 from .model import Model
 from .packing import KVNode, PackedForest, pack
-from .sampling import sample, uniforms
+from .sampling import Rules, sample, streams, uniforms
+from .speculative import Draft, Drafter, make_drafts
 from .tree_cache import TreeCache
 
 
@@ -40,9 +42,11 @@ class TreeEngine:
             least recently used first; then new sequences wait for running ones to end.
         max_batch: sequences in one forward.
         max_step_tokens: tokens in one forward; longer prompts are computed over several.
+        speculative: drafts tokens that are verified several in one forward; replies stay the same.
+            Drafts take what the others leave of `max_step_tokens`.
 
     Raises:
-        ValueError: a limit below 1.
+        ValueError: a limit below 1, or a drafter that cannot draft for the model.
     """
 
     def __init__(
@@ -51,6 +55,7 @@ class TreeEngine:
         kv_tokens: int = 16384,
         max_batch: int = 256,
         max_step_tokens: int = 1024,
+        speculative: Drafter | None = None,
     ) -> None:
         limits = {
             "kv_tokens": kv_tokens,
@@ -60,15 +65,21 @@ class TreeEngine:
         for name, value in limits.items():
             if value < 1:
                 raise ValueError(f"engine.{name}={value} must be at least 1")
+        if speculative is not None:
+            speculative.check(model)
         self.model = model
+        self._drafter = speculative
         self.max_batch = max_batch
         self.max_step_tokens = max_step_tokens
         self.pool = model.new_pool(kv_tokens)
         self.cache = TreeCache(self.pool.slots)
+        has_windows = speculative is None and can_decode(model)
+        self._decoder = Decoder(model, self.pool, max_batch) if has_windows else None
         self._waiting: deque[Draw | Scoring] = deque()
         self._running: list[Draw | Scoring] = []
         self._replies: dict[int, Reply] = {}
         self._head_paused: Draw | Scoring | None = None
+        self._full_at: int | None = None  # jobs that ran when memory last ran out
         self._stats = EngineStats()
 
     def execute(self, requests: Mapping[int, Request]) -> Mapping[int, Reply]:
@@ -81,6 +92,12 @@ class TreeEngine:
         self._stats.seconds += time.perf_counter() - began
         return replies
 
+    def run_jobs(self, jobs: Sequence[Draw]) -> None:
+        """Work until these jobs, and all others, are done."""
+        self._waiting += jobs
+        while self._waiting or self._running:
+            self._step()
+
     def stats(self) -> EngineStats:
         self._stats.evicted_kv_tokens = self.cache.num_evicted
         return self._stats
@@ -91,6 +108,8 @@ class TreeEngine:
         self._running.clear()
         self.pool.keys.clear()
         self.pool.values.clear()
+        if self._drafter is not None:
+            self._drafter.close()
 
     # Taking in.
 
@@ -137,11 +156,14 @@ class TreeEngine:
         return None
 
     def _admit(self) -> None:
+        """Start waiting jobs, the oldest first, as far as batch and memory allow."""
+        self._full_at = None
         while self._waiting and len(self._running) < self.max_batch:
             job = self._waiting[0]
             if not self._make_room(job):
                 self._stats.paused += job is not self._head_paused
                 self._head_paused = job
+                self._full_at = len(self._running)
                 return
             node = self.cache.insert(job.prefix)
             job.start(self.cache, node)
@@ -158,14 +180,59 @@ class TreeEngine:
             self.cache.unlock(node)
         return needed <= free
 
-    # One forward.
+    # One forward, or a window of them.
 
     def _step(self) -> None:
-        self._admit()
+        draws = self._decoding()
+        if not draws or self._has_room_for_a_quarter():
+            self._admit()
+            draws = self._decoding()
+        if self._decoder is not None and draws:
+            self._decode(self._decoder, draws)
+        else:
+            self._forward()
+        self._running = [job for job in self._running if not self._end_if_done(job)]
+
+    def _decoding(self) -> list[Draw]:
+        """The running jobs, if a window can decode them all; else none."""
+        jobs = [job for job in self._running if isinstance(job, Draw) and job.is_decoding]
+        is_window = self._decoder is not None and len(jobs) == len(self._running)
+        return jobs if is_window else []
+
+    def _has_room_for_a_quarter(self) -> bool:
+        """Whether as many jobs as a quarter of those that run could join them. To begin fewer at a
+        time costs more than their idle rows: what begins needs a forward of its own."""
+        num_running = len(self._running)
+        if self._full_at is not None and 4 * num_running > 3 * self._full_at:
+            return False
+        return 4 * min(len(self._waiting), self.max_batch - num_running) >= num_running
+
+    def _decode(self, decoder: Decoder, draws: list[Draw]) -> None:
+        """Decode the running samples until a quarter of them is done: till then, to idle costs less
+        than a new plan. The device is a step ahead of what is read here."""
+        steps = decoder.begin(draws)
+        num_entries = decoder.num_entries
+        decoder.launch()
+        for step in range(1, steps + 1):
+            live = [draw for draw in draws if not draw.is_done]
+            is_last = step == steps or 4 * len(live) <= 3 * len(draws)
+            if not is_last:
+                decoder.launch()
+            for draw, token, logprob in zip(draws, *decoder.collect(), strict=False):
+                if not draw.is_done:
+                    draw.leaf.num_computed += 1
+                    draw.charge(1)
+                    draw.accept(token, logprob, self.cache, self.model)
+            num_entries += len(live)
+            self._count(live, len(live), num_entries)
+            if is_last:
+                break
+
+    def _forward(self) -> None:
         ends, ran = self._schedule()
+        drafts = self._draft(ends, ran)
         forest = pack(ends)
-        draws = [job for job in ran if isinstance(job, Draw)]
-        rows = [forest.row(job.leaf, len(job.leaf.tokens) - 1) for job in draws]
+        rows = [row for draft in drafts for row in draft.rows(forest)]
         targets = self._score_targets(forest, ends)
         score_rows = sorted({row for row, _, _, _ in targets})
         logits = self.model.forward(
@@ -176,12 +243,11 @@ class TreeEngine:
             self.pool,
             rows + score_rows,
         )
-        self._count(forest, ran)
         for node, end in ends.items():
             node.num_computed = end
-        self._draw(draws, logits[: len(rows)])
+        self._count(ran, len(forest.tokens), sum(len(run.slots) for run in forest.segments))
+        self._draw(drafts, logits[: len(rows)])
         self._score(targets, score_rows, logits[len(rows) :])
-        self._running = [job for job in self._running if not self._end_if_done(job)]
 
     def _schedule(self) -> tuple[dict[KVNode, int], list[Draw | Scoring]]:
         """Which tokens to compute now, oldest jobs first.
@@ -210,18 +276,32 @@ class TreeEngine:
                 ran.append(job)
         return ends, ran
 
-    def _draw(self, draws: list[Draw], logits: torch.Tensor) -> None:
-        if not draws:
+    def _draft(self, ends: dict[KVNode, int], ran: list[Draw | Scoring]) -> list[Draft]:
+        """The draws that ran with what is guessed of each, for which there is room left; the
+        guesses are added to the tokens to compute."""
+        room = self.max_step_tokens - sum(end - node.num_computed for node, end in ends.items())
+        drafts = make_drafts(self._drafter, [job for job in ran if isinstance(job, Draw)], room)
+        ends |= {run: len(run.tokens) for draft in drafts for run in draft.runs}
+        return drafts
+
+    def _draw(self, drafts: list[Draft], logits: torch.Tensor) -> None:
+        if not drafts:
             return
-        requests = [job.ticket.request for job in draws]
-        uniform = uniforms(
-            [request.seed for request in requests],
-            [job.sample for job in draws],
-            [len(job.generated) for job in draws],
-        )
-        tokens, logprobs = sample(logits, [request.sampling for request in requests], uniform)
-        for job, token, logprob in zip(draws, tokens, logprobs, strict=True):
-            job.accept(token, logprob, self.cache, self.model)
+        rows = [(draft.job, depth) for draft in drafts for depth in draft.depths]
+        requests = [job.ticket.request for job, _ in rows]
+        stream = streams([request.seed for request in requests], [job.sample for job, _ in rows])
+        counts = torch.tensor([len(job.generated) + depth for job, depth in rows])
+        uniform = uniforms(stream, counts).to(logits.device)
+        rules = Rules.of([request.sampling for request in requests], logits.device)
+        drawn = torch.stack([column.double() for column in sample(logits, rules, uniform)])
+        tokens, logprobs = drawn.tolist()
+        begin = 0
+        for draft in drafts:
+            part = slice(begin, begin := begin + len(draft.depths))
+            draft.accept(
+                [int(token) for token in tokens[part]], logprobs[part], self.cache, self.model
+            )
+            self._count_draft(draft)
 
     def _score_targets(
         self, forest: PackedForest, ends: Mapping[KVNode, int]
@@ -259,12 +339,20 @@ class TreeEngine:
                 self._replies[job.number] = reply
         return job.is_done
 
-    def _count(self, forest: PackedForest, ran: list[Draw | Scoring]) -> None:
+    def _count(self, jobs: Sequence[Draw | Scoring], num_tokens: int, num_entries: int) -> None:
+        """A forward of so many tokens over so many different KV entries."""
         stats = self._stats
         stats.steps += 1
-        stats.sequences += len(ran)
-        stats.tokens += len(forest.tokens)
-        stats.unique_kv_reads += sum(len(segment.slots) for segment in forest.segments)
-        stats.logical_kv_reads += sum(length for job in ran for length in job.path_lengths())
+        stats.sequences += len(jobs)
+        stats.tokens += num_tokens
+        stats.unique_kv_reads += num_entries
+        stats.logical_kv_reads += sum(length for job in jobs for length in job.path_lengths())
         in_use = self.pool.slots.num_slots - self.pool.slots.num_free
         stats.peak_kv_tokens = max(stats.peak_kv_tokens, in_use)
+
+    def _count_draft(self, draft: Draft) -> None:
+        stats = self._stats
+        stats.drafts += draft.num_guesses > 0
+        stats.drafted_tokens += draft.num_guesses
+        stats.accepted_tokens += draft.num_accepted
+        stats.logical_kv_reads += draft.num_guesses  # each is read by no other sequence

@@ -14,7 +14,7 @@ from .packing import KVNode
 from .tree_cache import CacheNode, Leaf, TreeCache
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, weakref_slot=True)
 class GenerateTicket:
     """A Generate request under way: collects its samples."""
 
@@ -76,6 +76,11 @@ class Draw:
             cache.append(self.leaf, token)
 
     @property
+    def is_decoding(self) -> bool:
+        """Whether the next token is all there is to compute."""
+        return 0 < self.leaf.num_computed == len(self.leaf.tokens) - 1
+
+    @property
     def is_done(self) -> bool:
         return self.completion is not None
 
@@ -90,15 +95,16 @@ class Draw:
         self.ticket.num_computed += count
 
     def path_lengths(self) -> list[int]:
-        """Tokens that each of the job's sequences would read if it shared none."""
-        return [self.leaf.stop]
+        """Entries that each of the job's sequences would read if it shared none."""
+        return [self.leaf.start + self.leaf.num_computed]
 
     def _completed(self, model: Model) -> Completion | None:
         """The finished text, or None while the sequence goes on."""
         sampling = self.ticket.request.sampling
         has_ended = self.generated[-1] in model.end_tokens
         is_full = len(self.generated) == sampling.max_tokens
-        if not (has_ended or is_full or sampling.stop):
+        may_stop = bool(sampling.stop) and model.may_close(self.generated[-1], sampling.stop)
+        if not (has_ended or is_full or may_stop):
             return None
         text = model.decode(self.generated[:-1] if has_ended else self.generated)
         cuts = [at for stop in sampling.stop if (at := text.find(stop)) >= 0]

@@ -110,8 +110,3 @@ class KVPool:
             torch.zeros(num_slots, heads, width, dtype=dtype, device=device)
             for heads, _, width in layers
         ]  # each [num_slots, HK, DV]
-
-    def write(self, layer: int, slots: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> None:
-        """Store k [N, HK, D] and v [N, HK, DV] of one layer in `slots` [N]."""
-        self.keys[layer].index_copy_(0, slots, k)
-        self.values[layer].index_copy_(0, slots, v)

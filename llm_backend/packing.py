@@ -1,16 +1,18 @@
-"""Lays the tokens to compute in one forward out in depth-first order of the tree they hang in.
+"""From nodes of the tree cache to what a forward takes.
 
-From nodes of the tree cache to the flat arrays a model takes and the segments attention plans with.
+`pack` lays any tokens to compute out in depth-first order: the flat arrays a model takes and the
+segments attention plans with. `growing_forest` is for leaves that only grow, by a token a step.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from ..kernels.forest import Forest
 from ..kernels.segments import Segment
 from .tree_cache import CacheNode, Leaf
 
@@ -86,3 +88,46 @@ def _add_queries(forest: PackedForest, node: KVNode, end: int) -> None:
     forest.tokens += node.tokens[begin:end]
     forest.positions += range(node.start + begin, node.start + end)
     forest.slots.append(node.slots[begin:end])
+
+
+def growing_forest(leaves: Sequence[Leaf], *, is_grown: bool) -> Forest:
+    """The forest in which each leaf's next token is the only query; its `start`s are slots.
+
+    A node whose slots are several runs becomes a chain of nodes; the last node of leaf i is the
+    i-th that has a query, and its entries go on in the slots after it. Its next token's entry is
+    counted in if `is_grown`. Costs O(nodes) in Python, and a few passes over the slots.
+    """
+    index: dict[CacheNode, int] = {}
+    above: list[int] = []  # node above, -1 for none
+    slots: list[np.ndarray] = []
+    for leaf in leaves:
+        path: list[CacheNode] = []
+        node: CacheNode | None = leaf.anchor
+        while node is not None and node not in index:
+            path.append(node)
+            node = node.parent
+        for node in reversed(path):
+            upper = -1 if node.parent is None else index[node.parent]
+            index[node] = len(slots) if len(node.slots) else upper
+            if len(node.slots):
+                above.append(upper)
+                slots.append(node.slots)
+    num_inner = len(slots)
+    above += [index[leaf.anchor] for leaf in leaves]
+    slots += [leaf.slots[: leaf.num_computed + 1] for leaf in leaves]
+
+    lengths = np.array([len(run) for run in slots])
+    flat = np.concatenate(slots)
+    opens_node = np.zeros(len(flat), dtype=bool)
+    opens_node[np.cumsum(lengths) - lengths] = True
+    first = np.flatnonzero(opens_node | (np.diff(flat, prepend=-2) != 1))  # entry of each run
+    opening = np.flatnonzero(opens_node[first])
+    last = np.append(opening[1:], len(first)) - 1  # run of each node
+    parent = np.arange(len(first)) - 1
+    parent[opening] = np.where(np.array(above) < 0, -1, last[above])
+    length = np.diff(np.append(first, len(flat)))
+    num_queries = np.zeros(len(first), dtype=np.int64)
+    num_queries[last[num_inner:]] = 1
+    if not is_grown:
+        length[last[num_inner:]] -= 1
+    return Forest(parent, length, num_queries, flat[first])

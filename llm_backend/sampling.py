@@ -7,6 +7,7 @@ what else is in the batch cannot change it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,39 +17,70 @@ from .api import Sampling
 _BLOCK = 256  # tokens
 
 
-def uniforms(seeds: Sequence[int], samples: Sequence[int], steps: Sequence[int]) -> np.ndarray:
+class Rules(NamedTuple):
+    """How to draw each of B rows, on the device that draws."""
+
+    temperature: torch.Tensor  # [B] fp32; 0 is greedy
+    top_p: torch.Tensor  # [B] fp32
+    top_k: torch.Tensor  # [B] int64; the vocabulary's size or more keeps all
+    filtered: torch.Tensor | None  # [F] int64, rows that `top_p` or `top_k` may cut; None: none
+
+    @classmethod
+    def of(cls, samplings: Sequence[Sampling], device: torch.device | str = "cpu") -> Rules:
+        filtered = [i for i, sampling in enumerate(samplings) if is_filtered(sampling)]
+        columns = [(s.temperature, s.top_p) for s in samplings]
+        temperature, top_p = torch.tensor(columns, device=device).T.contiguous()
+        top_k = torch.tensor([top_k_of(sampling) for sampling in samplings], device=device)
+        rows = torch.tensor(filtered, device=device) if filtered else None
+        return cls(temperature, top_p, top_k, rows)
+
+
+def is_filtered(sampling: Sampling) -> bool:
+    return sampling.top_k is not None or sampling.top_p < 1
+
+
+def top_k_of(sampling: Sampling) -> int:
+    """As `Rules` wants it: more than any vocabulary has where all are kept."""
+    return 1 << 31 if sampling.top_k is None else sampling.top_k
+
+
+def streams(seeds: Sequence[int], samples: Sequence[int]) -> torch.Tensor:
+    """The random stream of each (seed, sample index): [B] int64, to be handed to `uniforms`."""
+    mixed = torch.zeros(len(seeds), dtype=torch.int64)
+    for column in (seeds, samples):
+        mixed = _mix(mixed ^ torch.from_numpy(np.array(column, dtype=np.uint64).view(np.int64)))
+    return mixed
+
+
+def uniforms(streams: torch.Tensor, steps: torch.Tensor) -> torch.Tensor:
     """Numbers in [0, 1), [B] float64, a function of (seed, sample index, step) row by row.
 
     The three are folded with the finaliser of SplitMix64 (Steele, Lea and Flood 2014, section 3).
     """
-    mixed = np.zeros(len(seeds), dtype=np.uint64)
-    for column in (seeds, samples, steps):
-        mixed = _mix(mixed ^ np.array(column, dtype=np.uint64))
-    return (mixed >> np.uint64(11)).astype(np.float64) / 2.0**53
+    return _shifted(_mix(streams ^ steps), 11).double() / 2.0**53
 
 
 def sample(
-    logits: torch.Tensor, samplings: Sequence[Sampling], uniform: np.ndarray
-) -> tuple[list[int], list[float]]:
-    """Draw one token a row.
+    logits: torch.Tensor, rules: Rules, uniform: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Draw one token a row, without a wait for the device.
 
     Args:
         logits: [B, V] fp32.
-        samplings: temperature, top_p and top_k of each row.
-        uniform: [B] in [0, 1).
+        rules: temperature, top_p and top_k of each row.
+        uniform: [B] float64 in [0, 1).
 
     Returns:
-        Token ids [B], and the log-probability of each at temperature 1, before any filter, nats.
+        Token ids [B] int64, and the log-probability of each at temperature 1, before any filter,
+        [B] fp32, nats.
     """
-    temperature = logits.new_tensor([sampling.temperature for sampling in samplings])
-    is_greedy = temperature == 0
-    scores = logits / torch.where(is_greedy, 1.0, temperature)[:, None]
-    _filter(scores, samplings)
-    drawn = _inverse_distribution(scores, torch.from_numpy(uniform).to(logits.device))
-    tokens = torch.where(is_greedy, logits.argmax(-1), drawn)
+    is_greedy = rules.temperature == 0
+    scores = logits / torch.where(is_greedy, 1.0, rules.temperature)[:, None]
+    if rules.filtered is not None:
+        _filter(scores, rules, rules.filtered)
+    tokens = torch.where(is_greedy, logits.argmax(-1), _inverse_distribution(scores, uniform))
     chosen = logits.gather(1, tokens[:, None])[:, 0]
-    logprobs = chosen - torch.logsumexp(logits, dim=-1)
-    return tokens.tolist(), logprobs.tolist()
+    return tokens, chosen - torch.logsumexp(logits, dim=-1)
 
 
 def _inverse_distribution(scores: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
@@ -70,27 +102,26 @@ def _inverse_distribution(scores: torch.Tensor, uniform: torch.Tensor) -> torch.
     return (block * _BLOCK + torch.searchsorted(inside, target, right=True))[:, 0]
 
 
-def _filter(scores: torch.Tensor, samplings: Sequence[Sampling]) -> None:
+def _filter(scores: torch.Tensor, rules: Rules, rows: torch.Tensor) -> None:
     """Keep the `top_k` most likely tokens and of these the fewest whose mass reaches `top_p`."""
-    filtered = [i for i, s in enumerate(samplings) if s.top_k is not None or s.top_p < 1]
-    if not filtered:
-        return
-    rows = torch.tensor(filtered, device=scores.device)
-    vocabulary = scores.shape[-1]
-    top_k = torch.tensor([samplings[i].top_k or vocabulary for i in filtered]).to(rows)
-    top_p = scores.new_tensor([samplings[i].top_p for i in filtered])
     ordered, order = scores[rows].sort(dim=-1, descending=True, stable=True)
-    rank = torch.arange(vocabulary, device=scores.device)
-    ordered[rank >= top_k[:, None]] = float("-inf")
+    rank = torch.arange(scores.shape[-1], device=scores.device)
+    ordered.masked_fill_(rank >= rules.top_k[rows, None], float("-inf"))
     probability = torch.softmax(ordered, dim=-1)
     mass_before = probability.cumsum(-1) - probability
-    ordered[(mass_before >= top_p[:, None]) & (rank > 0)] = float("-inf")
+    is_cut = (mass_before >= rules.top_p[rows, None]) & (rank > 0)
+    ordered.masked_fill_(is_cut, float("-inf"))
     scores[rows] = torch.empty_like(ordered).scatter_(1, order, ordered)
 
 
-def _mix(x: np.ndarray) -> np.ndarray:
-    x = x + np.uint64(0x9E3779B97F4A7C15)
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    x ^= x >> np.uint64(31)
-    return x
+def _mix(x: torch.Tensor) -> torch.Tensor:
+    """On the 64 bits of int64, which wrap as the unsigned do."""
+    x = x + (0x9E3779B97F4A7C15 - (1 << 64))
+    x = (x ^ _shifted(x, 30)) * (0xBF58476D1CE4E5B9 - (1 << 64))
+    x = (x ^ _shifted(x, 27)) * (0x94D049BB133111EB - (1 << 64))
+    return x ^ _shifted(x, 31)
+
+
+def _shifted(x: torch.Tensor, count: int) -> torch.Tensor:
+    """The 64 bits `count` places to the right, zeros moving in."""
+    return (x >> count) & ((1 << (64 - count)) - 1)

@@ -21,7 +21,7 @@ import torch
 import transformers
 from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers
 
-from .model import quiet
+from .pretrained import quiet
 
 END = "<end>"
 

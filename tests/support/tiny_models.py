@@ -20,6 +20,7 @@ SIZES = {
 CONFIGS = {
     "llama": lambda: transformers.LlamaConfig(**SIZES),
     "qwen3": lambda: transformers.Qwen3Config(**SIZES, head_dim=16),
+    "qwen2": lambda: transformers.Qwen2Config(**SIZES),
     "mistral": lambda: transformers.MistralConfig(**SIZES, sliding_window=7),
     "gemma3": lambda: transformers.Gemma3TextConfig(
         **SIZES, head_dim=16, sliding_window=6, query_pre_attn_scalar=16, sliding_window_pattern=2

@@ -1,0 +1,223 @@
+"""Hugging Face's `generate` behind the engine protocol: how a search runs without its own engine.
+
+Every sequence has its prompt and its KV to itself, in left-padded batches; nothing is cached from
+one request to the next. The baseline of the four arms (DESIGN section 6): it tells no
+log-probability of what it draws.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import defaultdict, deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice, takewhile
+from typing import Any
+
+import torch
+
+from ..llm_backend.api import (
+    Classify,
+    Completion,
+    EngineStats,
+    Failure,
+    Generate,
+    GenerateReply,
+    Reply,
+    Request,
+    Score,
+    ScoreReply,
+    Usage,
+)
+from ..llm_backend.model import Model
+from ..llm_backend.networks import LoadedNetwork
+
+
+@dataclass(slots=True)
+class _Row:
+    """One sequence: a sample of a Generate, or a continuation of a Score."""
+
+    ticket: int
+    request: Generate | Score
+    tokens: tuple[int, ...]  # the prompt's, and those to score
+    scored: int = 0  # how many of them are to score
+
+
+class HuggingFaceEngine:
+    """Serves requests with `generate` and, to score, with forwards over padded batches.
+
+    Sampling is Hugging Face's own, seeded by a batch's first request: draws differ from the tree
+    engine's, greedy texts do not.
+
+    Args:
+        loaded: network and tokenizer.
+        model: the same, whose `encode` and `decode` are used.
+        max_batch: sequences in a batch; None serves each request by itself, its samples or
+            continuations together.
+
+    Raises:
+        ValueError: `max_batch` is below 1.
+    """
+
+    def __init__(self, loaded: LoadedNetwork, model: Model, max_batch: int | None = None) -> None:
+        if max_batch is not None and max_batch < 1:
+            raise ValueError(f"max_batch={max_batch} must be at least 1")
+        loaded.network.set_attn_implementation("sdpa")  # Hugging Face's own choice
+        self._network, self._tokenizer = loaded.network, loaded.tokenizer
+        self._model = model
+        self._max_batch = max_batch
+        self._ends = sorted(model.end_tokens)
+        self._pad = self._ends[0] if self._ends else 0
+        self._waiting: dict[object, deque[_Row]] = defaultdict(deque)  # by what a batch shares
+        self._done: dict[int, list[Any]] = {}  # by ticket, in order
+        self._stats = EngineStats()
+
+    def execute(self, requests: Mapping[int, Request]) -> Mapping[int, Reply]:
+        """One batch, and further ones until a request is answered."""
+        began = time.perf_counter()
+        replies: dict[int, Reply] = {}
+        for ticket, request in requests.items():
+            if isinstance(request, Classify):
+                replies[ticket] = Failure(ValueError("no reward model is loaded"))
+            else:
+                self._waiting[_kind(request)] += self._rows(ticket, request)
+        while any(self._waiting.values()) and not replies:
+            for row, result in self._serve(self._next_batch()):
+                results = self._done.setdefault(row.ticket, [])
+                results.append(result)
+                if len(results) == _num_rows(row.request):
+                    replies[row.ticket] = self._reply(row, self._done.pop(row.ticket))
+        self._stats.seconds += time.perf_counter() - began
+        return replies
+
+    def stats(self) -> EngineStats:
+        return self._stats
+
+    def close(self) -> None:
+        self._waiting.clear()
+
+    def _rows(self, ticket: int, request: Generate | Score) -> list[_Row]:
+        text = "".join(request.prefix_segments)
+        prompt = self._model.encode(text)
+        if isinstance(request, Generate):
+            return [_Row(ticket, request, prompt)] * request.n
+        continuations = [
+            self._model.encode_continuation(text, continuation)
+            for continuation in request.continuations
+        ]
+        return [_Row(ticket, request, prompt + c, len(c)) for c in continuations]
+
+    def _next_batch(self) -> list[_Row]:
+        """From the front of the longest queue, so that all can go through one call."""
+        queue = max(self._waiting.values(), key=len)
+        if self._max_batch is None:
+            first = queue[0].ticket
+            batch = list(takewhile(lambda row: row.ticket == first, queue))
+        else:
+            batch = list(islice(queue, self._max_batch))
+        for _ in batch:
+            queue.popleft()
+        return batch
+
+    @torch.inference_mode()
+    def _serve(self, rows: Sequence[_Row]) -> list[tuple[_Row, Any]]:
+        width = max(len(row.tokens) for row in rows)
+        padded = [[self._pad] * (width - len(row.tokens)) + list(row.tokens) for row in rows]
+        ids = torch.tensor(padded, device=self._model.device)
+        mask = torch.tensor(
+            [[0] * (width - len(row.tokens)) + [1] * len(row.tokens) for row in rows],
+            device=self._model.device,
+        )
+        self._stats.tokens += ids.numel()
+        if isinstance(rows[0].request, Score):
+            results: list[Any] = list(self._logprobs(rows, ids, mask))
+        else:
+            results = self._completions(rows, ids, mask)
+        return list(zip(rows, results, strict=True))
+
+    def _logprobs(
+        self, rows: Sequence[_Row], ids: torch.Tensor, mask: torch.Tensor
+    ) -> list[tuple[float, int]]:
+        """(log-probability, tokens) of each row's end; only the logits that tell it are made."""
+        kept = max(row.scored for row in rows)
+        positions = (mask.cumsum(1) - 1).clamp_(min=0)
+        logits = self._network(
+            input_ids=ids, attention_mask=mask, position_ids=positions, logits_to_keep=kept + 1
+        ).logits[:, :-1]
+        logprobs = logits.float().log_softmax(-1).gather(2, ids[:, -kept:, None])[..., 0]
+        self._count(len(rows), 1)
+        return [
+            (float(logprobs[i, kept - row.scored :].sum()), row.scored)
+            for i, row in enumerate(rows)
+        ]
+
+    def _completions(
+        self, rows: Sequence[_Row], ids: torch.Tensor, mask: torch.Tensor
+    ) -> list[Completion]:
+        request = rows[0].request
+        assert isinstance(request, Generate)
+        sampling = request.sampling
+        options: dict[str, Any] = {"do_sample": sampling.temperature > 0}
+        if sampling.temperature > 0:
+            options |= {"temperature": sampling.temperature, "top_p": sampling.top_p}
+            options["top_k"] = sampling.top_k or 0
+        if sampling.stop:
+            options |= {"stop_strings": list(sampling.stop), "tokenizer": self._tokenizer}
+        torch.manual_seed(request.seed)
+        output = self._network.generate(
+            input_ids=ids,
+            attention_mask=mask,
+            max_new_tokens=sampling.max_tokens,
+            eos_token_id=self._ends or None,
+            pad_token_id=self._pad,
+            **options,
+        )
+        drawn = output[:, ids.shape[1] :].tolist()
+        self._count(len(rows), len(drawn[0]))
+        return [self._completion(tokens, request) for tokens in drawn]
+
+    def _completion(self, tokens: list[int], request: Generate) -> Completion:
+        """Up to the end token or the first stop string; what follows is padding."""
+        stop = request.sampling.stop
+        for count, token in enumerate(tokens, start=1):
+            has_ended = token in self._ends
+            is_last = has_ended or count == len(tokens)
+            if is_last or (stop and self._model.may_close(token, stop)):
+                text = self._model.decode(tokens[: count - has_ended])
+                cuts = [at for each in stop if (at := text.find(each)) >= 0]
+                if is_last or cuts:
+                    return Completion(
+                        text[: min(cuts)] if cuts else text,
+                        count,
+                        math.nan,
+                        "stop" if has_ended or cuts else "length",
+                    )
+        raise AssertionError("generate drew no token")
+
+    def _reply(self, row: _Row, results: list[Any]) -> Reply:
+        if isinstance(row.request, Generate):
+            size = sum(done.num_tokens for done in results)
+            return GenerateReply(tuple(results), _usage(len(row.tokens), len(results), size))
+        size = sum(count for _, count in results)
+        usage = _usage(len(row.tokens) - row.scored, len(results), size)
+        return ScoreReply(tuple(p for p, _ in results), tuple(count for _, count in results), usage)
+
+    def _count(self, num_rows: int, num_forwards: int) -> None:
+        self._stats.steps += num_forwards
+        self._stats.sequences += num_rows * num_forwards
+
+
+def _num_rows(request: Generate | Score) -> int:
+    return request.n if isinstance(request, Generate) else len(request.continuations)
+
+
+def _kind(request: Generate | Score) -> object:
+    """What all rows of a batch share."""
+    return request.sampling if isinstance(request, Generate) else Score
+
+
+def _usage(prompt: int, num_rows: int, num_tokens: int) -> Usage:
+    """Nothing is shared, so every sequence computes all of its own."""
+    every = num_rows * prompt + num_tokens
+    return Usage(prompt, num_tokens, every, every)

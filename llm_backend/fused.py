@@ -1,0 +1,128 @@
+"""Llama and its kin with few kernels a layer: ten where Hugging Face's modules launch some forty.
+
+The queries', keys' and values' projections are one matrix, and so are the gate's and the up
+projection's; between the matrices stand the kernels of `kernels/decoder_layer.py`, or PyTorch where
+there is no GPU. The Hugging Face network's own modules become views of the merged weights. Knows no
+plan; the caller compares the logits with the network's own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.nn.functional import linear
+
+from ..kernels import decoder_layer_reference
+from .attention import TreeBatch
+
+ARCHITECTURES = (
+    "LlamaForCausalLM",
+    "MistralForCausalLM",
+    "Qwen2ForCausalLM",
+    "Qwen3ForCausalLM",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Layer:
+    norm: torch.Tensor  # [hidden], before attention
+    qkv: torch.Tensor  # [(HQ + 2 HK) D, hidden]
+    qkv_bias: torch.Tensor | None
+    qk_norm: torch.Tensor | None  # [HQ + HK, D], Qwen3's
+    output: Any  # linear
+    mlp_norm: torch.Tensor
+    gate_up: torch.Tensor  # [2 intermediate, hidden]
+    gate_up_bias: torch.Tensor | None
+    down: Any  # linear
+    options: dict[str, Any]  # of the attention, as the network's own layer asked for them
+
+
+class FusedDecoder:
+    """The layers of a network, from token ids to the normed hidden states.
+
+    Args:
+        network: one of `ARCHITECTURES`.
+        options: of each layer's attention (`TreeBatch.options`).
+
+    Raises:
+        ValueError: another architecture, or an activation that is not SiLU.
+    """
+
+    def __init__(self, network: Any, options: dict[int, dict[str, Any]]) -> None:
+        name, config = type(network).__name__, network.config
+        if name not in ARCHITECTURES:
+            raise ValueError(f"fused=true knows {', '.join(ARCHITECTURES)}, not {name}")
+        if config.hidden_act != "silu":
+            raise ValueError(f"fused=true knows the activation silu, not {config.hidden_act!r}")
+        self._body = network.model
+        self._epsilon: float = config.rms_norm_eps
+        self._kernels: Any = decoder_layer_reference
+        if network.device.type == "cuda":
+            # Imported here: Triton decides at import whether it compiles or interprets.
+            from ..kernels import decoder_layer
+
+            self._kernels = decoder_layer
+        layers = network.model.layers
+        self._layers = [_merged(layer, options[i]) for i, layer in enumerate(layers)]
+
+    def __call__(
+        self, batch: TreeBatch, tokens: torch.Tensor, positions: torch.Tensor
+    ) -> torch.Tensor:
+        """tokens and positions [N] int64; hidden states [N, hidden]."""
+        kernels, epsilon, pool = self._kernels, self._epsilon, batch.pool
+        x = self._body.embed_tokens(tokens)
+        cos, sin = (angle[0] for angle in self._body.rotary_emb(x, position_ids=positions[None]))
+        residual = torch.zeros_like(x)
+        for i, layer in enumerate(self._layers):
+            x = kernels.add_norm(x, residual, layer.norm, epsilon)
+            x = linear(x, layer.qkv, layer.qkv_bias)
+            q = kernels.rotate_and_write(
+                x, cos, sin, layer.qk_norm, epsilon, pool.keys[i], pool.values[i], batch.slots
+            )
+            o = batch.backend.run(q, pool.keys[i], pool.values[i], batch.plan, **layer.options)
+            x = layer.output(o.view(len(o), -1))
+            x = kernels.add_norm(x, residual, layer.mlp_norm, epsilon)
+            x = linear(x, layer.gate_up, layer.gate_up_bias)
+            x = layer.down(kernels.gated(x))
+        weight = self._body.norm.weight
+        normed: torch.Tensor = kernels.add_norm(x, residual, weight, epsilon)
+        return normed
+
+
+def _merged(layer: Any, options: dict[str, Any]) -> _Layer:
+    attention, mlp = layer.self_attn, layer.mlp
+    projections = [attention.q_proj, attention.k_proj, attention.v_proj]
+    qkv, qkv_bias = _merge(projections)
+    gate_up, gate_up_bias = _merge([mlp.gate_proj, mlp.up_proj])
+    qk_norm = None
+    if hasattr(attention, "q_norm"):
+        width = attention.head_dim
+        norms = zip((attention.q_norm, attention.k_norm), projections[:2], strict=True)
+        rows = [norm.weight.expand(part.out_features // width, width) for norm, part in norms]
+        qk_norm = torch.cat(rows)
+    return _Layer(
+        layer.input_layernorm.weight,
+        qkv,
+        qkv_bias,
+        qk_norm,
+        attention.o_proj,
+        layer.post_attention_layernorm.weight,
+        gate_up,
+        gate_up_bias,
+        mlp.down_proj,
+        options,
+    )
+
+
+@torch.no_grad()
+def _merge(parts: list[Any]) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Linear layers of one input as one; each becomes a view of it."""
+    weight = torch.cat([part.weight for part in parts])
+    sizes = [part.out_features for part in parts]
+    for part, rows in zip(parts, torch.split(weight, sizes), strict=True):
+        part.weight.data = rows
+    if parts[0].bias is None:
+        return weight, None
+    return weight, torch.cat([part.bias for part in parts])
