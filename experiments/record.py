@@ -142,7 +142,7 @@ class RunDirectory:
         """Write down what is run and with which software, as it was when the run began."""
         if not (self.path / "meta.json").exists():
             write_atomically(self.path / "config.yaml", OmegaConf.to_yaml(config))
-            write_atomically(self.path / "meta.json", json.dumps(_software(), indent=1) + "\n")
+            write_atomically(self.path / "meta.json", json.dumps(software(), indent=1) + "\n")
 
     def save_tree(self, problem_id: str, tree: str) -> None:
         path = self.tree_path(problem_id)
@@ -188,7 +188,8 @@ def _read_row(line: bytes, row_type: Callable[..., RowType], where: str) -> RowT
         raise ValueError(f"{where} is not a {row_type.__name__}: {error}") from None
 
 
-def _software() -> dict[str, Any]:
+def software() -> dict[str, Any]:
+    """The versions of what runs, and the checkout's commit."""
     names = ("treeshare", "torch", "transformers", "triton", "hydra-core", "omegaconf", "wandb")
     installed = {name for name in names if list(metadata.distributions(name=name))}
     return {

@@ -36,6 +36,9 @@ def main() -> int:
         0; 1 if a puzzle failed; 2 for a configuration that cannot be run; 130 if interrupted.
     """
     sys.path.append(os.getcwd())  # the user's own policies; last, so that they shadow nothing
+    # PyTorch's threads sleep where they wait. By default they spin, and with anything else running
+    # on the cores a step then takes twenty times as long. Read when PyTorch is loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     finished: list[tuple[list[str], Summary]] = []  # jobs, by their overrides
     code = run_command("treeshare", "config", lambda cfg: _launch(cfg, finished))
     if len(finished) > 1:

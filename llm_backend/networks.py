@@ -17,7 +17,8 @@ import tokenizers
 import torch
 import transformers
 
-from .model import SMOLLM2, Model, _smollm2_directory, load_pretrained
+from .model import Model
+from .pretrained import load_pretrained
 
 _SURROGATES = range(0xD800, 0xE000)  # code points that are no characters
 _DAMPING = 1 / 8  # of what a layer adds, so that the logits of random layers stay tame
@@ -92,9 +93,8 @@ def load_network(name: str, dtype: str, device: str) -> LoadedNetwork:
         ValueError: as of `load_model`.
     """
     if name not in SHAPES:
-        source = _smollm2_directory() if name == SMOLLM2 else name
         network, tokenizer = load_pretrained(
-            "model", "AutoModelForCausalLM", source, dtype, device, attn_implementation="eager"
+            "model", "AutoModelForCausalLM", name, dtype, device, attn_implementation="eager"
         )
         return LoadedNetwork(network.eval(), tokenizer, is_random=False)
     if dtype not in ("float32", "bfloat16", "float16"):

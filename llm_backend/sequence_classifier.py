@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from .api import Classify, ClassifyReply, Failure, PromptTooLong, Reply, Usage
-from .model import load_pretrained
+from .pretrained import load_pretrained
 
 
 class SequenceClassifier:

@@ -23,7 +23,10 @@ ALLOWED = {
 # Library -> the files or folders that may import it.
 OWNERS = {
     "networkx": ["search/graph.py"],
-    "transformers": ["llm_backend/model.py", "llm_backend/networks.py"],
+    "transformers": [
+        *("llm_backend/model.py", "llm_backend/networks.py"),
+        *("llm_backend/pretrained.py", "llm_backend/small_llama.py"),
+    ],
     "triton": ["kernels"],
     "torch": ["kernels", "llm_backend", "experiments"],
     "hydra": ["experiments"],

