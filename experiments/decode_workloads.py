@@ -154,7 +154,11 @@ class Reasoning:
 
 @dataclass(frozen=True, slots=True)
 class Pressure:
-    """Two rounds of requests of which the second goes on from first samples of the first."""
+    """Two rounds of requests of which the second goes on from first samples of the first.
+
+    Of the likeliest 8 tokens only: where thousands are as likely, as after filler, another order of
+    the same sums now and then draws the next one.
+    """
 
     prompts: int
     prompt: int  # tokens, the first half of them common to all
@@ -174,7 +178,7 @@ class Pressure:
 
     def run(self, engine: Engine, filler: Filler) -> list[GenerateReply]:
         half = self.prompt // 2
-        sampling = Sampling(max_tokens=self.tokens, temperature=1.0)
+        sampling = Sampling(max_tokens=self.tokens, temperature=1.0, top_k=8)
         common = filler.text("common", half)
         prompts = [
             (common, filler.text(number, self.prompt - half)) for number in range(self.prompts)

@@ -44,6 +44,7 @@ class Totals:
         last = {session.number: session for session in sessions}.values()
 
         def engine(counter: str) -> float:
+            # an earlier version's session lacks the counters that came later
             return sum(session.engine.get(counter, 0) for session in last)
 
         rounds = sum(session.rounds for session in last)

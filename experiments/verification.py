@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ..kernels.cuda_graph import captured
 from ..kernels.forest import Forest
 from ..kernels.segments import Segment
 from ..llm_backend.attention import DeftAttention, TreeBatch
@@ -140,7 +141,7 @@ class Verifier:
         self._positions = torch.zeros_like(self._depth)
         self._slots = torch.zeros_like(self._depth)
         self._drawn = torch.zeros_like(self._depth)
-        self._graph: torch.cuda.CUDAGraph | None = None
+        self._run: Callable[[], None] | None = None
         self._length = self._prompt
         self._window = backend.window(verification.at(self._prompt), self._table, 0, self._size)
         self._batch = TreeBatch(backend, self._pool, self._slots, self._window)
@@ -191,27 +192,11 @@ class Verifier:
         except ValueError:  # it outgrew the plan
             self._window = self._backend.window(forest, self._table, 0, self._size)
             self._batch = TreeBatch(self._backend, self._pool, self._slots, self._window)
-            self._graph = None
-        if self._model.device.type != "cuda":
-            self._forward()
-            return
-        if self._graph is None:
-            self._graph = captured(self._forward)
-        self._graph.replay()
+            self._run = None
+        if self._run is None:
+            self._run = captured(self._forward, self._model.device)
+        self._run()
 
     def _forward(self) -> None:
         logits = self._model.run(self._batch, self._tokens, self._positions)
         self._drawn.copy_(logits.argmax(-1))
-
-
-def captured(run: Callable[[], None]) -> torch.cuda.CUDAGraph:
-    """What `run` launches as a graph; run once before, so that nothing is made while capturing."""
-    side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        run()
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        run()
-    return graph

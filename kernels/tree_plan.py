@@ -8,7 +8,6 @@ by `variants.py`, or on the device by `device_plan.py`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict
 from typing import NamedTuple
 
@@ -16,6 +15,7 @@ import numpy as np
 import torch
 import triton
 
+from .cuda_graph import captured
 from .deft import expand_kernel
 from .device_forest import FIELDS
 from .device_plan import STATUS, DevicePlanner, refuse
@@ -80,7 +80,7 @@ class TreePlan:
             self._columns = torch.zeros(size, dtype=torch.int32, device=device)
             self._filler = torch.zeros(3, dtype=torch.int64, device=device)
             self._upload(forest)
-            self._replan = _captured(self._plan_on_device, device)
+            self._replan = captured(self._plan_on_device, device)
 
     @classmethod
     def of_segments(
@@ -297,18 +297,3 @@ def _lay_out(forest: Forest, steps: int) -> _Layout:
     node = np.flatnonzero(forest.num_queries)[rows]
     growth = Growth((forest.start + forest.length)[node], positions + 1, steps)
     return _Layout(segments, len(forest.parent), rows, positions, growth)
-
-
-def _captured(run: Callable[[], None], device: torch.device) -> Callable[[], None]:
-    """`run` as a CUDA graph, after it ran once; or itself where there is no CUDA."""
-    if device.type != "cuda":
-        return run
-    current, side = torch.cuda.current_stream(device), torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-    side.wait_stream(current)
-    with torch.cuda.stream(side):
-        run()
-    current.wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        run()
-    return graph.replay

@@ -9,11 +9,12 @@ tokens ends the window.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 
+from ..kernels.cuda_graph import captured
 from .api import Sampling
 from .attention import DeftAttention, TreeBatch, Window
 from .jobs import Draw
@@ -99,7 +100,7 @@ class _Program:
         history = torch.zeros(STEPS, 2, num_rows, dtype=torch.float64, pin_memory=is_cuda)
         self._history = history  # of the window: tokens and log-probabilities
         self._events = [torch.cuda.Event() for _ in range(STEPS)] if is_cuda else []  # type: ignore[no-untyped-call]
-        self._graph: torch.cuda.CUDAGraph | None = None
+        self._run: Callable[[], None] = self._step
         self._window: Window | None = None
 
     @torch.inference_mode()
@@ -114,22 +115,18 @@ class _Program:
             try:
                 self._window.load(forest)
                 return self._window.growth
-            except ValueError:  # it outgrew the plan: make a larger one
-                self._graph = None
+            except ValueError:
+                pass  # it outgrew the plan: make a larger one
         self._window = self._backend.window(forest, self._table, STEPS, self._num_rows)
         self._batch = TreeBatch(self._backend, self._pool, self._targets, self._window)
-        if self._model.device.type == "cuda":
-            self._capture()
-            self._load_rows(draws)
-            self._window.load(forest)
+        self._run = captured(self._step, self._model.device)
+        self._load_rows(draws)  # again, as a step may have been run
+        self._window.load(forest)
         return self._window.growth
 
     @torch.inference_mode()
     def launch(self) -> None:
-        if self._graph is None:
-            self._step()
-        else:
-            self._graph.replay()
+        self._run()
         self._history[self._launched].copy_(self._drawn, non_blocking=True)
         if self._events:
             self._events[self._launched].record()
@@ -183,17 +180,6 @@ class _Program:
         tokens.copy_(drawn)
         limits.masked_fill_((drawn[:, None] == self._ends).any(dim=1), 0)
         self._integers[:3].add_(1)
-
-    def _capture(self) -> None:
-        """Once for real, on the side, so that nothing is compiled or made while capturing."""
-        side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            self._step()
-        torch.cuda.current_stream().wait_stream(side)
-        self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph):
-            self._step()
 
 
 def _room(draw: Draw) -> int:

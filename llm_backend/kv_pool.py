@@ -5,7 +5,7 @@ Knows neither the tree nor what the tokens are.
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, insort
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,15 +13,23 @@ import torch
 
 
 class SlotAllocator:
-    """Hands out slots, each once; a request gets one contiguous run wherever there is one."""
+    """Hands out slots, each once; a request gets one contiguous run wherever there is one.
+
+    Of the free runs that are long enough the shortest is taken, and of these the first; the cost
+    does not grow with the number of runs but for shifts within sorted lists.
+    """
 
     def __init__(self, num_slots: int) -> None:
         if num_slots < 1:
             raise ValueError(f"num_slots={num_slots} must be at least 1")
         self.num_slots = num_slots
-        self.num_free = num_slots
-        self._starts = [0]  # free runs [start, stop), sorted, never touching
-        self._stops = [num_slots]
+        self.num_free = 0
+        self._is_free = np.zeros(num_slots, dtype=bool)
+        self._stop_of: dict[int, int] = {}  # free runs [start, stop), never touching
+        self._start_of: dict[int, int] = {}
+        self._starts: dict[int, list[int]] = {}  # by length, sorted
+        self._lengths: list[int] = []  # sorted
+        self._free_run(0, num_slots)
 
     def allocate(self, count: int) -> np.ndarray:
         """`count` slots, [count] int64.
@@ -31,58 +39,70 @@ class SlotAllocator:
         """
         if count > self.num_free:
             raise MemoryError(f"{count} KV slots asked for, {self.num_free} free")
-        self.num_free -= count
         taken: list[np.ndarray] = []
         while count:
-            lengths = [stop - start for start, stop in zip(self._starts, self._stops, strict=True)]
-            run = next((i for i, length in enumerate(lengths) if length >= count), None)
-            if run is None:  # no run is long enough: use up the longest
-                run = max(range(len(lengths)), key=lengths.__getitem__)
-            start = self._starts[run]
-            stop = min(start + count, self._stops[run])
-            taken.append(np.arange(start, stop))
-            count -= stop - start
-            if stop == self._stops[run]:
-                del self._starts[run], self._stops[run]
-            else:
-                self._starts[run] = stop
+            # If no run is long enough: use up the longest.
+            index = min(bisect_left(self._lengths, count), len(self._lengths) - 1)
+            start = self._starts[self._lengths[index]][0]
+            stop = self._remove(start)
+            middle = min(start + count, stop)
+            if middle < stop:
+                self._insert(middle, stop)
+            self._is_free[start:middle] = False
+            self.num_free -= middle - start
+            taken.append(np.arange(start, middle))
+            count -= middle - start
         return np.concatenate(taken) if taken else np.empty(0, dtype=np.int64)
 
     def free(self, slots: np.ndarray) -> None:
         """Give slots back.
 
         Raises:
-            ValueError: a slot is out of range or free already.
+            ValueError: a slot is out of range or free already. Nothing is given back then.
         """
         if not len(slots):
             return
         ordered = np.sort(slots)
+        first, last = int(ordered[0]), int(ordered[-1])
+        is_unique = len(ordered) == 1 or bool(np.diff(ordered).all())
+        if first < 0 or last >= self.num_slots or not is_unique or self._is_free[ordered].any():
+            raise ValueError(f"slots {first}..{last} are not all in use (pool of {self.num_slots})")
         breaks = np.flatnonzero(np.diff(ordered) != 1) + 1
         for run in np.split(ordered, breaks):
             self._free_run(int(run[0]), int(run[-1]) + 1)
 
     def free_slots(self) -> np.ndarray:
         """All free slots, ascending, [num_free] int64."""
-        runs = [np.arange(*run) for run in zip(self._starts, self._stops, strict=True)]
-        return np.concatenate(runs) if runs else np.empty(0, dtype=np.int64)
+        return np.flatnonzero(self._is_free)
 
     def _free_run(self, start: int, stop: int) -> None:
-        after = bisect_left(self._starts, start)
-        overlaps_before = after > 0 and self._stops[after - 1] > start
-        overlaps_after = after < len(self._starts) and self._starts[after] < stop
-        if start < 0 or stop > self.num_slots or overlaps_before or overlaps_after:
-            raise ValueError(
-                f"slots {start}..{stop - 1} are not all in use (pool of {self.num_slots})"
-            )
+        self._is_free[start:stop] = True
         self.num_free += stop - start
-        if after < len(self._starts) and self._starts[after] == stop:
-            stop = self._stops[after]
-            del self._starts[after], self._stops[after]
-        if after > 0 and self._stops[after - 1] == start:
-            self._stops[after - 1] = stop
-        else:
-            self._starts.insert(after, start)
-            self._stops.insert(after, stop)
+        if stop in self._stop_of:
+            stop = self._remove(stop)
+        if start in self._start_of:
+            start = self._start_of[start]
+            self._remove(start)
+        self._insert(start, stop)
+
+    def _insert(self, start: int, stop: int) -> None:
+        self._stop_of[start], self._start_of[stop] = stop, start
+        length = stop - start
+        if length not in self._starts:
+            self._starts[length] = []
+            insort(self._lengths, length)
+        insort(self._starts[length], start)
+
+    def _remove(self, start: int) -> int:
+        """Forget the free run that begins at `start`; returns its stop."""
+        stop = self._stop_of.pop(start)
+        del self._start_of[stop]
+        starts = self._starts[stop - start]
+        del starts[bisect_left(starts, start)]
+        if not starts:
+            del self._starts[stop - start]
+            del self._lengths[bisect_left(self._lengths, stop - start)]
+        return stop
 
 
 class KVPool:

@@ -8,7 +8,7 @@ silently wrong. Where weights lie is the affair of pretrained.py.
 from __future__ import annotations
 
 from collections.abc import Container, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -95,8 +95,9 @@ class Model:
         self.layers: list[tuple[int, int, int]] = []  # (KV heads, key width, value width)
         self._fused: FusedDecoder | None = None
         self._check_architecture(config, fused)
-        self._encode_prompt = lru_cache(maxsize=4096)(self._encode_uncached)
-        self._closing = lru_cache(maxsize=None)(self._closing_tokens)
+        # Of the tokenizer only: a cache that held the model would outlive it, and its weights.
+        self._encode_prompt = lru_cache(maxsize=4096)(lambda text: tuple(tokenizer.encode(text)))
+        self._closing = lru_cache(maxsize=None)(partial(_closing_tokens, tokenizer))
         self._splits_at_space = self._encode("a:", " b") == self._encode("a: b")
 
     def new_pool(self, num_slots: int) -> KVPool:
@@ -153,25 +154,9 @@ class Model:
         most decoding; never False where the answer is yes."""
         return token in self._closing(frozenset(text[-1] for text in stop))
 
-    def _closing_tokens(self, characters: frozenset[str]) -> Container[int]:
-        """Tokens that may complete one of the characters."""
-        vocabulary = range(len(self._tokenizer))
-        if any(character.isspace() and character != "\n" for character in characters):
-            return vocabulary  # tokenizers add and drop blanks as they join tokens
-        texts = self._tokenizer.batch_decode([[token] for token in vocabulary])
-        wanted = characters | {"\N{REPLACEMENT CHARACTER}"}  # for parts of a character
-        return frozenset(
-            token
-            for token, text in zip(vocabulary, texts, strict=True)
-            if not wanted.isdisjoint(text)
-        )
-
     def _encode(self, *texts: str) -> tuple[int, ...]:
         encoded = (self._tokenizer.encode(text, add_special_tokens=False) for text in texts)
         return tuple(token for tokens in encoded for token in tokens)
-
-    def _encode_uncached(self, text: str) -> tuple[int, ...]:
-        return tuple(self._tokenizer.encode(text))
 
     @torch.inference_mode()
     def run(
@@ -265,6 +250,18 @@ class Model:
                     f"{type(self._network).__name__} has {kind!r} in layer {layer}; supported are "
                     "full attention, and sliding attention whose window reaches the kernel"
                 )
+
+
+def _closing_tokens(tokenizer: Any, characters: frozenset[str]) -> Container[int]:
+    """Tokens that may complete one of the characters."""
+    vocabulary = range(len(tokenizer))
+    if any(character.isspace() and character != "\n" for character in characters):
+        return vocabulary  # tokenizers add and drop blanks as they join tokens
+    texts = tokenizer.batch_decode([[token] for token in vocabulary])
+    wanted = characters | {"\N{REPLACEMENT CHARACTER}"}  # for parts of a character
+    return frozenset(
+        token for token, text in zip(vocabulary, texts, strict=True) if not wanted.isdisjoint(text)
+    )
 
 
 def load_model(

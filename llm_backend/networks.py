@@ -8,7 +8,6 @@ attention of ours and no engine.
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -74,7 +73,6 @@ class LoadedNetwork:
         Raises:
             ValueError: as of `Model`.
         """
-        gc.collect()  # a model is in a cycle, and may hold merged weights
         self.network.set_attn_implementation("eager")
         return Model(self.network, self.tokenizer, attention, fused)
 

@@ -73,7 +73,8 @@ class Draft:
                     self._below[at, token] = len(self.depths)
                     self.depths.append(self.depths[at] + 1)
                 at = self._below[at, token]
-        self._hang()
+        if self._below:
+            self._hang()
 
     @property
     def num_guesses(self) -> int:

@@ -170,3 +170,26 @@ def test_failures_name_the_bound_and_spare_the_others(llama):
 def test_limits_have_a_bound(llama, limit):
     with pytest.raises(ValueError, match=rf"engine\.{limit}=0 must be at least 1"):
         TreeEngine(llama, **{limit: 0})
+
+
+def assert_closing_tokens_are_noticed(model, texts, stops):
+    """The token with which a text comes to hold a stop string is one that may close it."""
+    for text in texts:
+        tokens = model.encode(text)
+        for stop in stops:
+            lengths = range(1, len(tokens) + 1)
+            first = next((n for n in lengths if stop in model.decode(tokens[:n])), None)
+            assert first is None or model.may_close(tokens[first - 1], (stop, "\n\n"))
+
+
+TEXTS = ["1 + 2 = 3 (left: 3 4)\nNext", "Ünïcødé – 日本語\n\nline\r\n two", "a.b, c!? d's  e\t f"]
+STOPS = ["\n", "\n\n", "日", "ø", " ", "3 (", "'s", "\t", "-", "é"]
+
+
+def test_closing_tokens_are_noticed_in_bytes(llama):
+    assert_closing_tokens_are_noticed(llama, TEXTS, STOPS)
+
+
+def test_closing_tokens_are_noticed_in_words(smollm2):
+    assert_closing_tokens_are_noticed(smollm2, TEXTS, STOPS)
+    assert not smollm2.may_close(smollm2.encode("left")[0], ("\n",))
