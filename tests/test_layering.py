@@ -96,10 +96,15 @@ def test_transformers_imports_from_the_root(statement):
     assert done.returncode == 0, done.stderr
 
 
-def test_search_does_not_load_torch():
-    code = (
-        "import sys, treeshare.search.scheduler, treeshare.search.context, treeshare.tasks.task;"
-        "assert not {'torch', 'transformers'} & set(sys.modules)"
-    )
+@pytest.mark.parametrize(
+    "modules",
+    [
+        "treeshare.search.scheduler, treeshare.search.context, treeshare.tasks.task",
+        "treeshare.experiments.run",  # which says how PyTorch's threads wait, before it is loaded
+    ],
+    ids=["search", "run"],
+)
+def test_torch_is_not_loaded_by(modules):
+    code = f"import sys, {modules}; assert not {{'torch', 'transformers'}} & set(sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
