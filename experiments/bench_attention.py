@@ -8,19 +8,18 @@ and how, is the affair of `attention_case.py`.
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import sys
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from ..kernels.forest import Forest
 from ..kernels.tree_plan import Heads
@@ -28,9 +27,9 @@ from ..kernels.variants import VARIANTS
 from .attention_case import Case, machine_rates, measure
 from .attention_tables import Measurement, Setting, report
 from .command import complain, run_command
-from .record import JsonLines, write_atomically
+from .record import JsonLines, kept_setting, write_atomically, write_setting
 from .roofline import floor_seconds, queries_below, traffic
-from .setup import explained, one_line
+from .setup import explained, one_line, options_of
 from .workloads import Workload, build
 
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
@@ -127,9 +126,7 @@ def run(cfg: DictConfig) -> list[Measurement]:
         SetupError: it cannot be run.
     """
     with explained():
-        given = {f.name: cfg[f.name] for f in fields(Options)}
-        options = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Options), given))
-        assert isinstance(options, Options)
+        options = options_of(Options, cfg)
         for text in options.heads:
             options.parsed_heads(text)
         workloads = build(options.workloads, options.templates)
@@ -195,20 +192,12 @@ def _setting(options: Options, path: Path) -> Setting:
     name = torch.cuda.get_device_name() if is_cuda else f"{platform.machine()}, interpreter"
     given = options.dtype, options.head_dim, options.repeats, options.seed
     setting = Setting(name, torch.__version__, metadata.version("triton"), *given, None, None)
-    if path.exists():
-        there = Setting(**json.loads(path.read_text()))
-        for key, value in asdict(setting).items():
-            if key not in ("bandwidth", "flop_rate") and value != getattr(there, key):
-                raise ValueError(
-                    f"{path}: the rows there have {key}={getattr(there, key)!r}, not {value!r}; "
-                    "take another output_dir"
-                )
+    if there := kept_setting(path, setting, ("bandwidth", "flop_rate")):
         return there
     if is_cuda:
         bandwidth, flop_rate = machine_rates(DTYPES[options.dtype])
         setting = replace(setting, bandwidth=bandwidth, flop_rate=flop_rate)
-    write_atomically(path, json.dumps(asdict(setting), indent=1) + "\n")
-    return setting
+    return write_setting(path, setting)
 
 
 if __name__ == "__main__":

@@ -8,18 +8,17 @@ measured, and how, is the affair of `decode_case.py`, `verification.py` and `sea
 
 from __future__ import annotations
 
-import json
 import platform
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from ..llm_backend.api import OutOfKVMemory
 from ..llm_backend.networks import SHAPES, LoadedNetwork, load_network
@@ -29,9 +28,9 @@ from .decode_case import Limits, measure, measure_pressure
 from .decode_options import ARMS, Options, Work, build
 from .decode_tables import Arm, Measurement, Setting, report
 from .decode_workloads import Pressure
-from .record import JsonLines, write_atomically
+from .record import JsonLines, kept_setting, write_atomically, write_setting
 from .search_arms import run_arm
-from .setup import explained, one_line
+from .setup import explained, one_line, options_of
 from .step_profile import warm_profiler
 from .verification import Verification, measure_verification
 
@@ -165,12 +164,8 @@ def _launch(cfg: DictConfig) -> int:
 
 
 def _options(cfg: DictConfig) -> Options:
-    given = {f.name: cfg[f.name] for f in fields(Options)}
-    if isinstance(given["workload"], str):
-        given["workload"] = [given["workload"]]
-    options = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Options), given))
-    assert isinstance(options, Options)
-    return options
+    workload = [cfg.workload] if isinstance(cfg.workload, str) else cfg.workload
+    return options_of(Options, cfg, workload=workload)
 
 
 def _setting(options: Options, path: Path) -> Setting:
@@ -194,20 +189,12 @@ def _setting(options: Options, path: Path) -> Setting:
         seed=options.seed,
         bandwidth=None,
     )
-    if path.exists():
-        there = Setting(**json.loads(path.read_text()))
-        for key, value in asdict(setting).items():
-            if key != "bandwidth" and value != getattr(there, key):
-                raise ValueError(
-                    f"{path}: the rows there have {key}={getattr(there, key)!r}, not {value!r}; "
-                    "take another output_dir"
-                )
+    if there := kept_setting(path, setting, ("bandwidth",)):
         return there
     if is_cuda:
         bandwidth, _ = machine_rates(torch.bfloat16)
         setting = replace(setting, bandwidth=bandwidth)
-    write_atomically(path, json.dumps(asdict(setting), indent=1) + "\n")
-    return setting
+    return write_setting(path, setting)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import product
 from pathlib import Path
 from statistics import median
@@ -30,7 +30,7 @@ from ..llm_backend.engine import TreeEngine
 from ..llm_backend.speculative import Drafter
 from .command import run_command
 from .record import JsonLines, write_atomically
-from .setup import SetupError, explained
+from .setup import SetupError, explained, options_of
 from .text_workloads import requests
 
 PLAIN = "plain"
@@ -103,9 +103,7 @@ def run(cfg: DictConfig) -> list[Measured]:
         SetupError: it cannot be run.
     """
     with explained():
-        given = {f.name: cfg[f.name] for f in fields(Options)}
-        options = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Options), given))
-        assert isinstance(options, Options)
+        options = options_of(Options, cfg)
         cases = list(options.cases())
         arms, name = _arms(cfg)
         directory = Path(options.output_dir)

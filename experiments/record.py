@@ -11,15 +11,18 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import Any, BinaryIO, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, Generic, TypeVar
 from urllib.parse import quote
 
 from omegaconf import OmegaConf
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +75,7 @@ class Session:
     memo_hits: int = 0  # states whose value a memo knew
 
 
+SettingType = TypeVar("SettingType", bound="DataclassInstance")
 RowType = TypeVar("RowType", Row, FailedSearch, Session)
 
 
@@ -179,6 +183,35 @@ def write_atomically(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
+
+
+def kept_setting(path: Path, setting: SettingType, measured: Collection[str]) -> SettingType | None:
+    """The setting under which a directory's rows were measured; None if there is no such file.
+
+    Args:
+        path: where `write_setting` put it.
+        setting: a data class, of this run.
+        measured: its fields that are found by measuring, and may differ.
+
+    Raises:
+        ValueError: another field differs.
+    """
+    if not path.exists():
+        return None
+    there = type(setting)(**json.loads(path.read_text()))
+    for key, value in asdict(setting).items():
+        if key not in measured and value != getattr(there, key):
+            raise ValueError(
+                f"{path}: the rows there have {key}={getattr(there, key)!r}, not {value!r}; "
+                "take another output_dir"
+            )
+    return there
+
+
+def write_setting(path: Path, setting: SettingType) -> SettingType:
+    """Keep a data class for `kept_setting`; returns it."""
+    write_atomically(path, json.dumps(asdict(setting), indent=1) + "\n")
+    return setting
 
 
 def _read_row(line: bytes, row_type: Callable[..., RowType], where: str) -> RowType:

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from hydra.errors import HydraException, InstantiationException
 from hydra.utils import instantiate
@@ -28,6 +28,11 @@ from ..search.budget import Budget
 from ..search.context import Context, Evaluator, Expander, Policy, check_needs
 from ..tasks.task import Problem, Task, Verifier
 from .loggers import Logger
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+OptionsType = TypeVar("OptionsType", bound="DataclassInstance")
 
 
 class SetupError(Exception):
@@ -116,7 +121,7 @@ def prepare(cfg: DictConfig) -> Setup:
         SetupError: the configuration cannot be run.
     """
     with explained():
-        options = _options(cfg)
+        options = options_of(Options, cfg)
         config = _resolve(cfg)
     task_node = dict(_checked(config.get("task"), "task"))
     verifier = _make(task_node.pop("verifier", None), "task.verifier")
@@ -208,10 +213,18 @@ def one_line(error: BaseException, where: str = "") -> str:
     return message if is_named or not where else f"{where}: {message}"
 
 
-def _options(cfg: DictConfig) -> Options:
-    given = {f.name: cfg[f.name] for f in fields(Options)}
-    options = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Options), given))
-    assert isinstance(options, Options)
+def options_of(kind: type[OptionsType], cfg: DictConfig, **replaced: Any) -> OptionsType:
+    """The keys that a data class names, checked by its types and by itself.
+
+    Args:
+        replaced: keys whose values in the configuration are not to be taken.
+
+    Raises:
+        Exception: one of `USER_ERRORS`, for a value of a wrong type or out of its bound.
+    """
+    given = {f.name: cfg[f.name] for f in fields(kind)} | replaced
+    options = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(kind), given))
+    assert isinstance(options, kind)
     return options
 
 

@@ -20,13 +20,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch.nn.functional import cross_entropy
 
 from ..llm_backend.small_llama import Size, make_network, make_tokenizer, save
 from .command import run_command
 from .record import JsonLines, software, write_atomically
-from .setup import explained
+from .setup import explained, options_of
 from .train_batches import Batch, Batches
 from .train_check import Check, check
 from .train_examples import PREAMBLES, VOCABULARY, Split
@@ -98,9 +98,7 @@ def run(cfg: DictConfig) -> list[Check]:
         SetupError: it cannot be done.
     """
     with explained():
-        given = {f.name: cfg[f.name] for f in fields(Options)}
-        options = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Options), given))
-        assert isinstance(options, Options)
+        options = options_of(Options, cfg)
         split = Split.of(options.puzzles, options.validation, options.seed)
         directory = Path(options.output_dir)
         if directory.exists():

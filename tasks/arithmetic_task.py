@@ -15,6 +15,7 @@ from operator import itemgetter
 
 from .arithmetic import Position, can_make, combine, evaluate, is_solution, operations, plain
 from .arithmetic_prompts import Words
+from .replies import last_verdict, read_steps
 from .sampling import RoleSampling, merged
 from .task import ParseFailure, Problem, State, Step
 
@@ -41,7 +42,6 @@ _STEP = re.compile(
 _EQUALS = re.compile(rf"=\s*{_NUMBER}$")
 _BEST = re.compile(r"best\D{0,80}([0-9]{1,4})\b", re.IGNORECASE)
 _OPTION = re.compile(r"\b([0-9]{1,4})\b")
-_VERDICT = re.compile(r"\b(sure|likely|impossible)\b", re.IGNORECASE)
 
 
 class ArithmeticTask:
@@ -92,13 +92,8 @@ class ArithmeticTask:
             ValueError: the role has no such reply.
         """
         if role in ("propose", "step"):
-            lines = [line.strip() for line in plain(text).splitlines() if line.strip()]
-            read = [_read_step(state, line) for line in lines]
-            steps = [step for step in read if isinstance(step, Step)]
-            reasons = [reason for reason in read if isinstance(reason, str)]
-            if steps:
-                return steps[:1] if role == "step" else steps
-            return ParseFailure(role, text, reasons[0] if reasons else "empty reply")
+            lines = map(str.strip, plain(text).splitlines())
+            return read_steps(role, text, lines, lambda line: _read_step(state, line))
         if role in ("io", "cot", "refine"):
             expression = _final_expression(plain(text))
             if expression is None:
@@ -151,10 +146,7 @@ class ArithmeticTask:
 
     def parse_value(self, state: Position, text: str) -> float | ParseFailure:
         """The value of the last verdict word in the reply."""
-        verdicts = _VERDICT.findall(text)
-        if not verdicts:
-            return ParseFailure("value", text, "none of sure, likely, impossible")
-        return self.values[f" {verdicts[-1].lower()}"]
+        return last_verdict(self.values, text)
 
     def parse_vote(self, states: Sequence[Position], text: str) -> int | ParseFailure:
         """The option after the word `best`, or else the first number in the reply."""

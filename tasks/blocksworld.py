@@ -27,6 +27,7 @@ from .blocksworld_rules import (
     show,
 )
 from .generator import distinct
+from .replies import last_verdict, read_steps
 from .sampling import RoleSampling, merged
 from .task import ParseFailure, Problem, State, Step
 
@@ -44,7 +45,6 @@ _MOVE = re.compile(
     re.IGNORECASE,
 )
 _BETWEEN = re.compile(r"[;,.\n]|\bthen\b|\band\b", re.IGNORECASE)  # moves of a plan
-_VERDICT = re.compile(r"\b(sure|likely|impossible)\b", re.IGNORECASE)
 
 
 class Puzzle(NamedTuple):
@@ -161,12 +161,7 @@ class Blocksworld:
             ValueError: the role has no such reply.
         """
         if role in ("propose", "step"):
-            read = [_read_step(state, line) for line in text.splitlines() if line.strip()]
-            steps = [step for step in read if isinstance(step, Step)]
-            reasons = [reason for reason in read if isinstance(reason, str)]
-            if steps:
-                return steps[:1] if role == "step" else steps
-            return ParseFailure(role, text, reasons[0] if reasons else "empty reply")
+            return read_steps(role, text, text.splitlines(), lambda line: _read_step(state, line))
         if role in ("io", "cot"):
             plan = read_plan(re.split("plan:", text, flags=re.IGNORECASE)[-1])
             if plan is None:
@@ -198,10 +193,7 @@ class Blocksworld:
 
     def parse_value(self, state: World, text: str) -> float | ParseFailure:
         """The value of the last verdict word in the reply."""
-        verdicts = _VERDICT.findall(text)
-        if not verdicts:
-            return ParseFailure("value", text, "none of sure, likely, impossible")
-        return self.values[f" {verdicts[-1].lower()}"]
+        return last_verdict(self.values, text)
 
 
 class BlocksworldVerifier:

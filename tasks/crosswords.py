@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from . import crosswords_prompts as prompts
+from .replies import last_verdict, read_steps
 from .sampling import RoleSampling, merged
 from .task import ParseFailure, Problem, State, Step
 
@@ -35,7 +36,6 @@ _SAMPLING: RoleSampling = {
     "value": {"max_tokens": 6, "temperature": 0.7, "stop": ("\n",)},
 }
 _WORD = re.compile(r"\W*([hv][1-5])\s*[.:)]\s*([a-z]{5})(?![a-z])", re.IGNORECASE)
-_VERDICT = re.compile(r"\b(sure|maybe|impossible)\b", re.IGNORECASE)
 
 
 class Clues(NamedTuple):
@@ -165,12 +165,7 @@ class Crosswords:
             ValueError: the role has no such reply.
         """
         if role in ("propose", "step"):
-            read = [_read_word(state, line) for line in text.splitlines() if line.strip()]
-            steps = [step for step in read if isinstance(step, Step)]
-            reasons = [reason for reason in read if isinstance(reason, str)]
-            if steps:
-                return steps[:1] if role == "step" else steps
-            return ParseFailure(role, text, reasons[0] if reasons else "empty reply")
+            return read_steps(role, text, text.splitlines(), lambda line: _read_word(state, line))
         if role in ("io", "cot"):
             rows = read_rows(re.split("rows:", text, flags=re.IGNORECASE)[-1])
             if rows is None:
@@ -192,10 +187,7 @@ class Crosswords:
 
     def parse_value(self, state: Board, text: str) -> float | ParseFailure:
         """The value of the last verdict word in the reply."""
-        verdicts = _VERDICT.findall(text)
-        if not verdicts:
-            return ParseFailure("value", text, "none of sure, maybe, impossible")
-        return self.values[f" {verdicts[-1].lower()}"]
+        return last_verdict(self.values, text)
 
 
 class CrosswordsVerifier:

@@ -98,10 +98,8 @@ Rows: heart ember abuse resin trend
 
 """
 
-VALUE = """\
-Every row and column of this crossword must become a word that answers its clue; an open letter is \
-_. Can it still be filled in? Say sure, maybe or impossible.
-
+# Two unfinished squares to judge.
+_RIGHT = """\
 h1. A smell: scent
 h2. A light, narrow boat: canoe
 h3. Setting fire to a house: ar___
@@ -112,8 +110,8 @@ v2. A song for Christmas: carol
 v3. To follow: en___
 v4. A loop in a rope: no___
 v5. A belief held to be true: te___
-Verdict: sure
-
+"""
+_WRONG = """\
 h1. It pumps the blood: _____
 h2. A glowing coal: coals
 h3. To treat badly: _____
@@ -124,7 +122,15 @@ v2. What is left of a fire: _o___
 v3. To misuse: _a___
 v4. Amber was it once: _l___
 v5. A fashion: _s___
-Verdict: impossible
+"""
+
+VALUE = f"""\
+Every row and column of this crossword must become a word that answers its clue; an open letter is \
+_. Can it still be filled in? Say sure, maybe or impossible.
+
+{_RIGHT}Verdict: sure
+
+{_WRONG}Verdict: impossible
 
 h1. It pumps the blood: _____
 h2. A glowing coal: _____
@@ -140,32 +146,12 @@ Verdict: maybe
 
 """
 
-JUDGE = """\
+JUDGE = f"""\
 Every row and column of this crossword must become a word that answers its clue; an open letter is \
 _. Is all that is filled in right? Say yes or no.
 
-h1. A smell: scent
-h2. A light, narrow boat: canoe
-h3. Setting fire to a house: ar___
-h4. To wake: ro___
-h5. Many ships: fl___
-v1. Worn round the neck: scarf
-v2. A song for Christmas: carol
-v3. To follow: en___
-v4. A loop in a rope: no___
-v5. A belief held to be true: te___
-Right: yes
+{_RIGHT}Right: yes
 
-h1. It pumps the blood: _____
-h2. A glowing coal: coals
-h3. To treat badly: _____
-h4. Sticky stuff of pines: _____
-h5. A general direction: _____
-v1. The middle of something: _c___
-v2. What is left of a fire: _o___
-v3. To misuse: _a___
-v4. Amber was it once: _l___
-v5. A fashion: _s___
-Right: no
+{_WRONG}Right: no
 
 """

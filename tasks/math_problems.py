@@ -17,6 +17,7 @@ from typing import Any
 
 from . import math_prompts as prompts
 from .math_answers import are_same, final_answer, need_math_verify, normal
+from .replies import last_verdict
 from .sampling import RoleSampling, merged
 from .task import ParseFailure, Problem, State, Step
 
@@ -27,7 +28,6 @@ _SAMPLING: RoleSampling = {
     "value": {"max_tokens": 6, "temperature": 0.7, "stop": ("\n",)},
 }
 _LABEL = re.compile(r"^(?:[-*•]\s+|(?:step\s*)?[0-9]{1,2}[.):]\s+)", re.IGNORECASE)
-_VERDICT = re.compile(r"\b(sure|likely|impossible)\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,10 +163,7 @@ class MathProblems:
 
     def parse_value(self, state: Solution, text: str) -> float | ParseFailure:
         """The value of the last verdict word in the reply."""
-        verdicts = _VERDICT.findall(text)
-        if not verdicts:
-            return ParseFailure("value", text, "none of sure, likely, impossible")
-        return self.values[f" {verdicts[-1].lower()}"]
+        return last_verdict(self.values, text)
 
 
 class MathVerifier:

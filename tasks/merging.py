@@ -7,12 +7,13 @@ lists, reads lists and counts errors. It does not know which lists are asked for
 
 from __future__ import annotations
 
+import random
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 
-from .generator import at_least
+from .generator import at_least, distinct
 from .sampling import RoleSampling, merged
 from .task import ParseFailure, Problem, State, Step
 
@@ -71,17 +72,28 @@ class MergingTask(ABC):
 
     name: str
     words: MergingWords
+    _problems: list[Problem]
 
     def __init__(self, size: int, part_size: int, sampling: RoleSampling | None) -> None:
         at_least(2, size=size)
         if not 1 <= part_size <= size:
             raise ValueError(f"part_size={part_size} must be from 1 to size={size}")
-        self._part_size = part_size
+        self._size, self._part_size = size, part_size
         room = 4 * size + 16  # tokens: a number, a comma, a space, and one to spare
         whole = {"max_tokens": room, "temperature": 1.0, "stop": ("\n",)}
         lines = {**whole, "max_tokens": 2 * room, "stop": ("\n\n",)}
         roles = dict.fromkeys(("solve", "merge", "improve", "step", "io"), whole)
         self.sampling = merged({**roles, "split": lines, "cot": lines}, sampling)
+
+    def problems(self) -> list[Problem]:
+        """In the order drawn; an id as `sorting/32-seed0/7` counts them from 0."""
+        return list(self._problems)
+
+    def _draw(self, draw: Callable[[random.Random], Hashable], limit: int, seed: int) -> None:
+        """Make the problems; what is drawn is a problem's data."""
+        drawn = enumerate(distinct(draw, limit, seed))
+        prefix = f"{self.name}/{self._size}-seed{seed}"
+        self._problems = [Problem(f"{prefix}/{i}", data) for i, data in drawn]
 
     @abstractmethod
     def errors(self, thought: Thought) -> int:

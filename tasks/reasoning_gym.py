@@ -7,12 +7,12 @@ are made again by `ReasoningGymVerifier`, which asks the data set's scorer.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from .generator import at_least
+from .replies import last_verdict
 from .sampling import RoleSampling, merged
 from .task import ParseFailure, Problem, State, Step
 
@@ -21,7 +21,6 @@ _SAMPLING: RoleSampling = {
     "cot": {"max_tokens": 1024, "temperature": 0.7, "stop": ("</answer>",)},
     "value": {"max_tokens": 6, "temperature": 0.7, "stop": ("\n",)},
 }
-_VERDICT = re.compile(r"\b(sure|likely|impossible)\b", re.IGNORECASE)
 _UNREAD = (ArithmeticError, LookupError, TypeError, ValueError)
 """What some scorers raise on an answer they cannot read, where others give 0."""
 
@@ -129,10 +128,7 @@ class ReasoningGym:
 
     def parse_value(self, state: Reply, text: str) -> float | ParseFailure:
         """The value of the last verdict word in the reply."""
-        verdicts = _VERDICT.findall(text)
-        if not verdicts:
-            return ParseFailure("value", text, "none of sure, likely, impossible")
-        return self.values[f" {verdicts[-1].lower()}"]
+        return last_verdict(self.values, text)
 
 
 class ReasoningGymVerifier:

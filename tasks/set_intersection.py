@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from .generator import distinct
 from .merging import MergingTask, MergingVerifier, MergingWords, Numbers, Thought
 from .sampling import RoleSampling
 from .task import Problem
@@ -140,12 +139,7 @@ class SetIntersection(MergingTask):
             rng.shuffle(second)
             return Sets(tuple(numbers[:size]), tuple(second))
 
-        self._prefix = f"{self.name}/{size}-seed{seed}"
-        self._sets = distinct(draw, limit, seed)
-
-    def problems(self) -> list[Problem]:
-        """In the order drawn; an id as `set_intersection/32-seed0/7` counts them from 0."""
-        return [Problem(f"{self._prefix}/{i}", sets) for i, sets in enumerate(self._sets)]
+        self._draw(draw, limit, seed)
 
     def root(self, problem: Problem) -> Thought:
         first, second = problem.data

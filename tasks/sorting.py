@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise
 
-from .generator import at_least, distinct
+from .generator import at_least
 from .merging import MergingTask, MergingVerifier, MergingWords, Numbers, Thought
 from .sampling import RoleSampling
 from .task import Problem
@@ -120,12 +120,7 @@ class Sorting(MergingTask):
         def draw(rng: random.Random) -> Numbers:
             return tuple(rng.randint(0, largest) for _ in range(size))
 
-        self._prefix = f"{self.name}/{size}-seed{seed}"
-        self._lists = distinct(draw, limit, seed)
-
-    def problems(self) -> list[Problem]:
-        """In the order drawn; an id as `sorting/32-seed0/7` counts them from 0."""
-        return [Problem(f"{self._prefix}/{i}", numbers) for i, numbers in enumerate(self._lists)]
+        self._draw(draw, limit, seed)
 
     def root(self, problem: Problem) -> Thought:
         return Thought(problem.data, len(problem.data))
