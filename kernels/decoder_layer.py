@@ -8,7 +8,10 @@ from __future__ import annotations
 import torch
 import triton
 import triton.language as tl
+from torch.nn import functional
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
+
+from .skinny_linear import skinny_linear
 
 
 @triton.jit
@@ -18,6 +21,7 @@ def add_norm_kernel(
 ):  # fmt: skip
     """Program (row): the residual stream gets x added, in place; out is its RMS norm."""
     if PDL:
+        gdc_launch_dependents()
         gdc_wait()
     i_n = tl.program_id(0).to(tl.int64)
     o_d = tl.arange(0, BLOCK)
@@ -39,6 +43,7 @@ def gated_kernel(
 ):  # fmt: skip
     """Program (row, block): silu(gate) * up."""
     if PDL:
+        gdc_launch_dependents()
         gdc_wait()
     i_n, i_d = tl.program_id(0).to(tl.int64), tl.program_id(1)
     o_d = i_d * BLOCK + tl.arange(0, BLOCK)
@@ -121,6 +126,18 @@ def gated(gate_up: torch.Tensor) -> torch.Tensor:
         gate_up, out, WIDTH=width, BLOCK=block, num_warps=4, **_early(gate_up)
     )
     return out
+
+
+def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    """x @ weight.T + bias of [M, K], [N, K] and [N]."""
+    out = skinny_linear(x, weight) if bias is None else None
+    return functional.linear(x, weight, bias) if out is None else out
+
+
+def gated_linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    """`gated` of `linear`: [M, K], [2 W, K] and [2 W] give [M, W]."""
+    out = skinny_linear(x, weight, gated=True) if bias is None else None
+    return gated(functional.linear(x, weight, bias)) if out is None else out
 
 
 def rotate_and_write(
