@@ -84,8 +84,7 @@ class TreeEngine:
 
     def execute(self, requests: Mapping[int, Request]) -> Mapping[int, Reply]:
         began = time.perf_counter()
-        for number, request in requests.items():
-            self._submit(number, request)
+        self._submit(requests)
         while not self._replies and (self._waiting or self._running):
             self._step()
         replies, self._replies = self._replies, {}
@@ -113,14 +112,19 @@ class TreeEngine:
 
     # Taking in.
 
-    def _submit(self, number: int, request: Request) -> None:
+    def _submit(self, requests: Mapping[int, Request]) -> None:
+        texts = ["".join(request.prefix_segments) for request in requests.values()]
+        prompts = self.model.encode_all(texts)
+        for (number, request), text, prompt in zip(requests.items(), texts, prompts, strict=True):
+            self._take_in(number, request, text, prompt)
+
+    def _take_in(self, number: int, request: Request, text: str, prompt: tuple[int, ...]) -> None:
+        """Make jobs of a request, whose prompt has this text and these tokens."""
         if isinstance(request, Classify):
             self._replies[number] = Failure(
                 ValueError("no reward model is loaded: add classifier=hf classifier.name=...")
             )
             return
-        text = "".join(request.prefix_segments)
-        prompt = self.model.encode(text)
         jobs: list[Draw | Scoring]
         if not prompt:
             self._replies[number] = Failure(ValueError("the prompt is empty"))

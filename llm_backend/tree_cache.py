@@ -190,7 +190,8 @@ class TreeCache:
         while position < len(tokens) and (child := node.children.get(tokens[position])):
             length = _common_length(child.tokens, tokens, position)
             node = child if length == len(child.tokens) else self._split(child, length)
-            self._touch(node)
+            self._clock += 1
+            node.last_used = self._clock
             position += length
         return node
 
@@ -209,7 +210,8 @@ class TreeCache:
     ) -> CacheNode:
         node = CacheNode(parent, tokens, slots, num_computed)
         parent.children[tokens[0]] = node
-        self._touch(node)
+        self._clock += 1
+        node.last_used = self._clock
         return node
 
     def _split(self, node: CacheNode, length: int) -> CacheNode:
@@ -224,10 +226,6 @@ class TreeCache:
         node.tokens, node.slots = node.tokens[length:], node.slots[length:]
         node.num_computed -= num_computed
         return upper
-
-    def _touch(self, node: CacheNode) -> None:
-        self._clock += 1
-        node.last_used = self._clock
 
     def _upwards(self, node: CacheNode | None) -> Iterator[CacheNode]:
         while node is not None:
