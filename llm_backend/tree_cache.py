@@ -30,6 +30,7 @@ class CacheNode:
         self.children: dict[int, CacheNode] = {}  # by first token
         self.locks = 0  # holders at or below this node
         self.last_used = 0
+        self.is_queued = False  # for eviction
         self.start: int = parent.stop if parent else 0  # position of the first token
 
     @property
@@ -67,6 +68,9 @@ class TreeCache:
         self.num_evicted = 0  # slots, since the start
         self._allocator = allocator
         self._leaves: dict[Leaf, None] = {}
+        # A heap of nodes, each with its last use at some time. All that can be evicted are in it;
+        # what was used or locked since, or has got children, is found out when its turn comes.
+        self._queue: list[tuple[int, int, CacheNode]] = []
         self._clock = 0
 
     def match(self, tokens: Sequence[int]) -> CacheNode:
@@ -103,6 +107,7 @@ class TreeCache:
             if above.locks == 0:
                 raise ValueError(f"node at {above.start}..{above.stop} is not locked")
             above.locks -= 1
+            self._enqueue(above)
 
     def fork(self, parent: CacheNode | Leaf, capacity: int, *, keep: bool = True) -> Leaf:
         """A private leaf of at most `capacity` tokens below `parent`; locks its path.
@@ -141,17 +146,18 @@ class TreeCache:
 
     def evict(self, count: int) -> int:
         """Free at least `count` slots if unlocked nodes hold as many; returns how many."""
-        heap = [(node.last_used, id(node), node) for node in self._nodes() if _is_evictable(node)]
-        heapq.heapify(heap)
         num_freed = 0
-        while heap and num_freed < count:
-            _, _, node = heapq.heappop(heap)
+        while self._queue and num_freed < count:
+            last_used, _, node = heapq.heappop(self._queue)
+            node.is_queued = False
+            if node.last_used > last_used or not _is_evictable(node):
+                self._enqueue(node)
+                continue
             assert node.parent is not None
             self._allocator.free(node.slots)
             num_freed += len(node.slots)
             del node.parent.children[node.tokens[0]]
-            if _is_evictable(node.parent):
-                heapq.heappush(heap, (node.parent.last_used, id(node.parent), node.parent))
+            self._enqueue(node.parent)
         self.num_evicted += num_freed
         return num_freed
 
@@ -172,6 +178,7 @@ class TreeCache:
             assert len(node.slots) == len(node.tokens), "tokens and slots differ in number"
             assert node.start == node.parent.stop, "positions have a gap"
             assert node.parent.children[node.tokens[0]] is node, "a child under a wrong token"
+            assert node.is_queued or not _is_evictable(node), "a node that no eviction would find"
             assert node.locks or node.num_computed == len(node.tokens), "KV nobody will compute"
             owned.append(node.slots)
         for node in [self.root, *self._nodes()]:
@@ -212,6 +219,7 @@ class TreeCache:
         parent.children[tokens[0]] = node
         self._clock += 1
         node.last_used = self._clock
+        self._enqueue(node)
         return node
 
     def _split(self, node: CacheNode, length: int) -> CacheNode:
@@ -226,6 +234,12 @@ class TreeCache:
         node.tokens, node.slots = node.tokens[length:], node.slots[length:]
         node.num_computed -= num_computed
         return upper
+
+    def _enqueue(self, node: CacheNode) -> None:
+        """Have eviction find the node, if that may evict it."""
+        if _is_evictable(node) and not node.is_queued:
+            node.is_queued = True
+            heapq.heappush(self._queue, (node.last_used, id(node), node))
 
     def _upwards(self, node: CacheNode | None) -> Iterator[CacheNode]:
         while node is not None:

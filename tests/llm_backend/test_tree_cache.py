@@ -171,10 +171,24 @@ class CacheMachine(RuleBasedStateMachine):
         self.cache.release([self.leaves[i] for i in ended])
         self.leaves = [leaf for i, leaf in enumerate(self.leaves) if i not in ended]
 
+    @rule(tokens=st.lists(st.integers(0, 2), min_size=1, max_size=10))
+    def use(self, tokens):
+        self.cache.match(tokens)
+
     @rule(count=st.integers(1, 30))
     def evict(self, count):
-        possible = self.cache.num_evictable()
-        assert self.cache.evict(count) >= min(count, possible)
+        """Of all that may go, always what was used least recently."""
+        rest, num_freed = set(self.cache._nodes()), 0
+        while num_freed < count:
+            parents = {node.parent for node in rest}
+            idle = [node for node in rest if not node.locks and node not in parents]
+            if not idle:
+                break
+            oldest = min(idle, key=lambda node: node.last_used)
+            rest.remove(oldest)
+            num_freed += len(oldest.slots)
+        assert self.cache.evict(count) == num_freed
+        assert set(self.cache._nodes()) == rest
 
     @invariant()
     def integrity(self):
