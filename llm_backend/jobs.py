@@ -21,8 +21,12 @@ class GenerateTicket:
     number: int
     request: Generate
     prompt: tuple[int, ...]  # token ids
+    prefix: tuple[int, ...] = field(init=False)  # shared: the last one is each leaf's first
     completions: dict[int, Completion] = field(default_factory=dict)  # by sample index
     num_computed: int = 0  # KV entries computed on its behalf
+
+    def __post_init__(self) -> None:
+        self.prefix = self.prompt[:-1]
 
     def reply(self) -> GenerateReply | None:
         """The reply, once every sample is in."""
@@ -51,7 +55,7 @@ class Draw:
         self.ticket = ticket
         self.number = ticket.number
         self.sample = sample
-        self.prefix = ticket.prompt[:-1]  # shared; the last prompt token is the leaf's first
+        self.prefix = ticket.prefix
         self.capacity = ticket.request.sampling.max_tokens
         self.generated: list[int] = []
         self.logprob = 0.0

@@ -8,7 +8,7 @@ silently wrong. Where weights lie is the affair of pretrained.py.
 from __future__ import annotations
 
 from collections.abc import Container, Sequence
-from functools import lru_cache, partial
+from functools import cache, lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -99,7 +99,8 @@ class Model:
         # Of the tokenizer only: a cache that held the model would outlive it, and its weights.
         self._prompts: dict[str, tuple[int, ...]] = {}  # the latest last
         self._encode = lru_cache(maxsize=_REMEMBERED)(partial(_plain_tokens, tokenizer))
-        self._closing = lru_cache(maxsize=None)(partial(_closing_tokens, tokenizer))
+        self._decode = lru_cache(maxsize=_REMEMBERED)(partial(_text, tokenizer))
+        self._closing = cache(partial(_closing_tokens, tokenizer))
         self._splits_at_space = self._encode("a:") + self._encode(" b") == self._encode("a: b")
 
     def new_pool(self, num_slots: int) -> KVPool:
@@ -158,13 +159,12 @@ class Model:
         return vocabulary
 
     def decode(self, tokens: Sequence[int]) -> str:
-        text: str = self._tokenizer.decode(tokens, skip_special_tokens=True)
-        return text
+        return self._decode(tuple(tokens))  # short replies come again and again
 
     def may_close(self, token: int, stop: tuple[str, ...]) -> bool:
         """Whether a text may have come to hold one of `stop` with its last token. To ask spares
         most decoding; never False where the answer is yes."""
-        return token in self._closing(frozenset(text[-1] for text in stop))
+        return token in self._closing(_last_characters(stop))
 
     @torch.inference_mode()
     def run(
@@ -262,6 +262,16 @@ class Model:
 
 def _plain_tokens(tokenizer: Any, text: str) -> tuple[int, ...]:
     return tuple(tokenizer.encode(text, add_special_tokens=False))
+
+
+def _text(tokenizer: Any, tokens: tuple[int, ...]) -> str:
+    text: str = tokenizer.decode(tokens, skip_special_tokens=True)
+    return text
+
+
+@cache
+def _last_characters(texts: tuple[str, ...]) -> frozenset[str]:
+    return frozenset(text[-1] for text in texts)
 
 
 def _closing_tokens(tokenizer: Any, characters: frozenset[str]) -> Container[int]:
