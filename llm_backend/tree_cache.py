@@ -146,6 +146,7 @@ class TreeCache:
 
     def evict(self, count: int) -> int:
         """Free at least `count` slots if unlocked nodes hold as many; returns how many."""
+        freed: list[np.ndarray] = []
         num_freed = 0
         while self._queue and num_freed < count:
             last_used, _, node = heapq.heappop(self._queue)
@@ -154,10 +155,12 @@ class TreeCache:
                 self._enqueue(node)
                 continue
             assert node.parent is not None
-            self._allocator.free(node.slots)
+            freed.append(node.slots)
             num_freed += len(node.slots)
             del node.parent.children[node.tokens[0]]
             self._enqueue(node.parent)
+        if freed:
+            self._allocator.free(np.concatenate(freed))
         self.num_evicted += num_freed
         return num_freed
 
