@@ -15,7 +15,7 @@ _YOUNG = 10_000  # new objects that set off a collection; Python's own number is
 
 @contextmanager
 def rare_collections() -> Iterator[None]:
-    """Meanwhile collect garbage among new objects only, and those seldom looked at."""
+    """Meanwhile look for garbage only among objects that are new since, and less often."""
     thresholds = gc.get_threshold()
     gc.freeze()
     gc.set_threshold(_YOUNG, *thresholds[1:])

@@ -142,8 +142,8 @@ class Model:
         if new:
             self._prompts |= zip(new, map(tuple, self._tokenizer(new)["input_ids"]), strict=True)
         encoded = [self._prompts[text] for text in texts]
-        for text in list(self._prompts)[:-_REMEMBERED]:
-            del self._prompts[text]
+        if len(self._prompts) > _REMEMBERED:
+            self._prompts = dict(list(self._prompts.items())[-_REMEMBERED:])
         return encoded
 
     def encode_continuation(self, prompt: str, text: str) -> tuple[int, ...]:

@@ -85,7 +85,7 @@ def _active_tree(
             num_below[node] = ends.get(node, node.num_computed) - node.num_computed
             node = node.parent
     downwards = list(children[None])
-    for node in downwards:
+    for node in downwards:  # which grows meanwhile
         downwards += children.get(node, ())
     for node in reversed(downwards):
         if node.parent is not None:

@@ -91,7 +91,8 @@ class TreeCache:
         Raises:
             MemoryError: too few slots are free; evict first. The tree is unchanged.
         """
-        node = node or self.match(tokens)
+        if node is None:
+            node = self.match(tokens)
         missing = list(tokens[node.stop :])
         if not missing:
             return node
@@ -200,8 +201,7 @@ class TreeCache:
         while position < len(tokens) and (child := node.children.get(tokens[position])):
             length = _common_length(child.tokens, tokens, position)
             node = child if length == len(child.tokens) else self._split(child, length)
-            self._clock += 1
-            node.last_used = self._clock
+            self._touch(node)
             position += length
         return node
 
@@ -220,8 +220,7 @@ class TreeCache:
     ) -> CacheNode:
         node = CacheNode(parent, tokens, slots, num_computed)
         parent.children[tokens[0]] = node
-        self._clock += 1
-        node.last_used = self._clock
+        self._touch(node)
         self._enqueue(node)
         return node
 
@@ -237,6 +236,10 @@ class TreeCache:
         node.tokens, node.slots = node.tokens[length:], node.slots[length:]
         node.num_computed -= num_computed
         return upper
+
+    def _touch(self, node: CacheNode) -> None:
+        self._clock += 1
+        node.last_used = self._clock
 
     def _enqueue(self, node: CacheNode) -> None:
         """Have eviction find the node, if that may evict it."""
