@@ -23,6 +23,7 @@ from ..llm_backend.api import Engine
 from ..llm_backend.replay import ReplayEngine
 from ..search.scheduler import Outcome, Scheduler
 from ..tasks.task import HasGrades, Problem
+from .collector import rare_collections
 from .command import complain, run_command
 from .record import FailedSearch, Row, RunDirectory, Session
 from .report import Summary, Totals, comparison
@@ -116,6 +117,7 @@ def _work(setup: Setup, engine: Engine, directory: RunDirectory) -> Summary:
     return summary
 
 
+@rare_collections()
 def _search(setup: Setup, engine: Engine, directory: RunDirectory) -> None:
     """Search what is unfinished. Whenever this is killed, every puzzle that ended is on disk."""
     todo = {problem.id: problem for problem in _unfinished(setup, directory)}

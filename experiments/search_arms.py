@@ -32,6 +32,7 @@ from ..search.expanders import Choose
 from ..search.scheduler import Scheduler
 from ..search.tot import ToTBFS
 from ..tasks.game24 import Game24
+from .collector import rare_collections
 from .decode_case import Limits, WatchedEngine, pool_size
 from .decode_tables import Arm
 from .decode_workloads import serve
@@ -126,6 +127,7 @@ def run_arm(loaded: LoadedNetwork, options: ArmOptions, limits: Limits, seed: in
         return _search(engine, options, seed, arm, options.seconds)
 
 
+@rare_collections()
 def _search(engine: Engine, options: ArmOptions, seed: int, arm: Arm, seconds: float) -> Arm:
     sampling = {"value": {"temperature": options.temperature}}
     task: Any = Game24(options.path, limit=options.puzzles, sampling=sampling)

@@ -30,7 +30,7 @@ from .model import Model
 from .packing import KVNode, PackedForest, pack
 from .sampling import Rules, sample, streams, uniforms
 from .speculative import Draft, Drafter, make_drafts
-from .tree_cache import TreeCache
+from .tree_cache import CacheNode, TreeCache
 
 
 class TreeEngine:
@@ -84,8 +84,7 @@ class TreeEngine:
 
     def execute(self, requests: Mapping[int, Request]) -> Mapping[int, Reply]:
         began = time.perf_counter()
-        for number, request in requests.items():
-            self._submit(number, request)
+        self._submit(requests)
         while not self._replies and (self._waiting or self._running):
             self._step()
         replies, self._replies = self._replies, {}
@@ -113,14 +112,19 @@ class TreeEngine:
 
     # Taking in.
 
-    def _submit(self, number: int, request: Request) -> None:
+    def _submit(self, requests: Mapping[int, Request]) -> None:
+        texts = ["".join(request.prefix_segments) for request in requests.values()]
+        prompts = self.model.encode_all(texts)
+        for (number, request), text, prompt in zip(requests.items(), texts, prompts, strict=True):
+            self._take_in(number, request, text, prompt)
+
+    def _take_in(self, number: int, request: Request, text: str, prompt: tuple[int, ...]) -> None:
+        """Make jobs of a request, whose prompt has this text and these tokens."""
         if isinstance(request, Classify):
             self._replies[number] = Failure(
                 ValueError("no reward model is loaded: add classifier=hf classifier.name=...")
             )
             return
-        text = "".join(request.prefix_segments)
-        prompt = self.model.encode(text)
         jobs: list[Draw | Scoring]
         if not prompt:
             self._replies[number] = Failure(ValueError("the prompt is empty"))
@@ -160,17 +164,21 @@ class TreeEngine:
         self._full_at = None
         while self._waiting and len(self._running) < self.max_batch:
             job = self._waiting[0]
-            if not self._make_room(job):
+            matched = self._make_room(job)
+            if matched is None:
                 self._stats.paused += job is not self._head_paused
                 self._head_paused = job
                 self._full_at = len(self._running)
                 return
-            node = self.cache.insert(job.prefix)
-            job.start(self.cache, node)
+            job.start(self.cache, self.cache.insert(job.prefix, matched))
             self._running.append(self._waiting.popleft())
 
-    def _make_room(self, job: Draw | Scoring) -> bool:
-        """Evict until the job's missing prefix and its own tokens fit; False if they cannot yet."""
+    def _make_room(self, job: Draw | Scoring) -> CacheNode | None:
+        """Evict until the job's missing prefix and its own tokens fit.
+
+        Returns:
+            What there is of the prefix; None if there cannot be room yet.
+        """
         node = self.cache.match(job.prefix)
         needed = len(job.prefix) - node.stop + job.capacity
         free = self.pool.slots.num_free
@@ -178,7 +186,7 @@ class TreeEngine:
             self.cache.lock(node)
             free += self.cache.evict(needed - free)
             self.cache.unlock(node)
-        return needed <= free
+        return node if needed <= free else None
 
     # One forward, or a window of them.
 
@@ -191,7 +199,7 @@ class TreeEngine:
             self._decode(self._decoder, draws)
         else:
             self._forward()
-        self._running = [job for job in self._running if not self._end_if_done(job)]
+        self._end_done()
 
     def _decoding(self) -> list[Draw]:
         """The running jobs, if a window can decode them all; else none."""
@@ -332,12 +340,15 @@ class TreeEngine:
         for (_, _, job, continuation), logprob in zip(targets, logprobs.tolist(), strict=True):
             job.logprobs[continuation] += logprob
 
-    def _end_if_done(self, job: Draw | Scoring) -> bool:
-        if job.is_done:
-            reply = job.end(self.cache)
+    def _end_done(self) -> None:
+        """Take what is done out of the tree, and hand its replies out."""
+        done = [job for job in self._running if job.is_done]
+        self._running = [job for job in self._running if not job.is_done]
+        self.cache.release([leaf for job in done for leaf in job.leaves])
+        for job in done:
+            reply = job.end()
             if reply is not None:
                 self._replies[job.number] = reply
-        return job.is_done
 
     def _count(self, jobs: Sequence[Draw | Scoring], num_tokens: int, num_entries: int) -> None:
         """A forward of so many tokens over so many different KV entries."""

@@ -21,8 +21,12 @@ class GenerateTicket:
     number: int
     request: Generate
     prompt: tuple[int, ...]  # token ids
+    prefix: tuple[int, ...] = field(init=False)  # shared: the last one is each leaf's first
     completions: dict[int, Completion] = field(default_factory=dict)  # by sample index
     num_computed: int = 0  # KV entries computed on its behalf
+
+    def __post_init__(self) -> None:
+        self.prefix = self.prompt[:-1]
 
     def reply(self) -> GenerateReply | None:
         """The reply, once every sample is in."""
@@ -51,7 +55,7 @@ class Draw:
         self.ticket = ticket
         self.number = ticket.number
         self.sample = sample
-        self.prefix = ticket.prompt[:-1]  # shared; the last prompt token is the leaf's first
+        self.prefix = ticket.prefix
         self.capacity = ticket.request.sampling.max_tokens
         self.generated: list[int] = []
         self.logprob = 0.0
@@ -84,10 +88,13 @@ class Draw:
     def is_done(self) -> bool:
         return self.completion is not None
 
-    def end(self, cache: TreeCache) -> GenerateReply | None:
-        """Leave the tree; the request's reply if this was its last sample."""
+    @property
+    def leaves(self) -> list[Leaf]:
+        return [self.leaf]
+
+    def end(self) -> GenerateReply | None:
+        """The request's reply, if this was its last sample."""
         assert self.completion is not None
-        cache.release(self.leaf)
         self.ticket.completions[self.sample] = self.completion
         return self.ticket.reply()
 
@@ -146,7 +153,7 @@ class Scoring:
     def start(self, cache: TreeCache, node: CacheNode) -> None:
         for run in self.runs:
             parent = node if run.parent is None else self.leaves[run.parent]
-            leaf = cache.fork(parent, len(run.tokens))
+            leaf = cache.fork(parent, len(run.tokens), keep=False)
             for token in run.tokens:
                 cache.append(leaf, token)
             self.leaves.append(leaf)
@@ -159,9 +166,7 @@ class Scoring:
     def is_done(self) -> bool:
         return all(leaf.num_computed == len(leaf.tokens) for leaf in self.leaves)
 
-    def end(self, cache: TreeCache) -> ScoreReply:
-        for leaf in reversed(self.leaves):
-            cache.release(leaf, keep=False)
+    def end(self) -> ScoreReply:
         lengths = tuple(len(tokens) for tokens in self.continuations)
         return ScoreReply(
             tuple(self.logprobs),

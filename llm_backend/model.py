@@ -8,7 +8,7 @@ silently wrong. Where weights lie is the affair of pretrained.py.
 from __future__ import annotations
 
 from collections.abc import Container, Sequence
-from functools import lru_cache, partial
+from functools import cache, lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from .kv_pool import KVPool
 from .pretrained import EMBEDDED, load_pretrained, quiet
 
 _PROBE_LENGTH = 24  # tokens
+_REMEMBERED = 4096  # prompts, and as many continuations, whose tokens are kept
 
 transformers.AttentionInterface.register("treeshare", hf_attention)
 
@@ -96,9 +97,11 @@ class Model:
         self._fused: FusedDecoder | None = None
         self._check_architecture(config, fused)
         # Of the tokenizer only: a cache that held the model would outlive it, and its weights.
-        self._encode_prompt = lru_cache(maxsize=4096)(lambda text: tuple(tokenizer.encode(text)))
-        self._closing = lru_cache(maxsize=None)(partial(_closing_tokens, tokenizer))
-        self._splits_at_space = self._encode("a:", " b") == self._encode("a: b")
+        self._prompts: dict[str, tuple[int, ...]] = {}  # the latest last
+        self._encode = lru_cache(maxsize=_REMEMBERED)(partial(_plain_tokens, tokenizer))
+        self._decode = lru_cache(maxsize=_REMEMBERED)(partial(_text, tokenizer))
+        self._closing = cache(partial(_closing_tokens, tokenizer))
+        self._splits_at_space = self._encode("a:") + self._encode(" b") == self._encode("a: b")
 
     def new_pool(self, num_slots: int) -> KVPool:
         return KVPool(num_slots, self.layers, self.dtype, self.device)
@@ -131,7 +134,17 @@ class Model:
 
     def encode(self, text: str) -> tuple[int, ...]:
         """Token ids of a prompt, with the special tokens the tokenizer puts before one."""
-        return self._encode_prompt(text)
+        return self.encode_all([text])[0]
+
+    def encode_all(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
+        """As `encode`, of several prompts: a fast tokenizer spreads them over the cores."""
+        new = [text for text in dict.fromkeys(texts) if text not in self._prompts]
+        if new:
+            self._prompts |= zip(new, map(tuple, self._tokenizer(new)["input_ids"]), strict=True)
+        encoded = [self._prompts[text] for text in texts]
+        if len(self._prompts) > _REMEMBERED:
+            self._prompts = dict(list(self._prompts.items())[-_REMEMBERED:])
+        return encoded
 
     def encode_continuation(self, prompt: str, text: str) -> tuple[int, ...]:
         """Token ids that `text` adds when it follows `prompt`."""
@@ -146,17 +159,12 @@ class Model:
         return vocabulary
 
     def decode(self, tokens: Sequence[int]) -> str:
-        text: str = self._tokenizer.decode(tokens, skip_special_tokens=True)
-        return text
+        return self._decode(tuple(tokens))  # short replies come again and again
 
     def may_close(self, token: int, stop: tuple[str, ...]) -> bool:
         """Whether a text may have come to hold one of `stop` with its last token. To ask spares
         most decoding; never False where the answer is yes."""
-        return token in self._closing(frozenset(text[-1] for text in stop))
-
-    def _encode(self, *texts: str) -> tuple[int, ...]:
-        encoded = (self._tokenizer.encode(text, add_special_tokens=False) for text in texts)
-        return tuple(token for tokens in encoded for token in tokens)
+        return token in self._closing(_last_characters(stop))
 
     @torch.inference_mode()
     def run(
@@ -249,6 +257,20 @@ class Model:
                     f"{type(self._network).__name__} has {kind!r} in layer {layer}; supported are "
                     "full attention, and sliding attention whose window reaches the kernel"
                 )
+
+
+def _plain_tokens(tokenizer: Any, text: str) -> tuple[int, ...]:
+    return tuple(tokenizer.encode(text, add_special_tokens=False))
+
+
+def _text(tokenizer: Any, tokens: tuple[int, ...]) -> str:
+    text: str = tokenizer.decode(tokens, skip_special_tokens=True)
+    return text
+
+
+@cache
+def _last_characters(texts: tuple[str, ...]) -> frozenset[str]:
+    return frozenset(text[-1] for text in texts)
 
 
 def _closing_tokens(tokenizer: Any, characters: frozenset[str]) -> Container[int]:

@@ -103,8 +103,8 @@ class _Drafted(Draw):
     def is_done(self) -> bool:
         return self._is_done
 
-    def end(self, cache: TreeCache) -> None:
-        cache.release(self.leaf)
+    def end(self) -> None:
+        """What was guessed is all that is wanted."""
 
     def charge(self, count: int) -> None:
         """Requests are charged what their own model computes."""

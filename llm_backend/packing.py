@@ -6,7 +6,7 @@ segments attention plans with. `growing_forest` is for leaves that only grow, by
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -50,18 +50,24 @@ def pack(ends: Mapping[KVNode, int]) -> PackedForest:
             continue
         node, above = entry
         end = ends.get(node, len(node.tokens))
-        visible = np.concatenate([above, node.slots[:end]])
-        below = children[node]
+        visible = node.slots[:end]
+        if len(above):
+            visible = np.concatenate([above, visible])
+        below = children.get(node, [])
         has_queries = end > node.num_computed
         if not has_queries and len(visible) * (len(below) - 1) <= num_below[node]:
             # To read the few entries again for each child costs less than a partial result for
             # each query below. With one child it costs nothing: chains become one segment.
             stack += [(child, visible) for child in reversed(below)]
             continue
-        if len(visible):
-            stack.append((visible, node.start + end - len(visible), len(forest.tokens)))
+        start, lo = node.start + end - len(visible), len(forest.tokens)
         if has_queries:
             _add_queries(forest, node, end)
+        if not below:
+            forest.segments.append(Segment(visible, start, lo, len(forest.tokens)))
+            continue
+        if len(visible):
+            stack.append((visible, start, lo))
         stack += [(child, visible[:0]) for child in reversed(below)]
     return forest
 
@@ -71,14 +77,19 @@ def _active_tree(
 ) -> tuple[Mapping[KVNode | None, list[KVNode]], Mapping[KVNode, int]]:
     """The nodes to compute and all above them: children of each, and queries at or below each."""
     children: dict[KVNode | None, list[KVNode]] = defaultdict(list)
-    num_below: Counter[KVNode] = Counter()
-    for queried, end in ends.items():
+    num_below: dict[KVNode, int] = {}
+    for queried in ends:
         node: KVNode | None = queried
-        while node is not None:
-            if node not in num_below:
-                children[node.parent].append(node)
-            num_below[node] += end - queried.num_computed
+        while node is not None and node not in num_below:
+            children[node.parent].append(node)
+            num_below[node] = ends.get(node, node.num_computed) - node.num_computed
             node = node.parent
+    downwards = list(children[None])
+    for node in downwards:  # which grows meanwhile
+        downwards += children.get(node, ())
+    for node in reversed(downwards):
+        if node.parent is not None:
+            num_below[node.parent] += num_below[node]
     return children, num_below
 
 

@@ -30,6 +30,7 @@ class CacheNode:
         self.children: dict[int, CacheNode] = {}  # by first token
         self.locks = 0  # holders at or below this node
         self.last_used = 0
+        self.is_queued = False  # for eviction
         self.start: int = parent.stop if parent else 0  # position of the first token
 
     @property
@@ -38,10 +39,16 @@ class CacheNode:
 
 
 class Leaf:
-    """A private run of tokens below a node or another leaf: a live sequence, or scored text."""
+    """A private run of tokens below a node or another leaf: a live sequence, or scored text.
 
-    def __init__(self, parent: CacheNode | Leaf, slots: np.ndarray) -> None:
+    Where `is_kept`, its computed tokens join the tree when it ends.
+    """
+
+    def __init__(
+        self, parent: CacheNode | Leaf, slots: np.ndarray, *, is_kept: bool = False
+    ) -> None:
         self.parent = parent
+        self.is_kept = is_kept
         self.anchor: CacheNode = parent if isinstance(parent, CacheNode) else parent.anchor
         self.tokens: list[int] = []
         self.slots = slots  # [capacity] int64
@@ -61,6 +68,9 @@ class TreeCache:
         self.num_evicted = 0  # slots, since the start
         self._allocator = allocator
         self._leaves: dict[Leaf, None] = {}
+        # A heap of nodes, each with its last use at some time. All that can be evicted are in it;
+        # what was used or locked since, or has got children, is found out when its turn comes.
+        self._queue: list[tuple[int, int, CacheNode]] = []
         self._clock = 0
 
     def match(self, tokens: Sequence[int]) -> CacheNode:
@@ -71,13 +81,18 @@ class TreeCache:
         """
         return self._descend(self.root, tokens)
 
-    def insert(self, tokens: Sequence[int]) -> CacheNode:
-        """Match `tokens` and add what is missing as one node, its KV still to be computed.
+    def insert(self, tokens: Sequence[int], node: CacheNode | None = None) -> CacheNode:
+        """Add what is missing of `tokens` as one node, its KV still to be computed.
+
+        Args:
+            tokens: from the root on.
+            node: what they match, if that is known.
 
         Raises:
             MemoryError: too few slots are free; evict first. The tree is unchanged.
         """
-        node = self.match(tokens)
+        if node is None:
+            node = self.match(tokens)
         missing = list(tokens[node.stop :])
         if not missing:
             return node
@@ -93,14 +108,18 @@ class TreeCache:
             if above.locks == 0:
                 raise ValueError(f"node at {above.start}..{above.stop} is not locked")
             above.locks -= 1
+            self._enqueue(above)
 
-    def fork(self, parent: CacheNode | Leaf, capacity: int) -> Leaf:
+    def fork(self, parent: CacheNode | Leaf, capacity: int, *, keep: bool = True) -> Leaf:
         """A private leaf of at most `capacity` tokens below `parent`; locks its path.
 
         Raises:
             MemoryError: too few slots are free; evict first.
+            ValueError: it is to be kept, below another leaf.
         """
-        leaf = Leaf(parent, self._allocator.allocate(capacity))
+        if keep and isinstance(parent, Leaf):
+            raise ValueError("a leaf below a leaf can only be forked with keep=False")
+        leaf = Leaf(parent, self._allocator.allocate(capacity), is_kept=keep)
         self.lock(leaf.anchor)
         self._leaves[leaf] = None
         return leaf
@@ -115,31 +134,34 @@ class TreeCache:
             raise ValueError(f"the leaf holds its capacity of {len(leaf.slots)} tokens already")
         leaf.tokens.append(token)
 
-    def release(self, leaf: Leaf, *, keep: bool = True) -> None:
-        """End a leaf. With `keep`, its computed tokens join the tree; what is there already, and
-        what is unused, is freed. A leaf below another leaf cannot be kept."""
-        del self._leaves[leaf]
-        unused = leaf.slots
-        if keep:
-            if isinstance(leaf.parent, Leaf):
-                raise ValueError("a leaf below a leaf can only be released with keep=False")
-            unused = self._merge(leaf)
-        self._allocator.free(unused)
-        self.unlock(leaf.anchor)
+    def release(self, leaves: Sequence[Leaf]) -> None:
+        """End leaves. The computed tokens of those that are kept join the tree, in this order; what
+        is there already, and what is unused, is freed: at once, since each time costs as much."""
+        unused: list[np.ndarray] = []
+        for leaf in leaves:
+            del self._leaves[leaf]
+            unused += self._merge(leaf) if leaf.is_kept else [leaf.slots]
+            self.unlock(leaf.anchor)
+        if unused:
+            self._allocator.free(np.concatenate(unused))
 
     def evict(self, count: int) -> int:
         """Free at least `count` slots if unlocked nodes hold as many; returns how many."""
-        heap = [(node.last_used, id(node), node) for node in self._nodes() if _is_evictable(node)]
-        heapq.heapify(heap)
+        freed: list[np.ndarray] = []
         num_freed = 0
-        while heap and num_freed < count:
-            _, _, node = heapq.heappop(heap)
+        while self._queue and num_freed < count:
+            last_used, _, node = heapq.heappop(self._queue)
+            node.is_queued = False
+            if node.last_used > last_used or not _is_evictable(node):
+                self._enqueue(node)
+                continue
             assert node.parent is not None
-            self._allocator.free(node.slots)
+            freed.append(node.slots)
             num_freed += len(node.slots)
             del node.parent.children[node.tokens[0]]
-            if _is_evictable(node.parent):
-                heapq.heappush(heap, (node.parent.last_used, id(node.parent), node.parent))
+            self._enqueue(node.parent)
+        if freed:
+            self._allocator.free(np.concatenate(freed))
         self.num_evicted += num_freed
         return num_freed
 
@@ -160,6 +182,7 @@ class TreeCache:
             assert len(node.slots) == len(node.tokens), "tokens and slots differ in number"
             assert node.start == node.parent.stop, "positions have a gap"
             assert node.parent.children[node.tokens[0]] is node, "a child under a wrong token"
+            assert node.is_queued or not _is_evictable(node), "a node that no eviction would find"
             assert node.locks or node.num_computed == len(node.tokens), "KV nobody will compute"
             owned.append(node.slots)
         for node in [self.root, *self._nodes()]:
@@ -174,7 +197,7 @@ class TreeCache:
     def _descend(self, node: CacheNode, tokens: Sequence[int]) -> CacheNode:
         """The node below `node` at which the longest stored prefix of `tokens` ends; splits an edge
         that matches in part."""
-        position = 0
+        tokens, position = list(tokens), 0
         while position < len(tokens) and (child := node.children.get(tokens[position])):
             length = _common_length(child.tokens, tokens, position)
             node = child if length == len(child.tokens) else self._split(child, length)
@@ -182,7 +205,7 @@ class TreeCache:
             position += length
         return node
 
-    def _merge(self, leaf: Leaf) -> np.ndarray:
+    def _merge(self, leaf: Leaf) -> list[np.ndarray]:
         """Move a leaf's computed tokens into the tree; returns the slots left over."""
         tokens = leaf.tokens[: leaf.num_computed]
         node = self._descend(leaf.anchor, tokens)
@@ -190,7 +213,7 @@ class TreeCache:
         if position < len(tokens):
             kept = slice(position, len(tokens))
             self._add_child(node, tokens[kept], leaf.slots[kept], len(tokens) - position)
-        return np.concatenate([leaf.slots[:position], leaf.slots[len(tokens) :]])
+        return [leaf.slots[:position], leaf.slots[len(tokens) :]]
 
     def _add_child(
         self, parent: CacheNode, tokens: list[int], slots: np.ndarray, num_computed: int
@@ -198,6 +221,7 @@ class TreeCache:
         node = CacheNode(parent, tokens, slots, num_computed)
         parent.children[tokens[0]] = node
         self._touch(node)
+        self._enqueue(node)
         return node
 
     def _split(self, node: CacheNode, length: int) -> CacheNode:
@@ -217,6 +241,12 @@ class TreeCache:
         self._clock += 1
         node.last_used = self._clock
 
+    def _enqueue(self, node: CacheNode) -> None:
+        """Have eviction find the node, if that may evict it."""
+        if _is_evictable(node) and not node.is_queued:
+            node.is_queued = True
+            heapq.heappush(self._queue, (node.last_used, id(node), node))
+
     def _upwards(self, node: CacheNode | None) -> Iterator[CacheNode]:
         while node is not None:
             yield node
@@ -235,8 +265,10 @@ def _is_evictable(node: CacheNode) -> bool:
     return node.parent is not None and not node.children and node.locks == 0
 
 
-def _common_length(edge: Sequence[int], tokens: Sequence[int], begin: int) -> int:
+def _common_length(edge: list[int], tokens: list[int], begin: int) -> int:
     limit = min(len(edge), len(tokens) - begin)
+    if edge[:limit] == tokens[begin : begin + limit]:  # as a rule
+        return limit
     for i in range(limit):
         if edge[i] != tokens[begin + i]:
             return i

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, cast
 
 from ..tasks.task import (
     HasHeuristic,
@@ -65,10 +65,10 @@ class ValuePrompt:
         return await _judge_each_state(ctx, nodes, judge)
 
     async def _mean_verdict(self, ctx: Context, node: Node) -> float:
-        assert isinstance(ctx.task, HasValues)
+        task = cast(HasValues, ctx.task)  # to check it here would cost more than the rest
         verdicts = []
         for reply in await ctx.generate(node, "value", self.samples):
-            verdict = ctx.task.parse_value(node.state, reply.text)
+            verdict = task.parse_value(node.state, reply.text)
             if isinstance(verdict, ParseFailure):
                 ctx.parse_failures.append(verdict)
             else:

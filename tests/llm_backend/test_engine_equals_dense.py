@@ -29,7 +29,7 @@ class Driver:
     def submit(self, request):
         number = len(self.requests)
         self.requests[number] = request
-        self.engine._submit(number, request)
+        self.engine._submit({number: request})
         self.collect()
 
     def step(self):

@@ -116,3 +116,14 @@ def test_merged_layers_give_the_same_logits(architecture):
 def test_architectures_that_cannot_be_merged_are_named():
     with pytest.raises(ValueError, match=r"fused=true knows .* not Gemma3ForCausalLM"):
         Model(make_network("gemma3"), byte_tokenizer(), fused=True)
+
+
+def test_prompts_encoded_together_are_those_encoded_alone(monkeypatch):
+    monkeypatch.setattr("treeshare.llm_backend.model._REMEMBERED", 2)
+    model = Model(make_network("llama"), byte_tokenizer())
+    texts = ["ab", "", "c", "ab", "dcba"]
+    encoded = model.encode_all(texts)
+    assert encoded == [tuple(byte_tokenizer().encode(text)) for text in texts]
+    assert [model.encode(text) for text in texts] == encoded
+    assert len(model._prompts) == 2
+    assert model.encode_all([]) == []

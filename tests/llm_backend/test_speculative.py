@@ -65,7 +65,7 @@ def serve(model, requests, drafter=None, **limits):
     """The replies in the order of the requests, and the engine. Every step's tree is checked."""
     engine = TreeEngine(model, speculative=drafter, **limits)
     for number, request in enumerate(requests):
-        engine._submit(number, request)
+        engine._submit({number: request})
     while engine._running or engine._waiting:
         engine._step()
         engine.cache.check_integrity()
@@ -266,7 +266,7 @@ def test_a_full_step_drops_the_guesses_of_the_youngest(llama):
     drafter = Drafts(lambda draw, limit: [truth.rest(draw)])
     engine = TreeEngine(Counting(llama, None), speculative=drafter, max_step_tokens=12)
     for number, request in enumerate(requests):
-        engine._submit(number, request)
+        engine._submit({number: request})
     while any(len(job.generated) == 0 for job in [*engine._running, *engine._waiting]):
         engine._step()
     lengths = [len(job.generated) for job in engine._running]

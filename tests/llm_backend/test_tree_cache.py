@@ -44,8 +44,7 @@ def test_a_released_leaf_joins_the_tree_by_content(cache):
         for token in tokens:
             cache.append(leaf, token)
         leaf.num_computed = 2  # the last token was sampled, not fed
-    cache.release(first)
-    cache.release(second)
+    cache.release([first, second])
     assert cache.match([1, 2, 3, 4, 5]).stop == 4
     assert NUM_SLOTS - cache._allocator.num_free == 4
     cache.check_integrity()
@@ -73,12 +72,32 @@ def test_eviction_frees_parents_after_their_children(cache):
 
 def test_nested_leaves_are_dropped(cache):
     node = remember(cache, [1, 2])
-    outer = cache.fork(node, 1)
+    outer = cache.fork(node, 1, keep=False)
     cache.append(outer, 3)
-    inner = cache.fork(outer, 1)
-    assert (inner.start, inner.anchor) == (3, node)
     with pytest.raises(ValueError, match="keep=False"):
-        cache.release(inner)
+        cache.fork(outer, 1)
+    inner = cache.fork(outer, 1, keep=False)
+    assert (inner.start, inner.anchor) == (3, node)
+    cache.release([outer, inner])
+    assert cache.match([1, 2, 3]).stop == 2
+    cache.check_integrity()
+
+
+def test_what_is_matched_need_not_be_matched_again(cache):
+    remember(cache, [1, 2, 3])
+    node = cache.insert([1, 2, 4], cache.match([1, 2, 4]))
+    assert (node.start, node.stop) == (2, 3)
+    assert cache.insert([1, 2, 4], node) is node
+    assert NUM_SLOTS - cache._allocator.num_free == 4
+
+
+@pytest.mark.parametrize("length", range(7))
+def test_an_edge_is_split_where_a_prompt_leaves_it(cache, length):
+    remember(cache, [1, 2, 3, 4, 5, 6])
+    prompt = (*range(1, length + 1), 9, 9)
+    assert cache.match(prompt).stop == length
+    assert cache.match(prompt[:length]).stop == length
+    cache.check_integrity()
 
 
 def test_errors_name_the_bound(cache):
@@ -119,8 +138,12 @@ class CacheMachine(RuleBasedStateMachine):
                 assert self.computed_for[slot] == prefix
             part.num_computed = len(part.tokens)
 
-    @rule(tokens=st.lists(st.integers(0, 2), min_size=1, max_size=10), capacity=st.integers(1, 6))
-    def start(self, tokens, capacity):
+    @rule(
+        tokens=st.lists(st.integers(0, 2), min_size=1, max_size=10),
+        capacity=st.integers(1, 6),
+        keep=st.booleans(),
+    )
+    def start(self, tokens, capacity, keep):
         matched = self.cache.match(tokens)
         self.cache.lock(matched)
         needed = len(tokens) - matched.stop + capacity - self.cache._allocator.num_free
@@ -128,7 +151,7 @@ class CacheMachine(RuleBasedStateMachine):
         self.cache.unlock(matched)
         if needed > freed:
             return
-        leaf = self.cache.fork(self.cache.insert(tokens), capacity)
+        leaf = self.cache.fork(self.cache.insert(tokens, matched), capacity, keep=keep)
         self.compute(leaf.anchor)
         self.leaves.append(leaf)
 
@@ -142,14 +165,30 @@ class CacheMachine(RuleBasedStateMachine):
             self.compute(leaf)
 
     @precondition(lambda self: self.leaves)
-    @rule(pick=st.integers(0, 99), keep=st.booleans())
-    def release(self, pick, keep):
-        self.cache.release(self.leaves.pop(pick % len(self.leaves)), keep=keep)
+    @rule(picks=st.sets(st.integers(0, 99), min_size=1, max_size=3))
+    def release(self, picks):
+        ended = {pick % len(self.leaves) for pick in picks}
+        self.cache.release([self.leaves[i] for i in ended])
+        self.leaves = [leaf for i, leaf in enumerate(self.leaves) if i not in ended]
+
+    @rule(tokens=st.lists(st.integers(0, 2), min_size=1, max_size=10))
+    def use(self, tokens):
+        self.cache.match(tokens)
 
     @rule(count=st.integers(1, 30))
     def evict(self, count):
-        possible = self.cache.num_evictable()
-        assert self.cache.evict(count) >= min(count, possible)
+        """Of all that may go, always what was used least recently."""
+        rest, num_freed = set(self.cache._nodes()), 0
+        while num_freed < count:
+            parents = {node.parent for node in rest}
+            idle = [node for node in rest if not node.locks and node not in parents]
+            if not idle:
+                break
+            oldest = min(idle, key=lambda node: node.last_used)
+            rest.remove(oldest)
+            num_freed += len(oldest.slots)
+        assert self.cache.evict(count) == num_freed
+        assert set(self.cache._nodes()) == rest
 
     @invariant()
     def integrity(self):
