@@ -7,7 +7,7 @@ what else is in the batch cannot change it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ import torch
 from .api import Sampling
 
 _BLOCK = 256  # tokens
+Integers = TypeVar("Integers", np.ndarray, torch.Tensor)
 
 
 class Rules(NamedTuple):
@@ -24,6 +25,9 @@ class Rules(NamedTuple):
     top_p: torch.Tensor  # [B] fp32
     top_k: torch.Tensor  # [B] int64; the vocabulary's size or more keeps all
     filtered: torch.Tensor | None  # [F] int64, rows that `top_p` or `top_k` may cut; None: none
+    forced: torch.Tensor | None = (
+        None  # [B] int64, a row's token where it is not to be drawn; or -1
+    )
 
     @classmethod
     def of(cls, samplings: Sequence[Sampling], device: torch.device | str = "cpu") -> Rules:
@@ -46,10 +50,10 @@ def top_k_of(sampling: Sampling) -> int:
 
 def streams(seeds: Sequence[int], samples: Sequence[int]) -> torch.Tensor:
     """The random stream of each (seed, sample index): [B] int64, to be handed to `uniforms`."""
-    mixed = torch.zeros(len(seeds), dtype=torch.int64)
+    mixed = np.zeros(len(seeds), dtype=np.int64)
     for column in (seeds, samples):
-        mixed = _mix(mixed ^ torch.from_numpy(np.array(column, dtype=np.uint64).view(np.int64)))
-    return mixed
+        mixed = _mix(mixed ^ np.array(column, dtype=np.uint64).view(np.int64))
+    return torch.from_numpy(mixed)
 
 
 def uniforms(streams: torch.Tensor, steps: torch.Tensor) -> torch.Tensor:
@@ -79,6 +83,8 @@ def sample(
     if rules.filtered is not None:
         _filter(scores, rules, rules.filtered)
     tokens = torch.where(is_greedy, logits.argmax(-1), _inverse_distribution(scores, uniform))
+    if rules.forced is not None:
+        tokens = torch.where(rules.forced < 0, tokens, rules.forced)
     chosen = logits.gather(1, tokens[:, None])[:, 0]
     return tokens, chosen - torch.logsumexp(logits, dim=-1)
 
@@ -114,14 +120,16 @@ def _filter(scores: torch.Tensor, rules: Rules, rows: torch.Tensor) -> None:
     scores[rows] = torch.empty_like(ordered).scatter_(1, order, ordered)
 
 
-def _mix(x: torch.Tensor) -> torch.Tensor:
+def _mix(x: Integers) -> Integers:
     """On the 64 bits of int64, which wrap as the unsigned do."""
     x = x + (0x9E3779B97F4A7C15 - (1 << 64))
     x = (x ^ _shifted(x, 30)) * (0xBF58476D1CE4E5B9 - (1 << 64))
     x = (x ^ _shifted(x, 27)) * (0x94D049BB133111EB - (1 << 64))
-    return x ^ _shifted(x, 31)
+    mixed: Integers = x ^ _shifted(x, 31)
+    return mixed
 
 
-def _shifted(x: torch.Tensor, count: int) -> torch.Tensor:
+def _shifted(x: Integers, count: int) -> Integers:
     """The 64 bits `count` places to the right, zeros moving in."""
-    return (x >> count) & ((1 << (64 - count)) - 1)
+    shifted: Integers = (x >> count) & ((1 << (64 - count)) - 1)
+    return shifted
