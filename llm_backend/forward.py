@@ -31,6 +31,11 @@ class Work(NamedTuple):
     def num_tokens(self) -> int:
         return sum(end - node.num_computed for node, end in self.ends.items())
 
+    @property
+    def num_rows(self) -> int:
+        """Logits to look at; a token may be counted several times."""
+        return len(self.places) + len(self.targets)
+
 
 class Outcome(NamedTuple):
     tokens: list[int]  # drawn, by row

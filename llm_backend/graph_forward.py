@@ -23,7 +23,7 @@ from .packing import PackedTokens, pack_by_slot
 from .row_sampler import RowSampler, any_filtered
 
 MAX_TOKENS = 512  # of a forward
-_MIN_ROWS = 16
+_LEAST = 16
 
 
 class GraphForward:
@@ -42,26 +42,17 @@ class GraphForward:
         self._programs: dict[tuple[int, int, bool], _Program] = {}
 
     def takes(self, work: Work) -> bool:
-        num_tokens = work.num_tokens
-        return num_tokens <= MAX_TOKENS and _num_rows(work) <= _padded(num_tokens)
+        return max(work.num_tokens, work.num_rows) <= MAX_TOKENS
 
     def run(self, work: Work) -> Outcome:
         """What an eager forward would give; it `takes` the work."""
-        num_tokens = _padded(work.num_tokens)
-        few = max(num_tokens // 8, _MIN_ROWS)
-        num_rows = few if _num_rows(work) <= few else num_tokens
-        key = num_tokens, num_rows, any_filtered(work.draws)
+        size = max(work.num_tokens, work.num_rows, _LEAST)
+        num_tokens = 1 << (size - 1).bit_length()
+        few = max(num_tokens // 8, _LEAST)  # rows, of a prompt for example
+        key = num_tokens, few if work.num_rows <= few else num_tokens, any_filtered(work.draws)
         if key not in self._programs:
             self._programs[key] = _Program(self._model, self._pool, self._table, *key)
         return self._programs[key].run(work)
-
-
-def _num_rows(work: Work) -> int:
-    return len(work.places) + len(work.targets)
-
-
-def _padded(num_tokens: int) -> int:
-    return max(1 << (num_tokens - 1).bit_length(), _MIN_ROWS)
 
 
 class _Program:
@@ -101,7 +92,7 @@ class _Program:
         return Outcome(
             [int(token) for token in tokens[:num_drawn]],
             logprobs[:num_drawn],
-            logprobs[num_drawn : _num_rows(work)],
+            logprobs[num_drawn : work.num_rows],
             int(forest.length.sum()),
         )
 

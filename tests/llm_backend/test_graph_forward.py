@@ -1,0 +1,185 @@
+"""Forwards in fixed memory against eager ones in PyTorch: on the GPU as CUDA graphs."""
+
+import random
+
+import pytest
+import torch
+from tiny_models import byte_tokenizer, make_network
+
+from treeshare.kernels.work_list import Capacity
+from treeshare.llm_backend import attention, graph_forward
+from treeshare.llm_backend.api import Generate, Sampling, Score
+from treeshare.llm_backend.engine import TreeEngine
+from treeshare.llm_backend.forward import EagerForward
+from treeshare.llm_backend.model import Model
+from treeshare.llm_backend.model_drafter import ModelDrafter
+from treeshare.llm_backend.ngram_drafter import NgramDrafter
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+SAMPLINGS = [
+    Sampling(max_tokens=5, temperature=0.0),
+    Sampling(max_tokens=4, temperature=1.0),
+    Sampling(max_tokens=6, temperature=0.8, top_k=20),
+]
+SHARED = "a shared start; "
+
+
+class Guesses:
+    """Drafts random trees, and now and then what plain decoding gives."""
+
+    def __init__(self, truth=()):
+        self.rng = random.Random(1)
+        self.truth = dict(truth)
+        self.seen = {}
+
+    def check(self, model):
+        pass
+
+    def propose(self, draws, limits):
+        return [self.of(draw) for draw in draws]
+
+    def of(self, draw):
+        self.seen[key_of(draw)] = draw.generated
+        rest = self.truth.get(key_of(draw), [])[len(draw.generated) :]
+        wrong = [self.rng.randrange(256) for _ in range(3)]
+        return [[*rest[:1], *wrong[:2]], rest[:2], wrong]
+
+    def close(self):
+        pass
+
+
+def key_of(draw):
+    return draw.ticket.prompt, draw.ticket.request.seed, draw.sample
+
+
+class Compared:
+    """A forward in fixed memory, each outcome compared with that of an eager one in PyTorch; and
+    all that either writes to the pool."""
+
+    def __init__(self, engine, model):
+        self.graphs, self.pool = engine._graphs, engine.pool
+        self.eager = EagerForward(model, engine.pool)
+        self.sizes = []
+
+    def takes(self, work):
+        return self.graphs.takes(work)
+
+    def run(self, work):
+        before = self._stored()
+        expected = self.eager.run(work)
+        written = self._stored()
+        for tensor, old in zip(self._tensors(), before, strict=True):
+            tensor.copy_(old)
+        outcome = self.graphs.run(work)
+        self.sizes.append((work.num_tokens, len(work.places), len(work.targets)))
+        assert outcome.tokens == expected.tokens
+        assert outcome.logprobs == pytest.approx(expected.logprobs, abs=1e-4)
+        assert outcome.target_logprobs == pytest.approx(expected.target_logprobs, abs=1e-4)
+        for tensor, other in zip(self._tensors(), written, strict=True):
+            torch.testing.assert_close(tensor, other, atol=1e-4, rtol=1e-4)
+        return outcome
+
+    def _tensors(self):
+        return [*self.pool.keys, *self.pool.values]
+
+    def _stored(self):
+        return [tensor.clone() for tensor in self._tensors()]
+
+
+def model_on(attention, architecture="llama", num_layers=2):
+    network = make_network(architecture).to(DEVICE)
+    del network.model.layers[num_layers:]
+    network.config.num_hidden_layers = num_layers
+    network.config.layer_types = getattr(network.config, "layer_types", [])[:num_layers] or None
+    return Model(network, byte_tokenizer(), attention)
+
+
+def compared(variant, architecture="llama", drafter=None, **limits):
+    engine = TreeEngine(model_on(variant, architecture), speculative=drafter, **limits)
+    engine._graphs = Compared(engine, model_on("torch", architecture))
+    return engine
+
+
+def serve(engine, requests):
+    replies = dict(engine.execute(dict(enumerate(requests))))
+    while len(replies) < len(requests):
+        replies |= engine.execute({})
+        engine.cache.check_integrity()
+    return [replies[i] for i in range(len(requests))]
+
+
+def mixed(count=3):
+    generate = [Generate((SHARED, f"{i}"), 1 + i % 2, SAMPLINGS[i], seed=i) for i in range(count)]
+    return [*generate, Score((SHARED,), ("yes", "yet", "no"))]
+
+
+@pytest.fixture(scope="module")
+def truth():
+    """What plain decoding generates, by sequence."""
+    drafter = Guesses()
+    serve(TreeEngine(model_on("torch"), speculative=drafter), mixed())
+    return drafter.seen
+
+
+@pytest.mark.parametrize(("variant", "count"), [("deft", 3), ("deft_node", 1)])
+def test_verification_scoring_and_prefill_equal_eager_forwards(variant, count, truth):
+    """In steps so small that prompts take several, among free slots that are not in one run."""
+    drafter = Guesses(truth)
+    engine = compared(variant, drafter=drafter, kv_tokens=110, max_step_tokens=15)
+    for token in range(40):
+        engine.cache.insert([token]).num_computed = 1
+    for token in range(0, 40, 2):
+        engine.cache.match([token])  # used last
+    engine.cache.evict(20)  # every other slot
+    serve(engine, mixed(count))
+    stats, sizes = engine.stats(), engine._graphs.sizes
+    assert len(sizes) == stats.steps
+    assert 0 < stats.accepted_tokens < stats.drafted_tokens
+    assert any(scores for _, _, scores in sizes)
+    assert any(rows == 0 for _, rows, scores in sizes if not scores)  # a part of a prompt
+    assert all(truth[key] == tokens for key, tokens in drafter.seen.items())
+
+
+def test_sliding_windows_and_two_kinds_of_layers():
+    engine = compared("deft", "gemma3", drafter=Guesses())
+    serve(engine, mixed(2))
+    assert engine.stats().drafted_tokens > 0
+
+
+def test_samples_that_join_windows_and_what_a_smaller_model_drafts():
+    drafter = ModelDrafter(model_on("deft", num_layers=1), num_tokens=3)
+    plain = compared("deft")
+    expected = serve(plain, mixed(1))
+    assert 0 < len(plain._graphs.sizes) < plain.stats().steps  # the others are steps of windows
+    engine = compared("deft", drafter=drafter)
+    replies = serve(engine, mixed(1))
+    assert replies[0].completions[0].text == expected[0].completions[0].text
+    assert replies[1].logprobs == pytest.approx(expected[1].logprobs, abs=1e-4)
+    assert engine.stats().drafted_tokens > 0
+
+
+def test_a_forest_that_outgrows_its_plans_makes_larger_ones(monkeypatch, truth):
+    """Rarely: each time there is room for twice as much, and no less than before."""
+    nothing = Capacity(nodes=0, queries=0, copies=0, entries=0, items=0, partials=0)
+    monkeypatch.setattr(attention, "ample", lambda *_: nothing)
+    made = []
+    real = graph_forward.captured
+    monkeypatch.setattr(
+        graph_forward, "captured", lambda run, device: made.append(1) or real(run, device)
+    )
+    engine = compared("deft", drafter=Guesses(truth), max_step_tokens=16)
+    serve(engine, [Generate(("a",), 1, SAMPLINGS[0])])
+    assert len(made) == 1
+    serve(engine, [Generate((letter * 3,), 1, SAMPLINGS[1]) for letter in "bcd"])
+    num_steps = engine.stats().steps
+    assert 2 <= len(made) <= 3 and len(engine._graphs.graphs._programs) == 1
+    serve(engine, [Generate((letter * 3,), 1, SAMPLINGS[1]) for letter in "efg"])
+    assert len(made) <= 3 and engine.stats().steps > num_steps
+
+
+def test_what_is_too_large_runs_eagerly(monkeypatch):
+    monkeypatch.setattr(graph_forward, "MAX_TOKENS", 12)
+    engine = compared("deft", drafter=NgramDrafter(num_tokens=2))
+    serve(engine, [Generate(("a prompt of more than twelve tokens",), 1, SAMPLINGS[0])])
+    assert 0 < len(engine._graphs.sizes) < engine.stats().steps
+    assert max(tokens for tokens, _, _ in engine._graphs.sizes) <= 12
