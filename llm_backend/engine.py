@@ -196,9 +196,10 @@ class TreeEngine:
 
     def _decoding(self) -> list[Draw]:
         """The running jobs, if a window can decode them all; else none."""
+        if self._decoder is None:
+            return []
         jobs = [job for job in self._running if isinstance(job, Draw) and job.is_decoding]
-        is_window = self._decoder is not None and len(jobs) == len(self._running)
-        return jobs if is_window else []
+        return jobs if len(jobs) == len(self._running) else []
 
     def _has_room_for_a_quarter(self) -> bool:
         """Whether as many jobs as a quarter of those that run could join them. To begin fewer at a

@@ -19,10 +19,10 @@ from .attention import DeftAttention, TreeBatch
 from .forward import Outcome, Work
 from .kv_pool import KVPool
 from .model import Model
-from .packing import PackedTokens, pack_by_slot
+from .packing import forest_by_slot, pack_in_order
 from .row_sampler import RowSampler, any_filtered
 
-MAX_TOKENS = 512  # of a forward
+MAX_TOKENS = 1024  # of a forward
 _LEAST = 16
 
 
@@ -85,9 +85,8 @@ class _Program:
 
     @torch.inference_mode()
     def run(self, work: Work) -> Outcome:
-        packed, forest = pack_by_slot(work.ends)
-        self._load(packed, work)
-        tokens, logprobs = self._compute(forest)
+        forest = forest_by_slot(work.ends)
+        tokens, logprobs = self._compute(forest, work)
         num_drawn = len(work.places)
         return Outcome(
             [int(token) for token in tokens[:num_drawn]],
@@ -96,9 +95,31 @@ class _Program:
             int(forest.length.sum()),
         )
 
-    def _load(self, packed: PackedTokens, work: Work) -> None:
+    def _compute(self, forest: Forest, work: Work) -> list[list[float]]:
+        """Tokens and log-probabilities by row."""
+        if self._launch is not None:
+            try:
+                return self._run(self._launch, forest, work)
+            except ValueError:
+                pass  # it outgrew the plans; what was written for it is computed again
+        self._window.enlarge(forest)
+        self._load(work)
+        self._launch = captured(self._step, self._model.device)
+        return self._run(self._launch, forest, work)
+
+    def _run(self, launch: Callable[[], None], forest: Forest, work: Work) -> list[list[float]]:
+        self._window.load(forest)
+        self._load(work)  # while the device plans
+        launch()
+        drawn, status = self._result.cpu().tensor_split([self._sampler.drawn.numel()])
+        self._window.check(status.long())
+        lists: list[list[float]] = drawn.view(2, -1).tolist()
+        return lists
+
+    def _load(self, work: Work) -> None:
         """Tokens beyond the last have no slot to go to, and rows beyond it are the first token's.
         A token that may come next has a row of its own, after those that are drawn."""
+        packed = pack_in_order(work.ends)
         tokens, positions, slots, rows = self._host_columns
         count = len(packed.tokens)
         self._host.zero_()
@@ -110,25 +131,6 @@ class _Program:
         rows[: len(places)] = [packed.row(*place) for place in places]
         self._inputs.copy_(self._host, non_blocking=True)
         self._sampler.load(work.draws, work.depths, [token for _, token in work.targets])
-
-    def _compute(self, forest: Forest) -> list[list[float]]:
-        """Tokens and log-probabilities by row."""
-        if self._launch is not None:
-            try:
-                return self._run(self._launch, forest)
-            except ValueError:
-                pass  # it outgrew the plans; what was written for it is computed again
-        self._window.enlarge(forest)
-        self._launch = captured(self._step, self._model.device)
-        return self._run(self._launch, forest)
-
-    def _run(self, launch: Callable[[], None], forest: Forest) -> list[list[float]]:
-        self._window.load(forest)
-        launch()
-        drawn, status = self._result.cpu().tensor_split([self._sampler.drawn.numel()])
-        self._window.check(status.long())
-        lists: list[list[float]] = drawn.view(2, -1).tolist()
-        return lists
 
     def _step(self) -> None:
         """Device work only."""

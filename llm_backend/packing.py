@@ -1,7 +1,7 @@
 """From nodes of the tree cache to what a forward takes.
 
 `pack` lays any tokens to compute out in depth-first order: the flat arrays a model takes and the
-segments attention plans with. `pack_by_slot` names stretches of slots instead, for plans in fixed
+segments attention plans with. `forest_by_slot` names stretches of slots instead, for plans in fixed
 memory; `growing_forest` is for leaves that only grow, by a token a step.
 """
 
@@ -96,13 +96,12 @@ def _active_tree(
     return children, num_below
 
 
-def pack_by_slot(ends: Mapping[KVNode, int]) -> tuple[PackedTokens, Forest]:
-    """As `pack`, with nodes for segments and their tokens in the order of `ends`, in which parents
-    precede their children (`forest_by_slot`)."""
+def pack_in_order(ends: Mapping[KVNode, int]) -> PackedTokens:
+    """Tokens [num_computed, end) of each node, in the order of the queries of `forest_by_slot`."""
     packed = PackedTokens()
     for node, end in ends.items():
         packed.add(node, end)
-    return packed, forest_by_slot(ends)
+    return packed
 
 
 def growing_forest(leaves: Sequence[Leaf], *, is_grown: bool) -> Forest:

@@ -34,8 +34,8 @@ class RowSampler:
         temperature, top_p = _fractions(self._columns)
         rows = torch.arange(num_rows, device=device) if is_filtered else None
         self._rules = Rules(temperature, top_p, top_k, rows, forced)
-        # Five passes over the logits become two.
-        self._sample = torch.compile(sample, dynamic=True) if self._is_cuda else sample
+        # Five passes over the logits become two, and some forty small operations a few.
+        self._draw = torch.compile(_draw, dynamic=True) if self._is_cuda else _draw
         self.drawn = torch.zeros(2, num_rows, dtype=torch.float64, device=device)
 
     def load(
@@ -75,10 +75,16 @@ class RowSampler:
 
     def draw(self, logits: torch.Tensor) -> torch.Tensor:
         """Device work: fills `drawn` from logits [R, V] fp32; returns the tokens, [R] int64."""
-        uniform = uniforms(self._streams, self.counts)
-        tokens, logprobs = self._sample(logits, self._rules, uniform)
-        self.drawn.copy_(torch.stack([tokens.double(), logprobs.double()]))
+        tokens, drawn = self._draw(logits, self._rules, self._streams, self.counts)
+        self.drawn.copy_(drawn)
         return tokens
+
+
+def _draw(
+    logits: torch.Tensor, rules: Rules, streams: torch.Tensor, counts: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    tokens, logprobs = sample(logits, rules, uniforms(streams, counts))
+    return tokens, torch.stack([tokens.double(), logprobs.double()])
 
 
 def any_filtered(draws: Iterable[Draw]) -> bool:
