@@ -103,6 +103,13 @@ class TreeEngine:
         self._stats.evicted_kv_tokens = self.cache.num_evicted
         return self._stats
 
+    def forget(self) -> None:
+        """Drop all stored prefixes, and what the drafter has read, between requests: as a new
+        engine, with what this one has compiled."""
+        self.cache.evict(self.pool.slots.num_slots)
+        if self._drafter is not None:
+            self._drafter.forget()
+
     def close(self) -> None:
         """Drop all work under way and give the pool's memory back; the engine is of no use then."""
         self._waiting.clear()

@@ -36,6 +36,10 @@ class Drafter(Protocol):
         than its limit of tokens, of all its continuations together, are of no use."""
         ...
 
+    def forget(self) -> None:
+        """Drop what was read of all sequences, none of which goes on."""
+        ...
+
     def close(self) -> None:
         """Give memory back; the drafter is of no use then."""
         ...

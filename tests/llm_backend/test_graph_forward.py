@@ -2,10 +2,13 @@
 
 import random
 
+import numpy as np
 import pytest
 import torch
 from tiny_models import byte_tokenizer, make_network
 
+from treeshare.kernels.forest import Forest
+from treeshare.kernels.heads import Heads
 from treeshare.kernels.work_list import Capacity
 from treeshare.llm_backend import attention, graph_forward
 from treeshare.llm_backend.api import Generate, Sampling, Score
@@ -175,6 +178,19 @@ def test_a_forest_that_outgrows_its_plans_makes_larger_ones(monkeypatch, truth):
     assert 2 <= len(made) <= 3 and len(engine._graphs.graphs._programs) == 1
     serve(engine, [Generate((letter * 3,), 1, SAMPLINGS[1]) for letter in "efg"])
     assert len(made) <= 3 and engine.stats().steps > num_steps
+
+
+def test_larger_plans_are_no_smaller_in_anything():
+    backend = attention.make_backend("deft", DEVICE)
+    table = torch.arange(900, dtype=torch.int32, device=DEVICE)
+    window = backend.window(table, 4)
+    heads = Heads(4, 2, 8, 8, torch.float32)
+    ones = np.array([1, 1, 1, 1])
+    window.enlarge(Forest.packed(np.array([-1, 0]), np.array([700, 1]), np.array([0, 1])))
+    long = window.of(heads).capacity
+    window.enlarge(Forest.packed(-ones, 50 * ones, ones))
+    both = window.of(heads).capacity
+    assert both == both.union(long) and both != long
 
 
 def test_what_is_too_large_runs_eagerly(monkeypatch):
