@@ -72,8 +72,8 @@ class TreeEngine:
         self.pool = model.new_pool(kv_tokens)
         self.cache = TreeCache(self.pool.slots)
         has_graphs = can_decode(model)
-        self._eager = EagerForward(model, self.pool)
-        self._graphs = GraphForward(model, self.pool) if has_graphs else None
+        make_forward = GraphForward if has_graphs else EagerForward
+        self._forwards: GraphForward | EagerForward = make_forward(model, self.pool)
         has_windows = speculative is None and has_graphs
         self._decoder = Decoder(model, self.pool, max_batch) if has_windows else None
         self._waiting: deque[Draw | Scoring] = deque()
@@ -249,10 +249,7 @@ class TreeEngine:
             [(place, token) for place, token, _, _ in targets],
         )
         num_tokens = work.num_tokens
-        if self._graphs is not None and self._graphs.takes(work):
-            outcome = self._graphs.run(work)
-        else:
-            outcome = self._eager.run(work)
+        outcome = self._forwards.run(work)
         for node, end in ends.items():
             node.num_computed = end
         self._count(ran, num_tokens, outcome.num_entries)

@@ -1,6 +1,7 @@
 """One packed forward: which tokens it computes, and what is drawn and read from their logits.
 
-`EagerForward` takes any; `graph_forward.py` takes small ones, faster. Knows no requests' ends.
+`EagerForward` runs it operation by operation, `graph_forward.py` small ones as one graph. Knows
+nothing of when jobs run or end.
 """
 
 from __future__ import annotations

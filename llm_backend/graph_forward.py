@@ -8,6 +8,7 @@ the same steps run eagerly. Knows no requests and no scheduling.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 
 import numpy as np
@@ -16,18 +17,20 @@ import torch
 from ..kernels.cuda_graph import captured
 from ..kernels.forest import Forest
 from .attention import DeftAttention, TreeBatch
-from .forward import Outcome, Work
+from .forward import EagerForward, Outcome, Work
 from .kv_pool import KVPool
 from .model import Model
 from .packing import forest_by_slot, pack_in_order
 from .row_sampler import RowSampler, any_filtered
 
 MAX_TOKENS = 1024  # of a forward
+NUM_EAGER = 2  # forwards of a size that are not worth a graph: it takes as long as tens to make
 _LEAST = 16
 
 
 class GraphForward:
-    """Runs forwards of at most `MAX_TOKENS` tokens.
+    """Runs forwards of at most `MAX_TOKENS` tokens as graphs; others, and the first of each size,
+    eagerly.
 
     Args:
         model: its attention is a variant that `attention.DeftAttention.can_update`.
@@ -37,19 +40,22 @@ class GraphForward:
     def __init__(self, model: Model, pool: KVPool) -> None:
         self._model = model
         self._pool = pool
+        self._eager = EagerForward(model, pool)
         # Entry i of the pool is slot i.
         self._table = torch.arange(pool.slots.num_slots, dtype=torch.int32, device=model.device)
+        self._num_seen: Counter[tuple[int, int, bool]] = Counter()
         self._programs: dict[tuple[int, int, bool], _Program] = {}
 
-    def takes(self, work: Work) -> bool:
-        return max(work.num_tokens, work.num_rows) <= MAX_TOKENS
-
     def run(self, work: Work) -> Outcome:
-        """What an eager forward would give; it `takes` the work."""
         size = max(work.num_tokens, work.num_rows, _LEAST)
+        if size > MAX_TOKENS:
+            return self._eager.run(work)
         num_tokens = 1 << (size - 1).bit_length()
         few = max(num_tokens // 8, _LEAST)  # rows, of a prompt for example
         key = num_tokens, few if work.num_rows <= few else num_tokens, any_filtered(work.draws)
+        self._num_seen[key] += 1
+        if self._num_seen[key] <= NUM_EAGER:
+            return self._eager.run(work)
         if key not in self._programs:
             self._programs[key] = _Program(self._model, self._pool, self._table, *key)
         return self._programs[key].run(work)

@@ -80,15 +80,15 @@ class RowSampler:
         return tokens
 
 
+def any_filtered(draws: Iterable[Draw]) -> bool:
+    return any(is_filtered(draw.ticket.request.sampling) for draw in draws)
+
+
 def _draw(
     logits: torch.Tensor, rules: Rules, streams: torch.Tensor, counts: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     tokens, logprobs = sample(logits, rules, uniforms(streams, counts))
     return tokens, torch.stack([tokens.double(), logprobs.double()])
-
-
-def any_filtered(draws: Iterable[Draw]) -> bool:
-    return any(is_filtered(draw.ticket.request.sampling) for draw in draws)
 
 
 def _fractions(columns: torch.Tensor) -> torch.Tensor:

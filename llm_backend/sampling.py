@@ -15,7 +15,7 @@ import torch
 from .api import Sampling
 
 _BLOCK = 256  # tokens
-Integers = TypeVar("Integers", np.ndarray, torch.Tensor)
+_Integers = TypeVar("_Integers", np.ndarray, torch.Tensor)
 
 
 class Rules(NamedTuple):
@@ -25,9 +25,7 @@ class Rules(NamedTuple):
     top_p: torch.Tensor  # [B] fp32
     top_k: torch.Tensor  # [B] int64; the vocabulary's size or more keeps all
     filtered: torch.Tensor | None  # [F] int64, rows that `top_p` or `top_k` may cut; None: none
-    forced: torch.Tensor | None = (
-        None  # [B] int64, a row's token where it is not to be drawn; or -1
-    )
+    forced: torch.Tensor | None = None  # [B] int64, the token itself, or -1; None: draw all
 
     @classmethod
     def of(cls, samplings: Sequence[Sampling], device: torch.device | str = "cpu") -> Rules:
@@ -120,16 +118,16 @@ def _filter(scores: torch.Tensor, rules: Rules, rows: torch.Tensor) -> None:
     scores[rows] = torch.empty_like(ordered).scatter_(1, order, ordered)
 
 
-def _mix(x: Integers) -> Integers:
+def _mix(x: _Integers) -> _Integers:
     """On the 64 bits of int64, which wrap as the unsigned do."""
     x = x + (0x9E3779B97F4A7C15 - (1 << 64))
     x = (x ^ _shifted(x, 30)) * (0xBF58476D1CE4E5B9 - (1 << 64))
     x = (x ^ _shifted(x, 27)) * (0x94D049BB133111EB - (1 << 64))
-    mixed: Integers = x ^ _shifted(x, 31)
+    mixed: _Integers = x ^ _shifted(x, 31)
     return mixed
 
 
-def _shifted(x: Integers, count: int) -> Integers:
+def _shifted(x: _Integers, count: int) -> _Integers:
     """The 64 bits `count` places to the right, zeros moving in."""
-    shifted: Integers = (x >> count) & ((1 << (64 - count)) - 1)
+    shifted: _Integers = (x >> count) & ((1 << (64 - count)) - 1)
     return shifted

@@ -20,11 +20,16 @@ from treeshare.llm_backend.ngram_drafter import NgramDrafter
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 SAMPLINGS = [
-    Sampling(max_tokens=5, temperature=0.0),
+    Sampling(max_tokens=4, temperature=0.0),
     Sampling(max_tokens=4, temperature=1.0),
     Sampling(max_tokens=6, temperature=0.8, top_k=20),
 ]
 SHARED = "a shared start; "
+
+
+@pytest.fixture(autouse=True)
+def graphs_from_the_first_forward_on(monkeypatch):
+    monkeypatch.setattr(graph_forward, "NUM_EAGER", 0)
 
 
 class Guesses:
@@ -60,12 +65,9 @@ class Compared:
     all that either writes to the pool."""
 
     def __init__(self, engine, model):
-        self.graphs, self.pool = engine._graphs, engine.pool
+        self.graphs, self.pool = engine._forwards, engine.pool
         self.eager = EagerForward(model, engine.pool)
         self.sizes = []
-
-    def takes(self, work):
-        return self.graphs.takes(work)
 
     def run(self, work):
         before = self._stored()
@@ -76,10 +78,10 @@ class Compared:
         outcome = self.graphs.run(work)
         self.sizes.append((work.num_tokens, len(work.places), len(work.targets)))
         assert outcome.tokens == expected.tokens
-        assert outcome.logprobs == pytest.approx(expected.logprobs, abs=1e-4)
-        assert outcome.target_logprobs == pytest.approx(expected.target_logprobs, abs=1e-4)
+        assert outcome.logprobs == pytest.approx(expected.logprobs, abs=1e-3)
+        assert outcome.target_logprobs == pytest.approx(expected.target_logprobs, abs=1e-3)
         for tensor, other in zip(self._tensors(), written, strict=True):
-            torch.testing.assert_close(tensor, other, atol=1e-4, rtol=1e-4)
+            torch.testing.assert_close(tensor, other, atol=1e-3, rtol=1e-3)
         return outcome
 
     def _tensors(self):
@@ -89,17 +91,18 @@ class Compared:
         return [tensor.clone() for tensor in self._tensors()]
 
 
-def model_on(attention, architecture="llama", num_layers=2):
+def model_on(attention, architecture="llama", num_layers=2, fused=False):
     network = make_network(architecture).to(DEVICE)
     del network.model.layers[num_layers:]
     network.config.num_hidden_layers = num_layers
     network.config.layer_types = getattr(network.config, "layer_types", [])[:num_layers] or None
-    return Model(network, byte_tokenizer(), attention)
+    return Model(network, byte_tokenizer(), attention, fused)
 
 
-def compared(variant, architecture="llama", drafter=None, **limits):
-    engine = TreeEngine(model_on(variant, architecture), speculative=drafter, **limits)
-    engine._graphs = Compared(engine, model_on("torch", architecture))
+def compared(variant, architecture="llama", drafter=None, fused=False, **limits):
+    model = model_on(variant, architecture, fused=fused)
+    engine = TreeEngine(model, speculative=drafter, **limits)
+    engine._forwards = Compared(engine, model_on("torch", architecture))
     return engine
 
 
@@ -135,7 +138,7 @@ def test_verification_scoring_and_prefill_equal_eager_forwards(variant, count, t
         engine.cache.match([token])  # used last
     engine.cache.evict(20)  # every other slot
     serve(engine, mixed(count))
-    stats, sizes = engine.stats(), engine._graphs.sizes
+    stats, sizes = engine.stats(), engine._forwards.sizes
     assert len(sizes) == stats.steps
     assert 0 < stats.accepted_tokens < stats.drafted_tokens
     assert any(scores for _, _, scores in sizes)
@@ -150,10 +153,13 @@ def test_sliding_windows_and_two_kinds_of_layers():
 
 
 def test_samples_that_join_windows_and_what_a_smaller_model_drafts():
-    drafter = ModelDrafter(model_on("deft", num_layers=1), num_tokens=3)
+    drafter = ModelDrafter(model_on("deft", num_layers=1), num_tokens=2)
     plain = compared("deft")
     expected = serve(plain, mixed(1))
-    assert 0 < len(plain._graphs.sizes) < plain.stats().steps  # the others are steps of windows
+    num_joined = len(plain._forwards.sizes)
+    assert 0 < num_joined < plain.stats().steps  # the others are steps of windows
+    serve(plain, mixed(1)[:1])
+    assert len(plain._forwards.sizes) == num_joined  # where a prompt is computed, all are
     engine = compared("deft", drafter=drafter)
     replies = serve(engine, mixed(1))
     assert replies[0].completions[0].text == expected[0].completions[0].text
@@ -170,12 +176,12 @@ def test_a_forest_that_outgrows_its_plans_makes_larger_ones(monkeypatch, truth):
     monkeypatch.setattr(
         graph_forward, "captured", lambda run, device: made.append(1) or real(run, device)
     )
-    engine = compared("deft", drafter=Guesses(truth), max_step_tokens=16)
+    engine = compared("deft", drafter=Guesses(truth), fused=True, max_step_tokens=16)
     serve(engine, [Generate(("a",), 1, SAMPLINGS[0])])
     assert len(made) == 1
     serve(engine, [Generate((letter * 3,), 1, SAMPLINGS[1]) for letter in "bcd"])
     num_steps = engine.stats().steps
-    assert 2 <= len(made) <= 3 and len(engine._graphs.graphs._programs) == 1
+    assert 2 <= len(made) <= 3 and len(engine._forwards.graphs._programs) == 1
     serve(engine, [Generate((letter * 3,), 1, SAMPLINGS[1]) for letter in "efg"])
     assert len(made) <= 3 and engine.stats().steps > num_steps
 
@@ -193,9 +199,16 @@ def test_larger_plans_are_no_smaller_in_anything():
     assert both == both.union(long) and both != long
 
 
-def test_what_is_too_large_runs_eagerly(monkeypatch):
-    monkeypatch.setattr(graph_forward, "MAX_TOKENS", 12)
+def test_what_is_too_large_and_the_first_of_its_size_run_eagerly(monkeypatch):
+    monkeypatch.setattr(graph_forward, "MAX_TOKENS", 16)
+    monkeypatch.setattr(graph_forward, "NUM_EAGER", 1)
     engine = compared("deft", drafter=NgramDrafter(num_tokens=2))
-    serve(engine, [Generate(("a prompt of more than twelve tokens",), 1, SAMPLINGS[0])])
-    assert 0 < len(engine._graphs.sizes) < engine.stats().steps
-    assert max(tokens for tokens, _, _ in engine._graphs.sizes) <= 12
+    eager, graphs = [], engine._forwards.graphs
+    run = graphs._eager.run
+    monkeypatch.setattr(
+        graphs._eager, "run", lambda work: eager.append(work.num_tokens) or run(work)
+    )
+    serve(engine, [Generate(("a prompt of more than sixteen tokens",), 1, SAMPLINGS[0])])
+    first, second = eager
+    assert first > 16 >= second
+    assert engine.stats().steps > 2
