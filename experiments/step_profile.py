@@ -19,7 +19,7 @@ from torch.profiler import ProfilerActivity, profile
 
 ATTENTION = re.compile("partial_attention|reduce_partials|write_kv|expand_kernel")
 ONCE_A_LAYER = re.compile("partial_attention")
-MATMUL = re.compile("gemm|gemv|nvjet|cutlass|splitk", re.IGNORECASE)
+MATMUL = re.compile("gemm|gemv|nvjet|cutlass|splitk|skinny_linear", re.IGNORECASE)
 
 
 class Kernel(NamedTuple):

@@ -8,7 +8,10 @@ from __future__ import annotations
 import torch
 import triton
 import triton.language as tl
+from torch.nn import functional
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
+
+from .skinny_linear import skinny_linear
 
 
 @triton.jit
@@ -17,14 +20,16 @@ def add_norm_kernel(
     WIDTH: tl.constexpr, BLOCK: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     """Program (row): the residual stream gets x added, in place; out is its RMS norm."""
-    if PDL:
-        gdc_wait()
     i_n = tl.program_id(0).to(tl.int64)
     o_d = tl.arange(0, BLOCK)
     m_d = o_d < WIDTH
+    if PDL:
+        gdc_launch_dependents()
+    b_weight = tl.load(p_weight + o_d, mask=m_d, other=0.0)  # no kernel makes it
+    if PDL:
+        gdc_wait()
     b_x = tl.load(p_x + i_n * WIDTH + o_d, mask=m_d, other=0.0)
     b_residual = tl.load(p_residual + i_n * WIDTH + o_d, mask=m_d, other=0.0)
-    b_weight = tl.load(p_weight + o_d, mask=m_d, other=0.0)
     b_residual = (b_residual.to(tl.float32) + b_x.to(tl.float32)).to(b_x.dtype)
     tl.store(p_residual + i_n * WIDTH + o_d, b_residual, mask=m_d)
     b_wide = b_residual.to(tl.float32)
@@ -39,6 +44,7 @@ def gated_kernel(
 ):  # fmt: skip
     """Program (row, block): silu(gate) * up."""
     if PDL:
+        gdc_launch_dependents()
         gdc_wait()
     i_n, i_d = tl.program_id(0).to(tl.int64), tl.program_id(1)
     o_d = i_d * BLOCK + tl.arange(0, BLOCK)
@@ -121,6 +127,18 @@ def gated(gate_up: torch.Tensor) -> torch.Tensor:
         gate_up, out, WIDTH=width, BLOCK=block, num_warps=4, **_early(gate_up)
     )
     return out
+
+
+def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    """x @ weight.T + bias of [M, K], [N, K] and [N]."""
+    out = skinny_linear(x, weight) if bias is None else None
+    return functional.linear(x, weight, bias) if out is None else out
+
+
+def gated_linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    """`gated` of `linear`: [M, K], [2 W, K] and [2 W] give [M, W]."""
+    out = skinny_linear(x, weight, gated=True) if bias is None else None
+    return gated(functional.linear(x, weight, bias)) if out is None else out
 
 
 def rotate_and_write(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch.nn.functional import silu
+from torch.nn.functional import linear, silu
 
 
 def add_norm(
@@ -19,6 +19,10 @@ def add_norm(
 def gated(gate_up: torch.Tensor) -> torch.Tensor:
     gate, up = gate_up.chunk(2, dim=-1)
     return silu(gate) * up
+
+
+def gated_linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    return gated(linear(x, weight, bias))
 
 
 def rotate_and_write(

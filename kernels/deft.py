@@ -128,6 +128,8 @@ def reduce_partials_kernel(
     PDL: tl.constexpr,
 ):  # fmt: skip
     """Program (query, head): o = sum_i 2^(lse_i - lse) o_i over the query's partial results."""
+    if PDL:
+        gdc_launch_dependents()
     i_q, i_h = tl.program_id(0), tl.program_id(1)
     begin = tl.load(p_offset + i_q)
     end = tl.load(p_offset + i_q + 1)

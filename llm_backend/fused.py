@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch.nn.functional import linear
 
 from ..kernels import decoder_layer_reference
 from .attention import TreeBatch
@@ -40,7 +39,7 @@ class _Layer:
 
 
 class FusedDecoder:
-    """The layers of a network, from token ids to the normed hidden states.
+    """A network, from token ids to logits.
 
     Args:
         network: one of `ARCHITECTURES`.
@@ -56,7 +55,7 @@ class FusedDecoder:
             raise ValueError(f"fused=true knows {', '.join(ARCHITECTURES)}, not {name}")
         if config.hidden_act != "silu":
             raise ValueError(f"fused=true knows the activation silu, not {config.hidden_act!r}")
-        self._body = network.model
+        self._body, self._head = network.model, network.lm_head
         self._epsilon: float = config.rms_norm_eps
         self._kernels: Any = decoder_layer_reference
         if network.device.type == "cuda":
@@ -68,27 +67,34 @@ class FusedDecoder:
         self._layers = [_merged(layer, options[i]) for i, layer in enumerate(layers)]
 
     def __call__(
-        self, batch: TreeBatch, tokens: torch.Tensor, positions: torch.Tensor
+        self,
+        batch: TreeBatch,
+        tokens: torch.Tensor,
+        positions: torch.Tensor,
+        rows: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """tokens and positions [N] int64; hidden states [N, hidden]."""
+        """tokens and positions [N] int64, rows [R] int64 or all: logits [R, vocabulary]."""
         kernels, epsilon, pool = self._kernels, self._epsilon, batch.pool
         x = self._body.embed_tokens(tokens)
         cos, sin = (angle[0] for angle in self._body.rotary_emb(x, position_ids=positions[None]))
         residual = torch.zeros_like(x)
         for i, layer in enumerate(self._layers):
             x = kernels.add_norm(x, residual, layer.norm, epsilon)
-            x = linear(x, layer.qkv, layer.qkv_bias)
+            x = kernels.linear(x, layer.qkv, layer.qkv_bias)
             q = kernels.rotate_and_write(
                 x, cos, sin, layer.qk_norm, epsilon, pool.keys[i], pool.values[i], batch.slots
             )
             o = batch.backend.run(q, pool.keys[i], pool.values[i], batch.plan, **layer.options)
-            x = layer.output(o.view(len(o), -1))
+            x = kernels.linear(o.view(len(o), -1), layer.output.weight, layer.output.bias)
             x = kernels.add_norm(x, residual, layer.mlp_norm, epsilon)
-            x = linear(x, layer.gate_up, layer.gate_up_bias)
-            x = layer.down(kernels.gated(x))
+            x = kernels.gated_linear(x, layer.gate_up, layer.gate_up_bias)
+            x = kernels.linear(x, layer.down.weight, layer.down.bias)
         weight = self._body.norm.weight
-        normed: torch.Tensor = kernels.add_norm(x, residual, weight, epsilon)
-        return normed
+        x = kernels.add_norm(x, residual, weight, epsilon)
+        logits: torch.Tensor = kernels.linear(
+            x if rows is None else x[rows], self._head.weight, self._head.bias
+        )
+        return logits
 
 
 def _merged(layer: Any, options: dict[str, Any]) -> _Layer:

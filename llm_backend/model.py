@@ -127,7 +127,7 @@ class Model:
         """
         where = torch.from_numpy(slots).to(self.device)
         batch = TreeBatch(self.backend, pool, where, self.backend.plan(positions, segments))
-        return self.run(batch, *self._tensors(tokens, positions, rows))
+        return self.run(batch, *self._tensors(tokens, positions, rows)).float()
 
     def encode(self, text: str) -> tuple[int, ...]:
         """Token ids of a prompt, with the special tokens the tokenizer puts before one."""
@@ -175,12 +175,10 @@ class Model:
             rows: [R] int64, tokens whose next-token logits are wanted; None wants all.
 
         Returns:
-            Logits [R, vocabulary], fp32.
+            Logits [R, vocabulary], in the model's dtype.
         """
         if self._fused is not None:
-            hidden = self._fused(batch, tokens, positions)
-            wide: torch.Tensor = self._network.lm_head(hidden if rows is None else hidden[rows])
-            return wide.float()
+            return self._fused(batch, tokens, positions, rows)
         output = self._network(
             input_ids=tokens[None],
             position_ids=positions[None],
@@ -189,7 +187,7 @@ class Model:
             logits_to_keep=0 if rows is None else rows,
             tree=batch,
         )
-        logits: torch.Tensor = output.logits[0].float()
+        logits: torch.Tensor = output.logits[0]
         return logits
 
     def _tensors(self, *columns: Sequence[int]) -> list[torch.Tensor]:
@@ -223,12 +221,13 @@ class Model:
                 f"its {len(self.layers)} layers do not use transformers.AttentionInterface"
             )
         self._check_windows(config, batch.options)
-        self._check_logits("on tree attention", ours, own.logits[0].float())
+        self._check_logits("on tree attention", ours, own.logits[0])
         if fused:
             self._fused = FusedDecoder(self._network, batch.options)
             self._check_logits("with merged layers", self.run(batch, ids, positions), ours)
 
     def _check_logits(self, how: str, logits: torch.Tensor, expected: torch.Tensor) -> None:
+        logits, expected = logits.float(), expected.float()
         difference = ((logits - expected).norm() / expected.norm()).item()
         # In 16 bits the own eager and SDPA attention of a random Llama-3-8B are 0.056 apart.
         bound = 1e-3 if self.dtype == torch.float32 else 0.1

@@ -34,7 +34,7 @@ class RowSampler:
         temperature, top_p = _fractions(self._columns)
         rows = torch.arange(num_rows, device=device) if is_filtered else None
         self._rules = Rules(temperature, top_p, top_k, rows, forced)
-        # Five passes over the logits become two, and some forty small operations a few.
+        # Few passes over the logits instead of many, and few small operations.
         self._draw = torch.compile(_draw, dynamic=True) if self._is_cuda else _draw
         self.drawn = torch.zeros(2, num_rows, dtype=torch.float64, device=device)
 
@@ -74,7 +74,7 @@ class RowSampler:
         self._columns.copy_(host, non_blocking=True)
 
     def draw(self, logits: torch.Tensor) -> torch.Tensor:
-        """Device work: fills `drawn` from logits [R, V] fp32; returns the tokens, [R] int64."""
+        """Device work: fills `drawn` from logits [R, V]; returns the tokens, [R] int64."""
         tokens, drawn = self._draw(logits, self._rules, self._streams, self.counts)
         self.drawn.copy_(drawn)
         return tokens

@@ -68,7 +68,7 @@ def sample(
     """Draw one token a row, without a wait for the device.
 
     Args:
-        logits: [B, V] fp32.
+        logits: [B, V], any float.
         rules: temperature, top_p and top_k of each row.
         uniform: [B] float64 in [0, 1).
 
@@ -76,31 +76,52 @@ def sample(
         Token ids [B] int64, and the log-probability of each at temperature 1, before any filter,
         [B] fp32, nats.
     """
+    logits = logits.float()
     is_greedy = rules.temperature == 0
-    scores = logits / torch.where(is_greedy, 1.0, rules.temperature)[:, None]
+    temperature = torch.where(is_greedy, 1.0, rules.temperature)[:, None]
+    scores = logits / temperature
     if rules.filtered is not None:
         _filter(scores, rules, rules.filtered)
-    tokens = torch.where(is_greedy, logits.argmax(-1), _inverse_distribution(scores, uniform))
+    blocks = _in_blocks(logits)
+    tops = blocks.amax(-1)
+    top = tops.amax(-1, keepdim=True)
+    # No filter cuts the likeliest token, so this is the highest score.
+    weights = torch.exp(_in_blocks(scores) - (top / temperature)[..., None])
+    drawn = torch.where(is_greedy, _likeliest(blocks, tops), _inverse(weights, uniform))
     if rules.forced is not None:
-        tokens = torch.where(rules.forced < 0, tokens, rules.forced)
-    chosen = logits.gather(1, tokens[:, None])[:, 0]
-    return tokens, chosen - torch.logsumexp(logits, dim=-1)
+        drawn = torch.where(rules.forced < 0, drawn, rules.forced)
+    total = torch.exp(blocks - top[..., None]).sum(-1).sum(-1)
+    chosen = logits.gather(1, drawn[:, None]) - top
+    return drawn, chosen[:, 0] - torch.log(total)
 
 
-def _inverse_distribution(scores: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
+def _in_blocks(scores: torch.Tensor) -> torch.Tensor:
+    """[B, V] in blocks of tokens, [B, V / _BLOCK, _BLOCK]: so that a GPU's programs can share a row
+    of the batch, and that sums over it stay exact."""
+    missing = -scores.shape[-1] % _BLOCK
+    if missing:
+        scores = torch.nn.functional.pad(scores, (0, missing), value=float("-inf"))
+    return scores.view(len(scores), -1, _BLOCK)
+
+
+def _likeliest(blocks: torch.Tensor, tops: torch.Tensor) -> torch.Tensor:
+    """The first token that has the highest of all scores, [B]; `tops` are the blocks' highest."""
+    block = tops.argmax(-1)
+    rows = torch.arange(len(blocks), device=blocks.device)
+    return block * _BLOCK + blocks[rows, block].argmax(-1)
+
+
+def _inverse(weights: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
     """The first token, in order of id, at which the distribution function exceeds `uniform`, [B].
 
     The function is summed up by blocks of tokens first and then inside one block only.
     """
-    weights = torch.exp(scores - scores.amax(-1, keepdim=True))
-    blocks = torch.nn.functional.pad(weights, (0, -scores.shape[-1] % _BLOCK))
-    blocks = blocks.view(len(scores), -1, _BLOCK)
-    mass = blocks.sum(-1).double().cumsum(-1)  # [B, V / _BLOCK], up to each block's end
+    mass = weights.sum(-1).double().cumsum(-1)  # [B, V / _BLOCK], up to each block's end
     target = uniform[:, None] * mass[:, -1:]
     block = torch.searchsorted(mass, target, right=True)
     before = torch.nn.functional.pad(mass, (1, 0)).gather(1, block)
-    rows = torch.arange(len(scores), device=scores.device)
-    inside = blocks[rows, block[:, 0]].double().cumsum(-1)
+    rows = torch.arange(len(weights), device=weights.device)
+    inside = weights[rows, block[:, 0]].double().cumsum(-1)
     # The two sums round differently: stay below the end of the block, where a token has weight.
     target = torch.minimum(target - before, inside[:, -1:] * (1 - 2**-53))
     return (block * _BLOCK + torch.searchsorted(inside, target, right=True))[:, 0]

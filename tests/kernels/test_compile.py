@@ -14,8 +14,9 @@ import pytest
 import torch
 from attention_check import device_plan
 from trees import make_tensors, make_tree
+from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
-from treeshare.kernels import deft, tree_attention, tree_plan
+from treeshare.kernels import deft, skinny_linear, tree_attention, tree_plan
 
 SHARED_BYTES = 227 << 10  # that a program may have on an H100
 SCRIPT = Path(__file__).parents[1] / "support" / "compile_kernels.py"
@@ -37,8 +38,8 @@ NODES = [(-1, 300, 0), *((0, 5, 1) for _ in range(33))]
 class Recorder:
     """Stands in for a kernel: keeps how it was launched, as the compiler has it from Triton."""
 
-    def __init__(self, name, launches):
-        self._names = list(getattr(deft, name).arg_names)
+    def __init__(self, name, launches, module=deft):
+        self._names = list(getattr(module, name).arg_names)
         self._name, self._launches = name, launches
 
     def __getitem__(self, grid):
@@ -49,6 +50,10 @@ class Recorder:
         options.pop("launch_pdl", None)
         signature, constants, divisible = {}, {}, []
         for name, value in zip(self._names, arguments, strict=False):
+            if isinstance(value, TensorDescriptor):
+                element = TYPES[value.base.dtype][1:]
+                signature[name] = f"tensordesc<{element}{value.block_shape},{value.layout!r}>"
+                continue
             kind = value.dtype if isinstance(value, torch.Tensor) else type(value)
             signature[name] = TYPES[kind]
             if kind is int and value == 1:
@@ -159,3 +164,24 @@ def test_write_kv(launches, record_property, dtype):
         k, v = (torch.zeros(4, heads, columns, dtype=dtype) for columns in (width, value_width))
         tree_attention.write_kv(k, v, k, v, torch.arange(4))
     check(launches, record_property)
+
+
+@pytest.mark.parametrize(
+    ("columns", "halves", "rows", "dtype"),
+    [
+        (4096, 1, 64, torch.bfloat16),
+        (6144, 1, 1, torch.float16),
+        (128256, 1, 64, torch.bfloat16),
+        (14336, 2, 64, torch.bfloat16),
+        (18944, 2, 128, torch.bfloat16),
+    ],
+)
+def test_skinny_linear(monkeypatch, record_property, columns, halves, rows, dtype):
+    found = []
+    recorder = Recorder("skinny_linear_kernel", found, skinny_linear)
+    monkeypatch.setattr(skinny_linear, "skinny_linear_kernel", recorder)
+    x, weight = torch.empty(rows, 256, dtype=dtype), torch.empty(halves * columns, 256, dtype=dtype)
+    dealt = skinny_linear.shares(columns, halves, 132)
+    skinny_linear._launch(x, weight, dealt, halves)
+    taken = check(found, record_property)["skinny_linear_kernel"]
+    assert taken["matrix_instructions"] >= 8 * halves and not taken["is_serialized"]

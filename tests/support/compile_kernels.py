@@ -15,16 +15,18 @@ from pathlib import Path
 import triton.backends.nvidia
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
+from triton.experimental.gluon._runtime import GluonASTSource
 
-from treeshare.kernels import deft
+from treeshare.kernels import deft, skinny_linear
 
 PTXAS = Path(triton.backends.nvidia.__file__).parent / "bin" / "ptxas"
 
 
 def compile_kernel(name, signature, constants, divisible, options):
-    function = getattr(deft, name)
+    is_gluon = hasattr(skinny_linear, name)
+    function = getattr(skinny_linear if is_gluon else deft, name)
     index = {argument: (i,) for i, argument in enumerate(function.arg_names)}
-    source = ASTSource(
+    source = (GluonASTSource if is_gluon else ASTSource)(
         fn=function,
         signature={argument: signature[argument] for argument in function.arg_names},
         constexprs={index[argument]: value for argument, value in constants.items()},
