@@ -3,6 +3,7 @@ batches=[1,8]`, configured by conf/bench_speculative.yaml.
 
 Every drafter beside plain decoding, on prompts whose prefixes are computed beforehand, in turn and
 several times, so that all arms see the machine in the same state; and whether the texts are equal.
+A round before these is not counted: CUDA graphs are made in it, and the texts are forgotten then.
 Rows are on disk as they come; the same command again measures what is missing.
 """
 
@@ -13,7 +14,7 @@ import platform
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from itertools import product
@@ -27,15 +28,12 @@ from omegaconf import DictConfig, OmegaConf
 
 from ..llm_backend.api import Failure, Generate, GenerateReply
 from ..llm_backend.engine import TreeEngine
-from ..llm_backend.speculative import Drafter
 from .command import run_command
 from .record import JsonLines, write_atomically
 from .setup import SetupError, explained, options_of
 from .text_workloads import requests
 
 PLAIN = "plain"
-
-Arm = Callable[[], TreeEngine]
 
 
 @dataclass(slots=True)
@@ -124,15 +122,18 @@ def run(cfg: DictConfig) -> list[Measured]:
         return list(file.rows)
 
 
-def measure(asked: Sequence[Generate], arms: Mapping[str, Arm], repeats: int) -> list[Measured]:
+def measure(
+    asked: Sequence[Generate], arms: Mapping[str, TreeEngine], repeats: int
+) -> list[Measured]:
     """All arms on some requests, plain decoding first; the case's own columns are left empty."""
     times: dict[str, list[float]] = {name: [] for name in arms}
     rows: dict[str, Measured] = {}
     texts: dict[str, list[str]] = {}
-    for _ in range(repeats):
-        for name, arm in arms.items():
-            seconds, rows[name], texts[name] = _serve(arm(), asked)
-            times[name].append(seconds)
+    for is_counted in [False, *[True] * repeats]:
+        for name, engine in arms.items():
+            seconds, rows[name], texts[name] = _serve(engine, asked)
+            if is_counted:
+                times[name].append(seconds)
     plain = median(times[PLAIN])
     return [
         replace(
@@ -182,32 +183,26 @@ def _launch(cfg: DictConfig) -> int:
     return 0
 
 
-def _arms(cfg: DictConfig) -> tuple[dict[str, Arm], str]:
-    """An engine, new and empty each time, for plain decoding and for each drafter, all on one
-    model; and the device's name. Smaller models are loaded once too."""
+def _arms(cfg: DictConfig) -> tuple[dict[str, TreeEngine], str]:
+    """An engine for plain decoding and one for each drafter, all on one model; and the device's
+    name."""
     config = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     assert isinstance(config, dict)
     model = instantiate(config["model"])
     engine = {key: value for key, value in config["engine"].items() if key != "model"}
-
-    def arm(drafter: Callable[[], Drafter | None]) -> Arm:
-        return lambda: instantiate(engine, model=model, speculative=drafter())
-
-    def made(node: Mapping[str, Any]) -> Callable[[], Drafter]:
-        if "model" not in node:
-            return lambda: instantiate(node)
-        rest = {key: value for key, value in node.items() if key != "model"}
-        smaller = instantiate(node["model"])
-        return lambda: instantiate(rest, model=smaller)
-
-    arms = {PLAIN: arm(lambda: None)}
-    arms |= {str(name): arm(made(node)) for name, node in config["drafters"].items()}
+    drafters = {str(name): instantiate(node) for name, node in config["drafters"].items()}
+    arms: dict[str, TreeEngine] = {
+        name: instantiate(engine, model=model, speculative=drafter)
+        for name, drafter in ({PLAIN: None} | drafters).items()
+    }
     is_cuda = torch.device(model.device).type == "cuda"
     return arms, torch.cuda.get_device_name() if is_cuda else platform.machine()
 
 
 def _serve(engine: TreeEngine, asked: Sequence[Generate]) -> tuple[float, Measured, list[str]]:
-    """Serve requests whose prompts the engine, and a smaller model, have seen already."""
+    """Serve requests whose prompts the engine, and a smaller model, have seen already, and of
+    which they know nothing else."""
+    engine.forget()
     warming = [replace(r, sampling=replace(r.sampling, max_tokens=2)) for r in asked]
     _replies(engine, warming)
     before = asdict(engine.stats())
@@ -215,7 +210,6 @@ def _serve(engine: TreeEngine, asked: Sequence[Generate]) -> tuple[float, Measur
     replies = _replies(engine, asked)
     seconds = time.perf_counter() - began
     stats = {key: value - before[key] for key, value in asdict(engine.stats()).items()}
-    engine.close()
     completions = [completion for reply in replies for completion in reply.completions]
     row = Measured(
         workload="",
@@ -270,6 +264,7 @@ def _setting(cfg: DictConfig, options: Options, device: str, path: Path) -> dict
         "model": Path(cfg.model.name).name,
         "dtype": cfg.model.dtype,
         "attention": cfg.model.attention,
+        "fused": cfg.model.fused,
         "machine": device,
         "torch": torch.__version__,
         "max_tokens": options.max_tokens,

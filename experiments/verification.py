@@ -128,7 +128,7 @@ class Verifier:
         backend = model.backend
         if not (isinstance(backend, DeftAttention) and backend.can_update):
             raise ValueError("verification wants an attention that plans in fixed memory")
-        self._model, self._backend, self._verification = model, backend, verification
+        self._model, self._verification = model, verification
         self._prompt = int(verification.tree.length[0])
         self._size = len(verification.tree.parent) - 1
         num_slots = self._prompt + sum(map(len, verification.steps())) + self._size
@@ -143,7 +143,7 @@ class Verifier:
         self._drawn = torch.zeros_like(self._depth)
         self._run: Callable[[], None] | None = None
         self._length = self._prompt
-        self._window = backend.window(verification.at(self._prompt), self._table, 0, self._size)
+        self._window = backend.window(self._table, self._size)
         self._batch = TreeBatch(backend, self._pool, self._slots, self._window)
 
     @property
@@ -187,13 +187,14 @@ class Verifier:
 
     def _load(self, forest: Forest) -> None:
         """Plan the forest and run its forward, as a graph where there is one."""
-        try:
-            self._window.load(forest)
-        except ValueError:  # it outgrew the plan
-            self._window = self._backend.window(forest, self._table, 0, self._size)
-            self._batch = TreeBatch(self._backend, self._pool, self._slots, self._window)
-            self._run = None
+        if self._run is not None:
+            try:
+                self._window.load(forest)
+                self._window.check()
+            except ValueError:  # it outgrew the plan
+                self._run = None
         if self._run is None:
+            self._window.enlarge(forest)
             self._run = captured(self._forward, self._model.device)
         self._run()
 

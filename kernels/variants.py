@@ -15,6 +15,7 @@ import numpy as np
 from .segments import Segments
 from .work_list import (
     ALIGNMENT,
+    Capacity,
     Growth,
     Tiles,
     WorkList,
@@ -65,6 +66,29 @@ def num_rows(variant: str, segments: Segments, shape: Shape) -> int:
         return NARROW
     reads = [_num_reads(segments, rows // shape.group) for rows in (NARROW, WIDE)]
     return NARROW if reads[0] <= 1.2 * reads[1] else WIDE
+
+
+def ample(num_queries: int, num_entries: int, shape: Shape, rows: int) -> Capacity:
+    """Room for about any forest of so many queries over a pool of so many entries, cut by `deft`.
+
+    A guess, so that plans seldom need be made anew: four nodes a query, each entry read by four
+    tiles, and as many items as run at once. Unused room costs memory, a dozen bytes an entry, and
+    programs that end as they begin.
+    """
+    width = min(max(rows // shape.group, 1), num_queries)
+    few = min(num_queries, shape.num_sms // shape.num_kv_heads)  # tiles of one query each
+    num_tiles = max(-(-num_queries // width), few)
+    num_resident, *_ = PACE[WIDE if rows == WIDE else NARROW]
+    num_items = num_tiles + num_resident * shape.num_sms // shape.num_kv_heads
+    num_nodes = 4 * num_queries + 64
+    return Capacity(
+        nodes=num_nodes,
+        queries=num_queries,
+        copies=num_nodes + 16 * num_tiles,
+        entries=4 * num_entries + ALIGNMENT * num_tiles,
+        items=num_items,
+        partials=num_items * width,
+    )
 
 
 def cut(

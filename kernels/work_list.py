@@ -93,6 +93,11 @@ class Capacity:
         names = self.__slots__
         return Capacity(**{name: int(getattr(self, name) * factor) + 16 for name in names})
 
+    def union(self, other: Capacity) -> Capacity:
+        """Room for what fits either."""
+        names = self.__slots__
+        return Capacity(**{name: max(getattr(self, name), getattr(other, name)) for name in names})
+
     def check(self, **needed: int) -> None:
         """Refuse what there is no room for.
 

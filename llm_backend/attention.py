@@ -17,11 +17,11 @@ import torch
 from ..kernels.forest import Forest
 from ..kernels.segments import Segment, Segments
 from ..kernels.torch_attention import BucketPlan, build_plan, tree_attention
-from ..kernels.variants import GROWING, VARIANTS
+from ..kernels.variants import GROWING, VARIANTS, ample
 from .kv_pool import KVPool
 
 if TYPE_CHECKING:
-    from ..kernels.tree_plan import Heads, TreePlan
+    from ..kernels.tree_plan import Capacity, Heads, TreePlan
 
 
 class AttentionBackend(Protocol):
@@ -96,21 +96,27 @@ class DeftAttention:
         make = self._plan.TreePlan.of_segments
         return _Plans(lambda heads: make(arrays, positions, table, heads, self.variant))
 
-    def window(self, forest: Forest, table: torch.Tensor, steps: int, num_rows: int) -> Window:
+    def window(
+        self, table: torch.Tensor, num_rows: int, steps: int = 0, *, is_ample: bool = False
+    ) -> Window:
         """Plans in fixed memory for `num_rows` queries or fewer, which may grow by `steps` entries
-        each. `table` [entries] int32 holds the slots that the forest names."""
+        each. `table` [entries] int32 holds the slots that forests name. There is room for twice the
+        first forest; if it `is_ample`, for about any of so many queries."""
         growth = steps if self.can_grow else 0
-        make_plan = self._plan.TreePlan
 
-        def make(forest: Forest, heads: Heads) -> TreePlan:
-            tight = make_plan(forest, table, heads, self.variant, growth=growth)
-            room = replace(tight.capacity.times(2), queries=num_rows)
-            plan: TreePlan = make_plan(
+        def make(forest: Forest, heads: Heads, least: Capacity | None) -> TreePlan:
+            plan: TreePlan = self._plan.TreePlan(forest, table, heads, self.variant, growth=growth)
+            room = replace(plan.capacity.times(2), queries=num_rows)
+            if least is not None:
+                room = room.union(least)
+            if is_ample:
+                room = room.union(ample(num_rows, len(table), plan.shape, plan.rows))
+            plan = self._plan.TreePlan(
                 forest, table, heads, self.variant, growth=growth, capacity=room
             )
             return plan
 
-        return Window(make, forest, growth, num_rows)
+        return Window(make, growth, num_rows)
 
     def write(
         self, k: torch.Tensor, v: torch.Tensor, pool: KVPool, layer: int, slots: torch.Tensor
@@ -146,37 +152,62 @@ class _Plans:
 
 
 class Window:
-    """The work of several decode steps, at fixed addresses that a CUDA graph can keep.
+    """The work of several decode steps, or of one forward, at fixed addresses that a CUDA graph can
+    keep.
 
-    A plan for each shape of attention, made when a layer first asks for it. `growth` is the number
-    of steps a load serves; 0 where the forest must hold the step's own entries already.
+    A plan for each shape of attention, made when a layer first asks for it. Begins with `enlarge`.
+    `growth` is the number of steps a load serves; 0 where the forest must hold the step's own
+    entries already.
     """
+
+    _forest: Forest
 
     def __init__(
         self,
-        make: Callable[[Forest, Heads], TreePlan],
-        forest: Forest,
+        make: Callable[[Forest, Heads, Capacity | None], TreePlan],
         growth: int,
         num_rows: int,
     ) -> None:
         self.growth = growth
         self._make = make
-        self._forest = forest
         self._num_rows = num_rows
         self._plans: dict[Heads, TreePlan] = {}
+        self._outgrown: dict[Heads, Capacity] = {}
         self._outputs: dict[Heads, torch.Tensor] = {}
 
     def load(self, forest: Forest) -> None:
-        """Plan another forest. Waits for the device to say whether there is room.
+        """Plan another forest, without a wait for the device: `check` says whether there was room.
 
         Raises:
-            ValueError: it does not fit; the window is of no more use then.
+            ValueError: there is not, as is seen already.
         """
         self._forest = forest
         for plan in self._plans.values():
             plan.update(forest)
-        for plan in self._plans.values():
-            plan.check()
+
+    def status(self) -> torch.Tensor:
+        """What `check` wants, int32 on the device. Device work only."""
+        return torch.cat([plan.status for plan in self._plans.values()])
+
+    def check(self, status: torch.Tensor | None = None) -> None:
+        """Whether the last forest had room.
+
+        Args:
+            status: a copy of `self.status()` on the host. Without one this waits for the device.
+
+        Raises:
+            ValueError: it had none, and attention wrote nothing.
+        """
+        status = self.status().cpu() if status is None else status
+        for plan, part in zip(self._plans.values(), status.chunk(len(self._plans)), strict=True):
+            plan.check(part)
+
+    def enlarge(self, forest: Forest) -> None:
+        """Make room for a forest that had none. New plans are made as layers ask for them, so a
+        graph that was captured before is of no more use."""
+        self._forest = forest
+        self._outgrown |= {heads: plan.capacity for heads, plan in self._plans.items()}
+        self._plans.clear()
 
     def advance(self) -> None:
         """Device work: every path has one entry more."""
@@ -186,12 +217,14 @@ class Window:
 
     def of(self, heads: Heads) -> TreePlan:
         if heads not in self._plans:
-            self._plans[heads] = self._make(self._forest, heads)
+            least = self._outgrown.get(heads)
+            self._plans[heads] = self._make(self._forest, heads, least)
             self._plans[heads].step.fill_(1 if self.growth else 0)
         return self._plans[heads]
 
     def out(self, heads: Heads, q: torch.Tensor) -> torch.Tensor:
-        """Where all layers write, one after the other; rows that no query has stay zero."""
+        """Where all layers write, one after the other; rows that no query has stay zero, or as
+        they were."""
         if heads not in self._outputs:
             shape = (self._num_rows, heads.num_heads, heads.dv)
             self._outputs[heads] = q.new_zeros(shape)

@@ -15,13 +15,12 @@ import numpy as np
 import torch
 
 from ..kernels.cuda_graph import captured
-from .api import Sampling
-from .attention import DeftAttention, TreeBatch, Window
+from .attention import DeftAttention, TreeBatch
 from .jobs import Draw
 from .kv_pool import KVPool
 from .model import Model
 from .packing import growing_forest
-from .sampling import Rules, is_filtered, sample, streams, top_k_of, uniforms
+from .row_sampler import RowSampler, any_filtered
 
 STEPS = 64  # of a window at most
 
@@ -47,9 +46,8 @@ class Decoder:
 
     def begin(self, draws: Sequence[Draw]) -> int:
         """Load samples whose leaves have one token to compute; returns the steps they may take."""
-        settings = [draw.ticket.request.sampling for draw in draws]
         num_rows = min(1 << (len(draws) - 1).bit_length(), self._max_rows)
-        key = num_rows, any(map(is_filtered, settings))
+        key = num_rows, any_filtered(draws)
         if key not in self._programs:
             self._programs[key] = _Program(self._model, self._pool, self._table, *key)
         self._program = self._programs[key]
@@ -79,46 +77,36 @@ class _Program:
     ) -> None:
         assert isinstance(model.backend, DeftAttention)
         device = model.device
-        is_cuda = device.type == "cuda"
-        self._model, self._pool, self._table = model, pool, table
-        self._backend = model.backend
-        self._num_rows = num_rows
-        # Positions, slots and counts (which grow), tokens, limits, streams, top_k.
-        self._integers = torch.zeros(7, num_rows, dtype=torch.int64, device=device)
-        self._fractions = torch.ones(2, num_rows, device=device)  # temperature, top_p
-        self._rules = Rules(
-            self._fractions[0],
-            self._fractions[1],
-            self._integers[6],
-            torch.arange(num_rows, device=device) if is_filtered else None,
-        )
-        # Five passes over the logits become two; the first use takes some seconds.
-        self._sample = torch.compile(sample, dynamic=True) if is_cuda else sample
+        self._is_cuda = is_cuda = device.type == "cuda"
+        self._model = model
+        self._is_grown = not model.backend.can_grow
+        self._sampler = RowSampler(num_rows, is_filtered, device)
+        # Positions and slots (which grow, as the sampler's counts do), tokens, limits.
+        self._integers = torch.zeros(4, num_rows, dtype=torch.int64, device=device)
         self._ends = torch.tensor(sorted(model.end_tokens), dtype=torch.int64, device=device)
         self._targets = torch.zeros(num_rows, dtype=torch.int64, device=device)
-        self._drawn = torch.zeros(2, num_rows, dtype=torch.float64, device=device)
         history = torch.zeros(STEPS, 2, num_rows, dtype=torch.float64, pin_memory=is_cuda)
         self._history = history  # of the window: tokens and log-probabilities
         self._events = [torch.cuda.Event() for _ in range(STEPS)] if is_cuda else []  # type: ignore[no-untyped-call]
-        self._run: Callable[[], None] = self._step
-        self._window: Window | None = None
+        self._window = model.backend.window(table, num_rows, STEPS)
+        self._batch = TreeBatch(model.backend, pool, self._targets, self._window)
+        self._run: Callable[[], None] | None = None
 
     @torch.inference_mode()
     def load(self, draws: Sequence[Draw]) -> int:
         """Begin a window; returns by how many steps its plan can grow, 0 if it cannot."""
-        can_grow = self._backend.can_grow
-        forest = growing_forest([draw.leaf for draw in draws], is_grown=not can_grow)
+        forest = growing_forest([draw.leaf for draw in draws], is_grown=self._is_grown)
         self.num_entries = int(forest.length.sum())
         self._load_rows(draws)
         self._launched = self._collected = 0
-        if self._window is not None:
+        if self._run is not None:
             try:
                 self._window.load(forest)
+                self._window.check()
                 return self._window.growth
             except ValueError:
-                pass  # it outgrew the plan: make a larger one
-        self._window = self._backend.window(forest, self._table, STEPS, self._num_rows)
-        self._batch = TreeBatch(self._backend, self._pool, self._targets, self._window)
+                pass  # it outgrew the plan
+        self._window.enlarge(forest)
         self._run = captured(self._step, self._model.device)
         self._load_rows(draws)  # again, as a step may have been run
         self._window.load(forest)
@@ -126,8 +114,9 @@ class _Program:
 
     @torch.inference_mode()
     def launch(self) -> None:
+        assert self._run is not None
         self._run()
-        self._history[self._launched].copy_(self._drawn, non_blocking=True)
+        self._history[self._launched].copy_(self._sampler.drawn, non_blocking=True)
         if self._events:
             self._events[self._launched].record()
         self._launched += 1
@@ -140,46 +129,32 @@ class _Program:
         return [int(token) for token in tokens], logprobs
 
     def _load_rows(self, draws: Sequence[Draw]) -> None:
-        """Rows beyond the last sample are done from the start: their limit is 0. They are drawn all
-        the same, and so must have rules that leave something to draw."""
-        is_cuda = self._model.device.type == "cuda"
-        requests = [draw.ticket.request for draw in draws]
-        integers = torch.zeros(7, self._num_rows, dtype=torch.int64, pin_memory=is_cuda)
-        integers[6] = top_k_of(Sampling())
-        fractions = torch.ones(2, self._num_rows, pin_memory=is_cuda)
+        """Rows beyond the last sample are done from the start: their limit is 0."""
+        integers = torch.zeros(self._integers.shape, dtype=torch.int64, pin_memory=self._is_cuda)
         columns = [
             (
                 draw.leaf.start + draw.leaf.num_computed,
                 draw.leaf.slots[draw.leaf.num_computed],
-                len(draw.generated),
                 draw.leaf.tokens[draw.leaf.num_computed],
                 len(draw.generated) + len(draw.leaf.slots) - draw.leaf.num_computed,
-                0,
-                top_k_of(request.sampling),
             )
-            for draw, request in zip(draws, requests, strict=True)
+            for draw in draws
         ]
-        settings = [(r.sampling.temperature, r.sampling.top_p) for r in requests]
         integers[:, : len(draws)] = torch.from_numpy(np.array(columns, dtype=np.int64).T)
-        integers[5, : len(draws)] = streams(
-            [request.seed for request in requests], [draw.sample for draw in draws]
-        )
-        fractions[:, : len(draws)] = torch.tensor(settings).T
         self._integers.copy_(integers, non_blocking=True)
-        self._fractions.copy_(fractions, non_blocking=True)
+        self._sampler.load(draws)
 
     def _step(self) -> None:
         """Device work only."""
-        assert self._window is not None
-        positions, slots, counts, tokens, limits, streams, _ = self._integers
+        positions, slots, tokens, limits = self._integers
+        counts = self._sampler.counts
         self._targets.copy_(torch.where(counts < limits, slots, -1))
         self._window.advance()
-        logits = self._model.run(self._batch, tokens, positions)
-        drawn, logprobs = self._sample(logits, self._rules, uniforms(streams, counts))
-        self._drawn.copy_(torch.stack([drawn.double(), logprobs.double()]))
+        drawn = self._sampler.draw(self._model.run(self._batch, tokens, positions))
         tokens.copy_(drawn)
         limits.masked_fill_((drawn[:, None] == self._ends).any(dim=1), 0)
-        self._integers[:3].add_(1)
+        self._integers[:2].add_(1)
+        counts.add_(1)
 
 
 def _room(draw: Draw) -> int:

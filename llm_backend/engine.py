@@ -11,9 +11,6 @@ import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-import torch
-
 from .api import (
     Classify,
     EngineStats,
@@ -25,10 +22,11 @@ from .api import (
     Request,
 )
 from .decoder import Decoder, can_decode
+from .forward import EagerForward, Place, Work
+from .graph_forward import GraphForward
 from .jobs import Draw, GenerateTicket, Scoring
 from .model import Model
-from .packing import KVNode, PackedForest, pack
-from .sampling import Rules, sample, streams, uniforms
+from .packing import KVNode
 from .speculative import Draft, Drafter, make_drafts
 from .tree_cache import CacheNode, TreeCache
 
@@ -73,7 +71,10 @@ class TreeEngine:
         self.max_step_tokens = max_step_tokens
         self.pool = model.new_pool(kv_tokens)
         self.cache = TreeCache(self.pool.slots)
-        has_windows = speculative is None and can_decode(model)
+        has_graphs = can_decode(model)
+        make_forward = GraphForward if has_graphs else EagerForward
+        self._forwards: GraphForward | EagerForward = make_forward(model, self.pool)
+        has_windows = speculative is None and has_graphs
         self._decoder = Decoder(model, self.pool, max_batch) if has_windows else None
         self._waiting: deque[Draw | Scoring] = deque()
         self._running: list[Draw | Scoring] = []
@@ -100,6 +101,13 @@ class TreeEngine:
     def stats(self) -> EngineStats:
         self._stats.evicted_kv_tokens = self.cache.num_evicted
         return self._stats
+
+    def forget(self) -> None:
+        """Drop all stored prefixes, and what the drafter has read, between requests: as a new
+        engine, with what this one has compiled."""
+        self.cache.evict(self.pool.slots.num_slots)
+        if self._drafter is not None:
+            self._drafter.forget()
 
     def close(self) -> None:
         """Drop all work under way and give the pool's memory back; the engine is of no use then."""
@@ -203,9 +211,10 @@ class TreeEngine:
 
     def _decoding(self) -> list[Draw]:
         """The running jobs, if a window can decode them all; else none."""
+        if self._decoder is None:
+            return []
         jobs = [job for job in self._running if isinstance(job, Draw) and job.is_decoding]
-        is_window = self._decoder is not None and len(jobs) == len(self._running)
-        return jobs if is_window else []
+        return jobs if len(jobs) == len(self._running) else []
 
     def _has_room_for_a_quarter(self) -> bool:
         """Whether as many jobs as a quarter of those that run could join them. To begin fewer at a
@@ -239,23 +248,26 @@ class TreeEngine:
     def _forward(self) -> None:
         ends, ran = self._schedule()
         drafts = self._draft(ends, ran)
-        forest = pack(ends)
-        rows = [row for draft in drafts for row in draft.rows(forest)]
-        targets = self._score_targets(forest, ends)
-        score_rows = sorted({row for row, _, _, _ in targets})
-        logits = self.model.forward(
-            forest.tokens,
-            forest.positions,
-            np.concatenate(forest.slots),
-            forest.segments,
-            self.pool,
-            rows + score_rows,
+        targets = self._score_targets(ends)
+        work = Work(
+            ends,
+            [draft.job for draft in drafts],
+            [draft.depths for draft in drafts],
+            [place for draft in drafts for place in draft.places],
+            [(place, token) for place, token, _, _ in targets],
         )
+        num_tokens = work.num_tokens
+        outcome = self._forwards.run(work)
         for node, end in ends.items():
             node.num_computed = end
-        self._count(ran, len(forest.tokens), sum(len(run.slots) for run in forest.segments))
-        self._draw(drafts, logits[: len(rows)])
-        self._score(targets, score_rows, logits[len(rows) :])
+        self._count(ran, num_tokens, outcome.num_entries)
+        begin = 0
+        for draft in drafts:
+            part = slice(begin, begin := begin + len(draft.depths))
+            draft.accept(outcome.tokens[part], outcome.logprobs[part], self.cache, self.model)
+            self._count_draft(draft)
+        for (_, _, job, i), logprob in zip(targets, outcome.target_logprobs, strict=True):
+            job.logprobs[i] += logprob
 
     def _schedule(self) -> tuple[dict[KVNode, int], list[Draw | Scoring]]:
         """Which tokens to compute now, oldest jobs first.
@@ -292,31 +304,10 @@ class TreeEngine:
         ends |= {run: len(run.tokens) for draft in drafts for run in draft.runs}
         return drafts
 
-    def _draw(self, drafts: list[Draft], logits: torch.Tensor) -> None:
-        if not drafts:
-            return
-        rows = [(draft.job, depth) for draft in drafts for depth in draft.depths]
-        requests = [job.ticket.request for job, _ in rows]
-        stream = streams([request.seed for request in requests], [job.sample for job, _ in rows])
-        counts = torch.tensor([len(job.generated) + depth for job, depth in rows])
-        uniform = uniforms(stream, counts).to(logits.device)
-        rules = Rules.of([request.sampling for request in requests], logits.device)
-        drawn = torch.stack([column.double() for column in sample(logits, rules, uniform)])
-        tokens, logprobs = drawn.tolist()
-        begin = 0
-        for draft in drafts:
-            part = slice(begin, begin := begin + len(draft.depths))
-            draft.accept(
-                [int(token) for token in tokens[part]], logprobs[part], self.cache, self.model
-            )
-            self._count_draft(draft)
-
-    def _score_targets(
-        self, forest: PackedForest, ends: Mapping[KVNode, int]
-    ) -> list[tuple[int, int, Scoring, int]]:
-        """(row, next token, job, continuation) for every scored token computed now."""
+    def _score_targets(self, ends: Mapping[KVNode, int]) -> list[tuple[Place, int, Scoring, int]]:
+        """(place, next token, job, continuation) for every scored token computed now."""
         return [
-            (forest.row(leaf, offset), token, job, continuation)
+            ((leaf, offset), token, job, continuation)
             for job in self._running
             if isinstance(job, Scoring)
             for leaf, run in zip(job.leaves, job.runs, strict=True)
@@ -324,21 +315,6 @@ class TreeEngine:
             for offset, token, continuation in run.targets
             if leaf.num_computed <= offset < ends[leaf]
         ]
-
-    def _score(
-        self,
-        targets: list[tuple[int, int, Scoring, int]],
-        score_rows: list[int],
-        logits: torch.Tensor,
-    ) -> None:
-        if not targets:
-            return
-        index = {row: i for i, row in enumerate(score_rows)}
-        rows = torch.tensor([index[row] for row, _, _, _ in targets], device=logits.device)
-        tokens = torch.tensor([token for _, token, _, _ in targets], device=logits.device)
-        logprobs = logits[rows, tokens] - torch.logsumexp(logits, dim=-1)[rows]
-        for (_, _, job, continuation), logprob in zip(targets, logprobs.tolist(), strict=True):
-            job.logprobs[continuation] += logprob
 
     def _end_done(self) -> None:
         """Take what is done out of the tree, and hand its replies out."""

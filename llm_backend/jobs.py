@@ -81,8 +81,10 @@ class Draw:
 
     @property
     def is_decoding(self) -> bool:
-        """Whether the next token is all there is to compute."""
-        return 0 < self.leaf.num_computed == len(self.leaf.tokens) - 1
+        """Whether the next token is all there is to compute, and it is not the very first."""
+        leaf = self.leaf
+        is_next = leaf.start + leaf.num_computed > 0 and leaf.num_computed == len(leaf.tokens) - 1
+        return is_next and next(_uncomputed(leaf.anchor), None) is None
 
     @property
     def is_done(self) -> bool:

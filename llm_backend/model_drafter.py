@@ -68,6 +68,9 @@ class ModelDrafter:
         self.engine.run_jobs([job for job in drafted if job is not None])
         return [[] if job is None else [job.guesses] for job in drafted]
 
+    def forget(self) -> None:
+        self.engine.forget()
+
     def close(self) -> None:
         self.engine.close()
 

@@ -60,6 +60,9 @@ class NgramDrafter:
         return [self._continuations(draw, limit) for draw, limit in zip(draws, limits, strict=True)]
 
     def close(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
         self._own.clear()
         self._read.clear()
         self._shared = _Index(self._sizes)

@@ -7,7 +7,7 @@ what else is in the batch cannot change it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ import torch
 from .api import Sampling
 
 _BLOCK = 256  # tokens
+_Integers = TypeVar("_Integers", np.ndarray, torch.Tensor)
 
 
 class Rules(NamedTuple):
@@ -24,6 +25,7 @@ class Rules(NamedTuple):
     top_p: torch.Tensor  # [B] fp32
     top_k: torch.Tensor  # [B] int64; the vocabulary's size or more keeps all
     filtered: torch.Tensor | None  # [F] int64, rows that `top_p` or `top_k` may cut; None: none
+    forced: torch.Tensor | None = None  # [B] int64, the token itself, or -1; None: draw all
 
     @classmethod
     def of(cls, samplings: Sequence[Sampling], device: torch.device | str = "cpu") -> Rules:
@@ -46,10 +48,10 @@ def top_k_of(sampling: Sampling) -> int:
 
 def streams(seeds: Sequence[int], samples: Sequence[int]) -> torch.Tensor:
     """The random stream of each (seed, sample index): [B] int64, to be handed to `uniforms`."""
-    mixed = torch.zeros(len(seeds), dtype=torch.int64)
+    mixed = np.zeros(len(seeds), dtype=np.int64)
     for column in (seeds, samples):
-        mixed = _mix(mixed ^ torch.from_numpy(np.array(column, dtype=np.uint64).view(np.int64)))
-    return mixed
+        mixed = _mix(mixed ^ np.array(column, dtype=np.uint64).view(np.int64))
+    return torch.from_numpy(mixed)
 
 
 def uniforms(streams: torch.Tensor, steps: torch.Tensor) -> torch.Tensor:
@@ -86,6 +88,8 @@ def sample(
     # No filter cuts the likeliest token, so this is the highest score.
     weights = torch.exp(_in_blocks(scores) - (top / temperature)[..., None])
     drawn = torch.where(is_greedy, _likeliest(blocks, tops), _inverse(weights, uniform))
+    if rules.forced is not None:
+        drawn = torch.where(rules.forced < 0, drawn, rules.forced)
     total = torch.exp(blocks - top[..., None]).sum(-1).sum(-1)
     chosen = logits.gather(1, drawn[:, None]) - top
     return drawn, chosen[:, 0] - torch.log(total)
@@ -135,14 +139,16 @@ def _filter(scores: torch.Tensor, rules: Rules, rows: torch.Tensor) -> None:
     scores[rows] = torch.empty_like(ordered).scatter_(1, order, ordered)
 
 
-def _mix(x: torch.Tensor) -> torch.Tensor:
+def _mix(x: _Integers) -> _Integers:
     """On the 64 bits of int64, which wrap as the unsigned do."""
     x = x + (0x9E3779B97F4A7C15 - (1 << 64))
     x = (x ^ _shifted(x, 30)) * (0xBF58476D1CE4E5B9 - (1 << 64))
     x = (x ^ _shifted(x, 27)) * (0x94D049BB133111EB - (1 << 64))
-    return x ^ _shifted(x, 31)
+    mixed: _Integers = x ^ _shifted(x, 31)
+    return mixed
 
 
-def _shifted(x: torch.Tensor, count: int) -> torch.Tensor:
+def _shifted(x: _Integers, count: int) -> _Integers:
     """The 64 bits `count` places to the right, zeros moving in."""
-    return (x >> count) & ((1 << (64 - count)) - 1)
+    shifted: _Integers = (x >> count) & ((1 << (64 - count)) - 1)
+    return shifted

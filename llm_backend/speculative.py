@@ -17,7 +17,6 @@ from typing import Protocol
 
 from .jobs import Draw
 from .model import Model
-from .packing import PackedForest
 from .tree_cache import Leaf, TreeCache
 
 
@@ -35,6 +34,10 @@ class Drafter(Protocol):
     def propose(self, draws: Sequence[Draw], limits: Sequence[int]) -> Sequence[list[list[int]]]:
         """For each sequence any number of continuations (token ids), the likeliest first. More
         than its limit of tokens, of all its continuations together, are of no use."""
+        ...
+
+    def forget(self) -> None:
+        """Drop what was read of all sequences, none of which goes on."""
         ...
 
     def close(self) -> None:
@@ -62,7 +65,7 @@ class Draft:
         self.depths = [0]  # by row: the leaf's last token, then the guesses, parents first
         self._first_slot = len(job.leaf.tokens)  # of the guesses, in the leaf's slots
         self._below: dict[tuple[int, int], int] = {}  # (row, token) -> row of that guess
-        self._places: list[tuple[Leaf, int]] = [(job.leaf, self._first_slot - 1)]  # offset in leaf
+        self.places: list[tuple[Leaf, int]] = [(job.leaf, self._first_slot - 1)]  # offset in leaf
         limit = min(limit, len(job.leaf.slots) - self._first_slot)
         for tokens in continuations:
             at = 0
@@ -79,10 +82,6 @@ class Draft:
     @property
     def num_guesses(self) -> int:
         return len(self._below)
-
-    def rows(self, forest: PackedForest) -> list[int]:
-        """Where the leaf's last token and each guess lie among the tokens of a forward."""
-        return [forest.row(leaf, offset) for leaf, offset in self._places]
 
     def accept(
         self, tokens: Sequence[int], logprobs: Sequence[float], cache: TreeCache, model: Model
@@ -106,14 +105,14 @@ class Draft:
         """Make the leaves: an only guess joins that above it; at the top every guess begins one."""
         num_below = Counter(parent for parent, _ in self._below)
         for parent, token in self._below:
-            leaf, offset = self._places[parent]
+            leaf, offset = self.places[parent]
             if parent == 0 or num_below[parent] > 1:
                 leaf, offset = Leaf(leaf, leaf.slots[:0]), -1
                 self.runs.append(leaf)
             leaf.tokens.append(token)
-            self._places.append((leaf, offset + 1))
+            self.places.append((leaf, offset + 1))
         slots: dict[Leaf, list[int]] = {leaf: [] for leaf in self.runs}
-        for row, (leaf, _) in enumerate(self._places[1:]):
+        for row, (leaf, _) in enumerate(self.places[1:]):
             slots[leaf].append(self._first_slot + row)
         for leaf, indices in slots.items():
             leaf.slots = self.job.leaf.slots[indices]

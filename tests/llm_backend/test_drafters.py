@@ -1,5 +1,7 @@
 """What the drafters guess, and what they refuse."""
 
+from dataclasses import asdict
+
 import pytest
 from tiny_models import SIZES, byte_tokenizer, make_network
 
@@ -147,3 +149,25 @@ def test_a_model_keeps_its_first_layers(tmp_path, llama):
     assert len(load_model(str(tmp_path), num_layers=2).layers) == 2
     with pytest.raises(ValueError, match=r"model\.num_layers=4 must be from 1 to 3"):
         load_model(str(tmp_path), num_layers=4)
+
+
+def tiny_llama():
+    return Model(make_network("llama"), byte_tokenizer())
+
+
+@pytest.mark.parametrize("make", [NgramDrafter, lambda: ModelDrafter(tiny_llama(), num_tokens=2)])
+def test_an_engine_that_forgets_drafts_as_a_new_one(make):
+    engine = TreeEngine(tiny_llama(), speculative=make())
+    request = Generate(("abc abc abc",), 2, Sampling(max_tokens=8, temperature=0.0))
+
+    def stats_of_round():
+        before = asdict(engine.stats())
+        engine.execute({0: request})
+        after = asdict(engine.stats())
+        return [after[key] - before[key] for key in ("steps", "tokens", "drafted_tokens")]
+
+    first = stats_of_round()
+    assert stats_of_round() != first  # the prompt is known, and what was generated
+    engine.forget()
+    assert engine.pool.slots.num_free == engine.pool.slots.num_slots
+    assert stats_of_round() == first

@@ -1,0 +1,145 @@
+"""Small forwards as CUDA graphs: fixed memory, one copy in, one wait for what is drawn.
+
+On a slow host the launches of an eager forward take longer than its work. Here a forward's tokens
+are filled up to a power of two, and layers, logits and sampling are one graph for each such number;
+the plan of its attention is updated by another (DESIGN sections 4 and 5.8). Where there is no CUDA
+the same steps run eagerly. Knows no requests and no scheduling.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from ..kernels.cuda_graph import captured
+from ..kernels.forest import Forest
+from .attention import DeftAttention, TreeBatch
+from .forward import EagerForward, Outcome, Work
+from .kv_pool import KVPool
+from .model import Model
+from .packing import forest_by_slot, pack_in_order
+from .row_sampler import RowSampler, any_filtered
+
+MAX_TOKENS = 1024  # of a forward
+NUM_EAGER = 2  # forwards of a size that are not worth a graph: it takes as long as tens to make
+_LEAST = 16
+
+
+class GraphForward:
+    """Runs forwards of at most `MAX_TOKENS` tokens as graphs; others, and the first of each size,
+    eagerly.
+
+    Args:
+        model: its attention is a variant that `attention.DeftAttention.can_update`.
+        pool: where keys and values go.
+    """
+
+    def __init__(self, model: Model, pool: KVPool) -> None:
+        self._model = model
+        self._pool = pool
+        self._eager = EagerForward(model, pool)
+        # Entry i of the pool is slot i.
+        self._table = torch.arange(pool.slots.num_slots, dtype=torch.int32, device=model.device)
+        self._num_seen: Counter[tuple[int, int, bool]] = Counter()
+        self._programs: dict[tuple[int, int, bool], _Program] = {}
+
+    def run(self, work: Work) -> Outcome:
+        size = max(work.num_tokens, work.num_rows, _LEAST)
+        if size > MAX_TOKENS:
+            return self._eager.run(work)
+        num_tokens = 1 << (size - 1).bit_length()
+        few = max(num_tokens // 8, _LEAST)  # rows, of a prompt for example
+        key = num_tokens, few if work.num_rows <= few else num_tokens, any_filtered(work.draws)
+        self._num_seen[key] += 1
+        if self._num_seen[key] <= NUM_EAGER:
+            return self._eager.run(work)
+        if key not in self._programs:
+            self._programs[key] = _Program(self._model, self._pool, self._table, *key)
+        return self._programs[key].run(work)
+
+
+class _Program:
+    """A forward of `num_tokens` tokens or fewer, the logits of `num_rows` rows of it or fewer, and
+    the memory it works on."""
+
+    def __init__(
+        self,
+        model: Model,
+        pool: KVPool,
+        table: torch.Tensor,
+        num_tokens: int,
+        num_rows: int,
+        is_filtered: bool,
+    ) -> None:
+        assert isinstance(model.backend, DeftAttention)
+        device = model.device
+        self._model = model
+        self._sampler = RowSampler(num_rows, is_filtered, device)
+        sizes = [num_tokens, num_tokens, num_tokens, num_rows]
+        self._inputs = torch.zeros(sum(sizes), dtype=torch.int64, device=device)
+        self._tokens, self._positions, slots, self._rows = torch.split(self._inputs, sizes)
+        # A forward is waited for, and so is its copy, before the next is written here.
+        self._host = torch.zeros(sum(sizes), dtype=torch.int64, pin_memory=device.type == "cuda")
+        self._host_columns = [column.numpy() for column in torch.split(self._host, sizes)]
+        self._window = model.backend.window(table, num_tokens, is_ample=True)
+        self._batch = TreeBatch(model.backend, pool, slots, self._window)
+        self._result: torch.Tensor  # what is drawn, then what the window has to check
+        self._launch: Callable[[], None] | None = None
+
+    @torch.inference_mode()
+    def run(self, work: Work) -> Outcome:
+        forest = forest_by_slot(work.ends)
+        tokens, logprobs = self._compute(forest, work)
+        num_drawn = len(work.places)
+        return Outcome(
+            [int(token) for token in tokens[:num_drawn]],
+            logprobs[:num_drawn],
+            logprobs[num_drawn : work.num_rows],
+            int(forest.length.sum()),
+        )
+
+    def _compute(self, forest: Forest, work: Work) -> list[list[float]]:
+        """Tokens and log-probabilities by row."""
+        if self._launch is not None:
+            try:
+                return self._run(self._launch, forest, work)
+            except ValueError:
+                pass  # it outgrew the plans; what was written for it is computed again
+        self._window.enlarge(forest)
+        self._load(work)
+        self._launch = captured(self._step, self._model.device)
+        return self._run(self._launch, forest, work)
+
+    def _run(self, launch: Callable[[], None], forest: Forest, work: Work) -> list[list[float]]:
+        self._window.load(forest)
+        self._load(work)  # while the device plans
+        launch()
+        drawn, status = self._result.cpu().tensor_split([self._sampler.drawn.numel()])
+        self._window.check(status.long())
+        lists: list[list[float]] = drawn.view(2, -1).tolist()
+        return lists
+
+    def _load(self, work: Work) -> None:
+        """Tokens beyond the last have no slot to go to, and rows beyond it are the first token's.
+        A token that may come next has a row of its own, after those that are drawn."""
+        packed = pack_in_order(work.ends)
+        tokens, positions, slots, rows = self._host_columns
+        count = len(packed.tokens)
+        self._host.zero_()
+        tokens[:count] = packed.tokens
+        positions[:count] = packed.positions
+        slots[:count] = np.concatenate(packed.slots)
+        slots[count:] = -1
+        places = [*work.places, *(place for place, _ in work.targets)]
+        rows[: len(places)] = [packed.row(*place) for place in places]
+        self._inputs.copy_(self._host, non_blocking=True)
+        self._sampler.load(work.draws, work.depths, [token for _, token in work.targets])
+
+    def _step(self) -> None:
+        """Device work only."""
+        logits = self._model.run(self._batch, self._tokens, self._positions, self._rows)
+        self._sampler.draw(logits)
+        self._result = torch.cat([self._sampler.drawn.flatten(), self._window.status().double()])
