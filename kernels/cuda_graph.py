@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-_memory: dict[torch.device, Any] = {}  # that the graphs of a device work in
+_keepers: dict[torch.device, Any] = {}
 
 
 def captured(run: Callable[[], None], device: torch.device) -> Callable[[], None]:
@@ -26,8 +26,16 @@ def captured(run: Callable[[], None], device: torch.device) -> Callable[[], None
         run()
     current.wait_stream(side)
     graph = torch.cuda.CUDAGraph()
-    if device not in _memory:
-        _memory[device] = torch.cuda.graph_pool_handle()
-    with torch.cuda.graph(graph, pool=_memory[device]):
+    with torch.cuda.graph(graph, pool=_memory(device)):
         run()
     return graph.replay
+
+
+def _memory(device: torch.device) -> Any:
+    """What all graphs of a device work in. It would be given back with the last of them, and could
+    then not be had again, so one that does next to nothing stays."""
+    if device not in _keepers:
+        _keepers[device] = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(_keepers[device]):
+            torch.zeros(1, device=device)
+    return _keepers[device].pool()
