@@ -135,12 +135,13 @@ def skinny_linear(
         weight: [N, K], contiguous, or [2 N, K] if gated.
 
     Returns:
-        [M, N]; or None where `torch.nn.functional.linear` is to be used: more than `MAX_ROWS`
-        rows, no Hopper GPU, 32 bits, K no multiple of 128, or a size that cannot be dealt out to
+        [M, N]; or None where `torch.nn.functional.linear` is to be used: no rows or more than
+        `MAX_ROWS`, no Hopper GPU, 32 bits, K no multiple of 128, or a size that cannot be dealt out to
         the multiprocessors evenly.
     """
     (num_rows, depth), halves = x.shape, 2 if gated else 1
-    if num_rows > MAX_ROWS or not x.is_cuda or x.dtype not in _GL_TYPES or depth % _COLUMNS:
+    is_skinny = 0 < num_rows <= MAX_ROWS
+    if not is_skinny or not x.is_cuda or x.dtype not in _GL_TYPES or depth % _COLUMNS:
         return None
     device = torch.cuda.get_device_properties(x.device)
     num_columns = len(weight) // halves

@@ -64,8 +64,9 @@ def test_equals_pytorch(columns, depth, gated, dtype):
 
 
 @pytest.mark.gpu
-def test_more_rows_take_pytorch():
-    x = torch.randn(MAX_ROWS + 1, 256, device="cuda", dtype=torch.bfloat16)
+@pytest.mark.parametrize("rows", [0, MAX_ROWS + 1])
+def test_other_numbers_of_rows_take_pytorch(rows):
+    x = torch.randn(rows, 256, device="cuda", dtype=torch.bfloat16)
     weight = torch.randn(4096, 256, device="cuda", dtype=torch.bfloat16)
     assert skinny_linear(x, weight) is None
     expected = torch.nn.functional.linear(x, weight)
