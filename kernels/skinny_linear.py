@@ -136,8 +136,8 @@ def skinny_linear(
 
     Returns:
         [M, N]; or None where `torch.nn.functional.linear` is to be used: no rows or more than
-        `MAX_ROWS`, no Hopper GPU, 32 bits, K no multiple of 128, or a size that cannot be dealt out to
-        the multiprocessors evenly.
+        `MAX_ROWS`, no Hopper GPU, 32 bits, K no multiple of 128, or a size that cannot be dealt
+        out to the multiprocessors evenly.
     """
     (num_rows, depth), halves = x.shape, 2 if gated else 1
     is_skinny = 0 < num_rows <= MAX_ROWS
