@@ -1,7 +1,7 @@
 """Any data set of reasoning-gym (arXiv 2505.24760) as a task: over a hundred generators of puzzles,
 from arithmetic to games, each with its own scorer.
 
-The package comes with the extra `reasoning_gym`. The task keeps the questions alone; the answers
+The package comes with the extra `reasoning-gym`. The task keeps the questions alone; the answers
 are made again by `ReasoningGymVerifier`, which asks the data set's scorer.
 """
 
@@ -171,7 +171,7 @@ def _entries(dataset: str, options: Mapping[str, Any] | None, limit: int, seed: 
         import reasoning_gym
     except ImportError as error:
         raise ImportError(
-            'task=reasoning_gym needs `pip install "treeshare[reasoning_gym]"`'
+            'task=reasoning_gym needs `pip install "treeshare[reasoning-gym]"`'
         ) from error
     at_least(1, limit=limit)
     try:

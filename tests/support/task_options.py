@@ -16,5 +16,5 @@ TASK_OPTIONS = {
 def task_options(name):
     """The overrides that choose a task; skips the test if the task's extra is not installed."""
     if name == "reasoning_gym":
-        pytest.importorskip(name, reason="needs the extra `reasoning_gym`")
+        pytest.importorskip(name, reason="needs the extra `reasoning-gym`")
     return [f"task={name}", *TASK_OPTIONS.get(name, [])]

@@ -19,7 +19,7 @@ from treeshare.tasks.reasoning_gym import ReasoningGym, ReasoningGymVerifier
 from treeshare.tasks.sorting import SortingVerifier
 from treeshare.tasks.task import HasGrades, HasValues, ParseFailure, Problem, Task
 
-MISSING = "needs the extra `reasoning_gym`"
+MISSING = "needs the extra `reasoning-gym`"
 
 
 @pytest.fixture(scope="module")
