@@ -30,7 +30,7 @@ def gym():
 def test_without_the_package_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "reasoning_gym", None)
     for make in (ReasoningGym, ReasoningGymVerifier):
-        with pytest.raises(ImportError, match=r'needs `pip install "treeshare\[reasoning_gym\]"`'):
+        with pytest.raises(ImportError, match=r'needs `pip install "treeshare\[reasoning-gym\]"`'):
             make("countdown")
 
 
