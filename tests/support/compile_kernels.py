@@ -12,14 +12,15 @@ import sys
 import tempfile
 from pathlib import Path
 
-import triton.backends.nvidia
+import triton
 from triton.backends.compiler import GPUTarget
+from triton.backends.nvidia.compiler import get_ptxas
 from triton.compiler import ASTSource
 from triton.experimental.gluon._runtime import GluonASTSource
 
 from treeshare.kernels import deft, skinny_linear
 
-PTXAS = Path(triton.backends.nvidia.__file__).parent / "bin" / "ptxas"
+PTXAS = get_ptxas(90).path
 
 
 def compile_kernel(name, signature, constants, divisible, options):
