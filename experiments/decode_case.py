@@ -47,10 +47,6 @@ class WatchedEngine(TreeEngine):
         if self.watch is not None:
             self.watch.forward(is_decode=num_tokens == len(jobs), num_entries=num_entries)
 
-    def forget(self) -> None:
-        """Cache nothing any more."""
-        self.cache.evict(self.cache.num_evictable())
-
 
 def measure(
     model: Model, workload: Workload, limits: Limits, row: Measurement, trace: Path | None = None
