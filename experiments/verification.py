@@ -141,7 +141,7 @@ class Verifier:
         self._positions = torch.zeros_like(self._depth)
         self._slots = torch.zeros_like(self._depth)
         self._drawn = torch.zeros_like(self._depth)
-        self._run: Callable[[], None] | None = None
+        self._run: Callable[[], None] = self._forward
         self._length = self._prompt
         self._window = backend.window(self._table, self._size)
         self._batch = TreeBatch(backend, self._pool, self._slots, self._window)
@@ -187,14 +187,7 @@ class Verifier:
 
     def _load(self, forest: Forest) -> None:
         """Plan the forest and run its forward, as a graph where there is one."""
-        if self._run is not None:
-            try:
-                self._window.load(forest)
-                self._window.check()
-            except ValueError:  # it outgrew the plan
-                self._run = None
-        if self._run is None:
-            self._window.enlarge(forest)
+        if not self._window.fit(forest):
             self._run = captured(self._forward, self._model.device)
         self._run()
 

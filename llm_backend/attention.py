@@ -155,9 +155,9 @@ class Window:
     """The work of several decode steps, or of one forward, at fixed addresses that a CUDA graph can
     keep.
 
-    A plan for each shape of attention, made when a layer first asks for it. Begins with `enlarge`.
-    `growth` is the number of steps a load serves; 0 where the forest must hold the step's own
-    entries already.
+    A plan for each shape of attention, made when a layer first asks for it. Begins with `fit` or
+    `enlarge`. `growth` is the number of steps a load serves; 0 where the forest must hold the
+    step's own entries already.
     """
 
     _forest: Forest
@@ -201,6 +201,22 @@ class Window:
         status = self.status().cpu() if status is None else status
         for plan, part in zip(self._plans.values(), status.chunk(len(self._plans)), strict=True):
             plan.check(part)
+
+    def fit(self, forest: Forest) -> bool:
+        """`load`, or `enlarge` where there was no room, or no plan yet. Waits for the device.
+
+        Returns:
+            Whether there was room: else a graph is to be captured, and the forest loaded.
+        """
+        if self._plans:
+            try:
+                self.load(forest)
+                self.check()
+                return True
+            except ValueError:
+                pass
+        self.enlarge(forest)
+        return False
 
     def enlarge(self, forest: Forest) -> None:
         """Make room for a forest that had none. New plans are made as layers ask for them, so a

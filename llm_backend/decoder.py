@@ -90,7 +90,7 @@ class _Program:
         self._events = [torch.cuda.Event() for _ in range(STEPS)] if is_cuda else []  # type: ignore[no-untyped-call]
         self._window = model.backend.window(table, num_rows, STEPS)
         self._batch = TreeBatch(model.backend, pool, self._targets, self._window)
-        self._run: Callable[[], None] | None = None
+        self._run: Callable[[], None] = self._step
 
     @torch.inference_mode()
     def load(self, draws: Sequence[Draw]) -> int:
@@ -99,22 +99,14 @@ class _Program:
         self.num_entries = int(forest.length.sum())
         self._load_rows(draws)
         self._launched = self._collected = 0
-        if self._run is not None:
-            try:
-                self._window.load(forest)
-                self._window.check()
-                return self._window.growth
-            except ValueError:
-                pass  # it outgrew the plan
-        self._window.enlarge(forest)
-        self._run = captured(self._step, self._model.device)
-        self._load_rows(draws)  # again, as a step may have been run
-        self._window.load(forest)
+        if not self._window.fit(forest):
+            self._run = captured(self._step, self._model.device)
+            self._load_rows(draws)  # again, as a step may have been run
+            self._window.load(forest)
         return self._window.growth
 
     @torch.inference_mode()
     def launch(self) -> None:
-        assert self._run is not None
         self._run()
         self._history[self._launched].copy_(self._sampler.drawn, non_blocking=True)
         if self._events:
