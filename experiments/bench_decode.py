@@ -22,6 +22,7 @@ from omegaconf import DictConfig
 
 from ..llm_backend.api import OutOfKVMemory
 from ..llm_backend.networks import SHAPES, LoadedNetwork, load_network
+from ..llm_backend.pretrained import check_device
 from .attention_case import machine_rates
 from .command import run_command
 from .decode_case import Limits, measure, measure_pressure
@@ -177,8 +178,7 @@ def _setting(options: Options, path: Path) -> Setting:
     """
     device = torch.device(options.model.device)
     is_cuda = device.type == "cuda"
-    if is_cuda and not torch.cuda.is_available():
-        raise ValueError(f"model.device={options.model.device!r}: PyTorch sees no CUDA device here")
+    check_device("model.device", options.model.device)
     setting = Setting(
         machine=torch.cuda.get_device_name(device) if is_cuda else platform.machine(),
         torch=torch.__version__,

@@ -23,6 +23,7 @@ import torch
 from omegaconf import DictConfig
 from torch.nn.functional import cross_entropy
 
+from ..llm_backend.pretrained import check_device
 from ..llm_backend.small_llama import Size, make_network, make_tokenizer, save
 from .command import run_command
 from .record import JsonLines, software, write_atomically
@@ -72,8 +73,7 @@ class Options:
             raise ValueError(f"verdict_weight={self.verdict_weight} must be from 2 to 255")
         if self.workers < 0:
             raise ValueError(f"workers={self.workers} must be at least 0")
-        if self.device.startswith("cuda") and not torch.cuda.is_available():
-            raise ValueError(f"device={self.device!r}: PyTorch sees no CUDA device here")
+        check_device("device", self.device)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ import torch
 import transformers
 
 from .model import Model
-from .pretrained import load_pretrained
+from .pretrained import check_device, load_pretrained
 
 _SURROGATES = range(0xD800, 0xE000)  # code points that are no characters
 _DAMPING = 1 / 8  # of what a layer adds, so that the logits of random layers stay tame
@@ -97,8 +97,7 @@ def load_network(name: str, dtype: str, device: str) -> LoadedNetwork:
         return LoadedNetwork(network.eval(), tokenizer, is_random=False)
     if dtype not in ("float32", "bfloat16", "float16"):
         raise ValueError(f"model.dtype={dtype!r} is not one of float32, bfloat16, float16")
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError(f"model.device={device!r}: PyTorch sees no CUDA device here")
+    check_device("model.device", device)
     network = random_network(SHAPES[name], getattr(torch, dtype), device)
     return LoadedNetwork(network, character_tokenizer(SHAPES[name]["vocab_size"]), is_random=True)
 

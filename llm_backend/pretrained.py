@@ -40,8 +40,7 @@ def load_pretrained(
     dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
     if dtype not in dtypes:
         raise ValueError(f"{group}.dtype={dtype!r} is not one of {sorted(dtypes)}")
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError(f"{group}.device={device!r}: PyTorch sees no CUDA device here")
+    check_device(f"{group}.device", device)
     if not os.path.isdir(name) and not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name):
         raise ValueError(
             f"{group}.name={name!r} is no directory, and no Hugging Face hub id either"
@@ -63,6 +62,16 @@ def load_pretrained(
         missing = ", ".join(sorted(info["missing_keys"])[:3])
         raise ValueError(f"{group}.name={name!r} is not for {kind}: it has no weights {missing}")
     return network.to(device), tokenizer
+
+
+def check_device(name: str, device: str) -> None:
+    """Refuse a CUDA device where there is none; `name` is its key in the configuration.
+
+    Raises:
+        ValueError: PyTorch sees none.
+    """
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(f"{name}={device!r}: PyTorch sees no CUDA device here")
 
 
 def _smollm2_directory() -> str:
