@@ -26,10 +26,11 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from ..llm_backend.api import Failure, Generate, GenerateReply
+from ..llm_backend.api import Generate, GenerateReply, OutOfKVMemory, PromptTooLong
 from ..llm_backend.engine import TreeEngine
 from .command import run_command
 from .record import JsonLines, write_atomically
+from .serving import serve
 from .setup import SetupError, explained, options_of
 from .text_workloads import requests
 
@@ -230,15 +231,10 @@ def _serve(engine: TreeEngine, asked: Sequence[Generate]) -> tuple[float, Measur
 
 
 def _replies(engine: TreeEngine, asked: Sequence[Generate]) -> list[GenerateReply]:
-    found: dict[int, Any] = {}
-    new: dict[int, Generate] = dict(enumerate(asked))
-    while len(found) < len(asked):
-        found |= engine.execute(new)
-        new = {}
-    for reply in found.values():
-        if isinstance(reply, Failure):
-            raise SetupError(f"a prompt cannot be served: {reply.error}")
-    return [found[number] for number in range(len(asked))]
+    try:
+        return serve(engine, asked, GenerateReply)
+    except (PromptTooLong, OutOfKVMemory) as error:
+        raise SetupError(f"a prompt cannot be served: {error}") from error
 
 
 def _line(row: Measured) -> str:

@@ -19,7 +19,8 @@ from ..llm_backend.attention import DeftAttention
 from ..llm_backend.engine import TreeEngine
 from ..llm_backend.model import Model
 from .decode_tables import Measurement
-from .decode_workloads import Filler, Pressure, Workload, serve
+from .decode_workloads import Filler, Pressure, Workload
+from .serving import serve
 from .step_profile import Watch, split
 
 SLACK = 64  # KV slots beyond what a workload needs
@@ -176,6 +177,6 @@ def _first_token_seconds(engine: TreeEngine, request: Generate | None) -> float 
         return None
     watch = Watch()
     watch.start()
-    serve(engine, [request])
+    serve(engine, [request], GenerateReply)
     watch.stop()
     return watch.seconds

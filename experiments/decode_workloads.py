@@ -17,8 +17,9 @@ from typing import Protocol
 
 import numpy as np
 
-from ..llm_backend.api import Engine, Failure, Generate, GenerateReply, Reply, Sampling
+from ..llm_backend.api import Engine, Generate, GenerateReply, Sampling
 from ..llm_backend.model import Model
+from .serving import checked, serve
 from .templates import Recording, recordings
 
 _SCANNED = 4096  # token ids in which filler looks for words
@@ -98,7 +99,7 @@ class FewShot:
 
     def run(self, engine: Engine, filler: Filler) -> list[GenerateReply]:
         sampling = Sampling(max_tokens=self.tokens, temperature=1.0)
-        return serve(engine, [replace(self.first(filler), sampling=sampling)])
+        return serve(engine, [replace(self.first(filler), sampling=sampling)], GenerateReply)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +144,7 @@ class Reasoning:
 
         new = below(0)
         while len(replies) < len(parents) - 1:
-            answered = checked(engine.execute(new))
+            answered = checked(engine.execute(new), GenerateReply)
             new = {}
             for node, reply in answered.items():
                 path[node] = (*path[parents[node]], reply.completions[0].text)
@@ -189,6 +190,7 @@ class Pressure:
                 Generate(prompt, self.branches, sampling, seed)
                 for seed, prompt in enumerate(prompts)
             ],
+            GenerateReply,
         )
         longer = [
             Generate(
@@ -199,7 +201,7 @@ class Pressure:
             )
             for number, (prompt, reply) in enumerate(zip(prompts, first, strict=True))
         ]
-        return first + serve(engine, longer)
+        return first + serve(engine, longer, GenerateReply)
 
 
 def reasoning(templates: str | Path, trees: Mapping[str, Sequence[int]]) -> list[Reasoning]:
@@ -209,22 +211,3 @@ def reasoning(templates: str | Path, trees: Mapping[str, Sequence[int]]) -> list
         ValueError: as of `templates.recordings`.
     """
     return [Reasoning(name, recording) for name, recording in recordings(templates, trees).items()]
-
-
-def serve(engine: Engine, requests: Sequence[Generate]) -> list[GenerateReply]:
-    """All replies, in the order of the requests.
-
-    Raises:
-        Exception: what a request failed with.
-    """
-    replies = checked(engine.execute(dict(enumerate(requests))))
-    while len(replies) < len(requests):
-        replies |= checked(engine.execute({}))
-    return [replies[number] for number in range(len(requests))]
-
-
-def checked(replies: Mapping[int, Reply]) -> dict[int, GenerateReply]:
-    for reply in replies.values():
-        if isinstance(reply, Failure):
-            raise reply.error
-    return {n: reply for n, reply in replies.items() if isinstance(reply, GenerateReply)}

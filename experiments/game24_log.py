@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from ..llm_backend.api import Engine, Generate, GenerateReply, Sampling
-from .decode_workloads import Filler, serve
+from .decode_workloads import Filler
+from .serving import serve
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +102,7 @@ class LoggedSearch:
                 )
                 for seed, ask in enumerate(asked)
             ]
-            replies += serve(engine, requests)
+            replies += serve(engine, requests, GenerateReply)
         return replies
 
 

@@ -20,6 +20,7 @@ from ..llm_backend.api import (
     EngineStats,
     Failure,
     Generate,
+    GenerateReply,
     Reply,
     Request,
     Sampling,
@@ -35,8 +36,8 @@ from ..tasks.game24 import Game24
 from .collector import rare_collections
 from .decode_case import Limits, WatchedEngine, pool_size
 from .decode_tables import Arm
-from .decode_workloads import serve
 from .hf_engine import HuggingFaceEngine
+from .serving import serve
 
 HF_ONE, HF_BATCHED = "hf_one", "hf_batched"  # other arms are names of an attention
 
@@ -116,7 +117,7 @@ def run_arm(loaded: LoadedNetwork, options: ArmOptions, limits: Limits, seed: in
         model = loaded.model("torch")
         max_batch = None if arm.arm == HF_ONE else options.hf_batch
         with closing(HuggingFaceEngine(loaded, model, max_batch)) as plain:
-            serve(plain, [Generate(("warm",), 2, Sampling(max_tokens=4))])
+            serve(plain, [Generate(("warm",), 2, Sampling(max_tokens=4))], GenerateReply)
             return _search(plain, options, seed, arm, options.seconds)
     model = loaded.model(arm.arm, arm.fused)
     size = pool_size(model, options.kv_tokens)

@@ -10,20 +10,18 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar, cast
 
 import numpy as np
 
-from ..llm_backend.api import Generate, GenerateReply, Reply, Request, Sampling, Score, ScoreReply
+from ..llm_backend.api import Generate, GenerateReply, Sampling, Score, ScoreReply
 from ..llm_backend.engine import TreeEngine
 from ..llm_backend.model import load_model
 from ..tasks.arithmetic import Position, can_make
 from ..tasks.game24 import Game24, Game24Verifier
 from ..tasks.game24_puzzles import Puzzle
 from ..tasks.task import Problem
+from .serving import serve
 from .train_solver import Solved, solve_all
-
-R = TypeVar("R", bound=Reply)
 
 _CHAINS = 4  # drawn of a puzzle
 
@@ -69,7 +67,7 @@ def _right_judgements(
     asked = [(role, state) for role in options for state in truths]
     scores = [Score(task.prompt(role, state), options[role]) for role, state in asked]
     is_right = defaultdict(list)
-    for (role, state), reply in zip(asked, _ask(engine, scores, ScoreReply), strict=True):
+    for (role, state), reply in zip(asked, serve(engine, scores, ScoreReply), strict=True):
         said = options[role][int(np.argmax(reply.logprobs))]
         truth = "solvable" if truths[state] else "unsolvable"
         kind = f"{role}, {len(state.numbers)} left, {truth}"
@@ -117,20 +115,4 @@ def _generated(
     requests = [
         Generate(task.prompt(role, state), n, sampling, seed) for seed, state in enumerate(states)
     ]
-    return _ask(engine, requests, GenerateReply)
-
-
-def _ask(engine: TreeEngine, requests: Sequence[Request], kind: type[R]) -> list[R]:
-    """The replies, in order.
-
-    Raises:
-        TypeError: the engine could not serve one.
-    """
-    replies = dict(engine.execute(dict(enumerate(requests))))
-    while len(replies) < len(requests):
-        replies |= engine.execute({})
-    ordered = [replies[number] for number in range(len(requests))]
-    for reply in ordered:
-        if not isinstance(reply, kind):
-            raise TypeError(f"{reply} is no {kind.__name__}")
-    return cast(list[R], ordered)
+    return serve(engine, requests, GenerateReply)
