@@ -76,6 +76,7 @@ class _Tiles(NamedTuple):
     begin: Tensor  # among the entries of all tiles, one after the other
     start: Tensor  # of the flattened entries
     part: Tensor  # entries of an item
+    last_begin: Tensor  # of the tile's last item, before which the others end
     first_item: Tensor
 
 
@@ -200,7 +201,9 @@ class DevicePlanner:
         tiles = self._tiles(nodes, origin, size, bounds)
         of = _Tiles(*torch.stack(tiles).index_select(1, tile))
         within = sums[1, :-1] - of.begin
-        item = (of.first_item + within // of.part).clamp(max=self.capacity.items)
+        in_last = of.last_begin + of.part - 1
+        item = of.first_item + torch.where(within < of.last_begin, within, in_last) // of.part
+        item = item.clamp(max=self.capacity.items)
         visible = own.length - (own_hi - lo - 1).clamp(min=0)
         copies = torch.stack([
             own.start, of.start + within, length, lo, hi, visible, self._ones[: len(lo)],
@@ -221,11 +224,14 @@ class DevicePlanner:
         # a // b rounds down, and -(-a // b) up.
         room = -room // ALIGNMENT * -ALIGNMENT
         least = (-expected).clamp(max=-1)
-        part = least // (least // chunk * -ALIGNMENT) * -ALIGNMENT
-        num_items = tokens // part + size.clamp(max=1) if self.steps else -(-tokens // part)
+        num_parts = -(least // chunk)
+        part = least // (num_parts * ALIGNMENT) * -ALIGNMENT
+        last_begin = torch.minimum((num_parts - 1) * part, tokens // ALIGNMENT * ALIGNMENT)
+        num_items = (1 - -last_begin // part) * size.clamp(max=1)
         first_item = torch.cumsum(num_items, 0) - num_items
         start = torch.cumsum(room, 0) - room
-        return _Tiles(origin, size, tokens, num_full, bounds[1, :-1], start, part, first_item)
+        begin = bounds[1, :-1]
+        return _Tiles(origin, size, tokens, num_full, begin, start, part, last_begin, first_item)
 
     def _chunk(self, nodes: Tensor, tokens: Tensor, size: Tensor) -> Tensor:
         """[1] entries of an item; see `variants._best_chunk`, of which this keeps each operation.
@@ -261,8 +267,9 @@ class DevicePlanner:
         number = self._count[: self.capacity.items + 1]
         tile = torch.searchsorted(tiles.first_item[1:], number, right=True)
         own = _Tiles(*torch.stack(tiles).index_select(1, tile))
-        begin = (number - own.first_item) * own.part
-        end = torch.minimum(begin + own.part, own.tokens)
+        begin = torch.minimum((number - own.first_item) * own.part, own.last_begin)
+        is_last = begin == own.last_begin
+        end = torch.where(is_last, own.tokens, torch.minimum(begin + own.part, own.last_begin))
         length = end - begin
         first = torch.searchsorted(run_end[:-1], own.begin + begin, right=True)
         first = copies.index_select(0, first)
@@ -271,7 +278,7 @@ class DevicePlanner:
         hi = first[:, 4].scatter_reduce(0, item_of_pair, copies[:, 4], "amax")
         grow = self._zeros[: len(number)]
         if self.steps:
-            grow = own.size * (begin + own.part > own.tokens)
+            grow = own.size * is_last
             lo, hi = lo * (grow == 0), torch.where(grow > 0, grow, hi)
         num_full = torch.minimum((own.num_full - begin).clamp(min=0), length)
         return own.start + begin, length, grow, own.origin, lo, hi, num_full
@@ -296,6 +303,7 @@ class DevicePlanner:
         query, by_query = torch.sort(query.int(), stable=True)
         offset = torch.searchsorted(query, self._count_32[: self.capacity.queries + 1])
         table = torch.stack([start, length, grow, origin, lo, hi, partial, num_full], 1)
+        length = length + grow * self.half
         longest_first = torch.sort(length.int(), stable=True, descending=True).indices
         longest_first = longest_first[: self.capacity.items]
         return table.index_select(0, longest_first), offset, by_query, ends[-1:]

@@ -54,7 +54,7 @@ class WorkList:
     results go to partial rows `partial` on, or straight to the output if that is -1.
     """
 
-    items: np.ndarray  # [I, ITEM_FIELDS], longest first
+    items: np.ndarray  # [I, ITEM_FIELDS], longest first, halfway through the steps
     copies: np.ndarray  # [C, COPY_FIELDS], runs of the slot table and where they go
     num_entries: int  # room that the flattened entries need
     reduce_offset: np.ndarray  # [B + 1] into reduce_row
@@ -161,15 +161,18 @@ def build_work_list(
     if growth is not None:
         copies = np.concatenate([copies, _growth_copies(tiles, tile_start + tokens, growth)])
 
-    # The last item of a tile grows: it is cut as if half of what may come were there.
-    expected = tokens + grows * -(-steps // 2)
-    even = -(-expected // np.maximum(-(-expected // chunk), 1))
-    even = np.maximum(aligned(even), ALIGNMENT)
-    num_items = -(-tokens // even) if growth is None else tokens // even + 1
-    tile, part = _repeat(num_items)
-    begin = part * even[tile]
-    end = np.minimum(begin + even[tile], tokens[tile])
-    grow = np.where(begin + even[tile] > tokens[tile], grows[tile], 0)
+    # The last item of a tile grows: all are as long halfway through the steps to come, unless it
+    # would be longer even with nothing else in it.
+    half = -(-steps // 2)
+    expected = tokens + grows * half
+    num_parts = np.maximum(-(-expected // chunk), 1)
+    even = np.maximum(aligned(-(-expected // num_parts)), ALIGNMENT)
+    last_begin = np.minimum((num_parts - 1) * even, tokens // ALIGNMENT * ALIGNMENT)
+    tile, part = _repeat((-(-last_begin // even) + 1) * (tokens > 0))
+    begin = np.minimum(part * even[tile], last_begin[tile])
+    is_last = begin == last_begin[tile]
+    end = np.where(is_last, tokens[tile], np.minimum(begin + even[tile], last_begin[tile]))
+    grow = np.where(is_last, grows[tile], 0)
     # Which of its tile's queries an item serves; and the leading entries that all of them see.
     first = np.searchsorted(pair_end, token_start[tile] + begin, "right")
     last = np.searchsorted(pair_start, token_start[tile] + end, "left")
@@ -187,7 +190,8 @@ def build_work_list(
         0, num_full,
     )  # fmt: skip
     offset, row = _place_partials(items, num_queries)
-    longest_first = stable_order(items[:, 1].max(initial=0) - items[:, 1])
+    length = items[:, 1] + items[:, 2] * half
+    longest_first = stable_order(length.max(initial=0) - length)
     return WorkList(
         items[longest_first],
         copies,

@@ -98,9 +98,10 @@ def check(work, tree, paths, steps=0, step=0, everything=False):
     assert len(offset) == num_queries + 1 and offset[-1] == len(reduced)
     for query in range(num_queries):
         assert sorted(reduced[offset[query] : offset[query + 1]]) == sorted(rows_of[query])
-    lengths = work.items[:, 1].tolist()
-    assert lengths == sorted(lengths, reverse=True)
-    assert sum(lengths) == work.num_reads
+    lengths, grows = work.items[:, 1], work.items[:, 2]
+    halfway = (lengths + grows * -(-steps // 2)).tolist()
+    assert halfway == sorted(halfway, reverse=True)
+    assert lengths.sum() == work.num_reads
     assert all(array.dtype == np.int32 for array in (work.items, work.copies, work.reduce_row))
     num_nodes = len(tree.forest.parent)
     assert Capacity.of(work, num_queries, num_nodes) == Capacity(
@@ -156,6 +157,18 @@ def test_no_item_exceeds_its_chunk(chunk, nodes):
         work = build_work_list(segments, num_queries, tiles, chunk)
         check(work, tree, tree.paths)
         assert work.items[:, 1].max() <= chunk
+
+
+@settings(max_examples=40, deadline=None)
+@given(node_lists(max_length=400, max_queries=1), st.sampled_from([1, 3, 30, 64]))
+@example([(-1, 4000, 0), *((0, 1, 1) for _ in range(50))], 64)
+def test_no_item_exceeds_its_chunk_halfway(nodes, steps):
+    """What grows makes an item of its own, once it is as long as the others."""
+    segments, num_queries, growth = lay_out(make_tree(nodes, seed=0, growth=steps), steps)
+    tiles, chunk = tiles_by_width(segments, num_queries, 16), 576
+    items = build_work_list(segments, num_queries, tiles, chunk, growth).items
+    grown = items[:, 2] * -(-steps // 2)
+    assert (items[:, 1] + grown <= np.maximum(chunk, grown + ALIGNMENT - 1)).all()
 
 
 @settings(max_examples=40, deadline=None)
