@@ -11,6 +11,7 @@ import triton.language as tl
 from torch.nn import functional
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
+from .early_launch import early
 from .skinny_linear import skinny_linear
 
 
@@ -57,7 +58,7 @@ def gated_kernel(
 
 @triton.jit
 def rotate_and_write_kernel(
-    p_qkv, p_cos, p_sin, p_norm, p_q, p_k_pool, p_v_pool, p_slot, epsilon,
+    p_qkv, p_cos, p_sin, p_position, p_norm, p_q, p_k_pool, p_v_pool, p_slot, last, epsilon,
     HQ: tl.constexpr, HK: tl.constexpr, D: tl.constexpr, BD: tl.constexpr, BH: tl.constexpr,
     NORM: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
@@ -65,19 +66,22 @@ def rotate_and_write_kernel(
     if that is not -1."""
     if PDL:
         gdc_launch_dependents()
-        gdc_wait()
+    # Not the kernel ahead's: it makes queries, keys and values only.
     i_n = tl.program_id(0).to(tl.int64)
     slot = tl.load(p_slot + i_n).to(tl.int64)
+    position = tl.minimum(tl.load(p_position + i_n), last)
     o_h = tl.program_id(1) * BH + tl.arange(0, BH)[:, None]
     o_d = tl.arange(0, BD)[None, :]
-    o_twin = tl.where(o_d < D // 2, o_d + D // 2, o_d - D // 2)
     m_d = o_d < D
+    b_cos = tl.load(p_cos + position * D + o_d, mask=m_d, other=0.0).to(tl.float32)
+    b_sin = tl.load(p_sin + position * D + o_d, mask=m_d, other=0.0).to(tl.float32)
+    if PDL:
+        gdc_wait()
+    o_twin = tl.where(o_d < D // 2, o_d + D // 2, o_d - D // 2)
     m_x = (o_h < HQ + 2 * HK) & m_d
     p_x = p_qkv + i_n * ((HQ + 2 * HK) * D) + o_h * D
     b_x = tl.load(p_x + o_d, mask=m_x, other=0.0)
     b_twin = tl.load(p_x + o_twin, mask=m_x, other=0.0)
-    b_cos = tl.load(p_cos + i_n * D + o_d, mask=m_d, other=0.0).to(tl.float32)
-    b_sin = tl.load(p_sin + i_n * D + o_d, mask=m_d, other=0.0).to(tl.float32)
     b_q = b_x.to(tl.float32)
     b_t = b_twin.to(tl.float32)
     if NORM:
@@ -113,7 +117,7 @@ def add_norm(
     add_norm_kernel[(len(x),)](
         x, residual, weight, out, epsilon,
         WIDTH=width, BLOCK=triton.next_power_of_2(width), num_warps=4 if width <= 2048 else 8,
-        **_early(x),
+        **early(x),
     )  # fmt: skip
     return out
 
@@ -124,7 +128,7 @@ def gated(gate_up: torch.Tensor) -> torch.Tensor:
     out = gate_up.new_empty(len(gate_up), width)
     block = min(triton.next_power_of_2(width), 1024)
     gated_kernel[(len(gate_up), triton.cdiv(width, block))](
-        gate_up, out, WIDTH=width, BLOCK=block, num_warps=4, **_early(gate_up)
+        gate_up, out, WIDTH=width, BLOCK=block, num_warps=4, **early(gate_up)
     )
     return out
 
@@ -145,6 +149,7 @@ def rotate_and_write(
     qkv: torch.Tensor,
     cos: torch.Tensor,
     sin: torch.Tensor,
+    positions: torch.Tensor,
     norm: torch.Tensor | None,
     epsilon: float,
     k_pool: torch.Tensor,
@@ -155,7 +160,8 @@ def rotate_and_write(
 
     Args:
         qkv: [N, (HQ + 2 HK) D], contiguous.
-        cos, sin: [N, D] of each token's position.
+        cos, sin: [P, D] of every position.
+        positions: [N] int64; those beyond the last count as the last.
         norm: [HQ + HK, D] weights of an RMS norm of each head before it is turned, or None.
         k_pool, v_pool: [num_slots, HK, D], contiguous.
         slots: [N] int64; -1 is left out.
@@ -168,13 +174,9 @@ def rotate_and_write(
     q = qkv.new_empty(len(qkv), num_heads, width)
     rows = 4
     rotate_and_write_kernel[(len(qkv), triton.cdiv(num_heads + 2 * num_kv_heads, rows))](
-        qkv, cos, sin, qkv if norm is None else norm, q, k_pool, v_pool, slots, epsilon,
+        qkv, cos, sin, positions, qkv if norm is None else norm, q, k_pool, v_pool, slots,
+        len(cos) - 1, epsilon,
         HQ=num_heads, HK=num_kv_heads, D=width, BD=triton.next_power_of_2(width), BH=rows,
-        NORM=norm is not None, num_warps=2, **_early(qkv),
+        NORM=norm is not None, num_warps=2, **early(qkv),
     )  # fmt: skip
     return q
-
-
-def _early(tensor: torch.Tensor) -> dict[str, bool]:
-    """On a GPU a kernel is launched before the one ahead of it ends, and waits there."""
-    return {"PDL": True, "launch_pdl": True} if tensor.is_cuda else {"PDL": False}

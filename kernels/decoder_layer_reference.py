@@ -29,6 +29,7 @@ def rotate_and_write(
     qkv: torch.Tensor,
     cos: torch.Tensor,
     sin: torch.Tensor,
+    positions: torch.Tensor,
     norm: torch.Tensor | None,
     epsilon: float,
     k_pool: torch.Tensor,
@@ -42,7 +43,8 @@ def rotate_and_write(
         turned = _normed(turned, norm, epsilon)
     low, high = turned.chunk(2, dim=-1)
     twin = torch.cat([-high, low], dim=-1)
-    turned = turned * cos[:, None] + twin * sin[:, None]
+    positions = positions.clamp(max=len(cos) - 1)
+    turned = turned * cos[positions, None] + twin * sin[positions, None]
     is_kept = slots >= 0
     k_pool[slots[is_kept]] = turned[is_kept, -num_kv_heads:]
     v_pool[slots[is_kept]] = v[is_kept]

@@ -11,12 +11,14 @@ import torch
 import triton
 
 from .deft import partial_attention_kernel, reduce_partials_kernel, write_kv_kernel
+from .early_launch import early
 from .tree_plan import TreePlan
 from .variants import WIDE
 from .work_list import aligned
 
 IS_INTERPRETED = not isinstance(partial_attention_kernel, triton.JITFunction)
 _LOG2E = 1.4426950408889634
+_LONG = 512  # entries of an item
 
 
 def tree_attention(
@@ -72,13 +74,11 @@ def tree_attention(
     elif out.stride()[1:] != (heads.dv, 1):
         raise ValueError(f"out has strides {out.stride()}; the last two must be ({heads.dv}, 1)")
     config = _config(plan)
-    on_gpu, part = q.is_cuda, plan._part
+    part = plan._part
     factor, cap = scale * _LOG2E, 0.0
     if softcap is not None:
         factor, cap = softcap * _LOG2E, 2 * _LOG2E * scale / softcap
     mask = plan._mask
-    # Each of the two is launched before the kernel ahead of it ends, and waits there.
-    launch = {"launch_pdl": True} if on_gpu else {}
     partial_attention_kernel[(room.items * heads.num_kv_heads,)](
         q, k_pool, v_pool, out, plan._partial, plan._lse, part["num_items"], part["items"],
         plan._slot, plan._bound, plan._position, part["row"], part["position"],
@@ -90,15 +90,15 @@ def tree_attention(
         M=plan.rows, BN=config.block, STAGES=config.stages, SOFTCAP=softcap is not None,
         WINDOW=sliding_window is not None, SINKS=sinks is not None, DENSE_MASK=mask is not None,
         ORDERED=plan.is_ordered,
-        PRECISION="ieee" if q.dtype == torch.float32 else "tf32", PDL=on_gpu,
-        num_warps=config.warps, **launch,
+        PRECISION="ieee" if q.dtype == torch.float32 else "tf32",
+        num_warps=config.warps, **early(q),
     )  # fmt: skip
     if room.partials:
         reduce_partials_kernel[(room.queries, heads.num_heads)](
             out, plan._partial, plan._lse, part["reduce_offset"], part["reduce_row"], part["row"],
             q if sinks is None else sinks, out.stride(0),
             HQ=heads.num_heads, DV=heads.dv, BDV=triton.next_power_of_2(heads.dv), BP=16,
-            SINKS=sinks is not None, PDL=on_gpu, num_warps=1, **launch,
+            SINKS=sinks is not None, num_warps=1, **early(q),
         )  # fmt: skip
     return out
 
@@ -154,7 +154,18 @@ def _config(plan: TreePlan) -> _Config:
         return _Config(32, 5, 8)
     if plan.variant == "tree_mask":
         return _Config(32, 5, 4)
+    if plan.rows == WIDE and _has_an_sm_each(plan):
+        return _Config(64, 7, 4)  # at a width of 128, memory for one program an SM
     return _Config(64, 5, 4) if plan.rows == WIDE else _Config(64, 6, 2)
+
+
+def _has_an_sm_each(plan: TreePlan) -> bool:
+    """Whether there are at most as many programs as SMs, and long ones. Launched early, where the
+    first SMs to be free have room for two, they would leave other SMs idle."""
+    work, num_programs = plan._work, plan.capacity.items * plan.heads.num_kv_heads
+    if work is None or num_programs > plan.shape.num_sms:
+        return False
+    return bool(work.items[0, 1] >= _LONG)
 
 
 def _padded(width: int) -> int:

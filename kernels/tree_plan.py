@@ -44,7 +44,8 @@ class TreePlan:
         variant: a name of `variants.VARIANTS`.
         growth: steps for which every query's path may grow by one entry a step, without a new
             plan. A path's next entries follow its last one in `table`; nodes may then have one
-            query at most. `step`, on the device, says how many of them are there, `growth` at most.
+            query at most. `step`, on the device, says how many of them are there, `growth` at most;
+            `advance` adds one.
         capacity: room for later updates; None takes just what this forest needs. With a capacity,
             `deft` is planned on the device from the first update on.
 
@@ -136,6 +137,11 @@ class TreePlan:
         """
         refuse((self.status if status is None else status).tolist(), self.capacity)
 
+    def advance(self) -> None:
+        """Every path has one entry more. Device work only."""
+        self.step.add_(1)
+        self._settle()
+
     def next_slots(self) -> torch.Tensor:
         """[B] int64 slots of the entries that step `step`, from 1 on, adds, by query row; -1 for
         rows of the capacity that no query has. Device work only."""
@@ -196,6 +202,7 @@ class TreePlan:
         self._tail = self._part["tail"][: room.queries]
         self.status = self._part["status"][: len(STATUS)]
         self.step = torch.zeros(1, dtype=torch.int32, device=device)
+        self._settled = torch.zeros(1, dtype=torch.int32, device=device)
         # Entries that no copy has written yet are read and not used; let them name a real slot.
         self._slot = table[:1].expand(room.entries + _TAIL).contiguous()
         self._bound, self._position = torch.zeros_like(self._slot), torch.zeros_like(self._slot)
@@ -277,6 +284,12 @@ class TreePlan:
                 self._part["num_copies"], self._part["copies"], self._table, self._slot,
                 self._bound, self._position, POSITIONS=True, BLOCK=256,
             )  # fmt: skip
+        self._settle()
+
+    def _settle(self) -> None:
+        """Attention reads the plan before it waits for the kernel ahead, and so may be launched
+        early behind this one only, which began when all that changed the plan had ended."""
+        self._settled.zero_()
 
 
 class _Layout(NamedTuple):

@@ -229,13 +229,14 @@ class Window:
         """Device work: every path has one entry more."""
         if self.growth:
             for plan in self._plans.values():
-                plan.step.add_(1)
+                plan.advance()
 
     def of(self, heads: Heads) -> TreePlan:
         if heads not in self._plans:
             least = self._outgrown.get(heads)
             self._plans[heads] = self._make(self._forest, heads, least)
-            self._plans[heads].step.fill_(1 if self.growth else 0)
+            if self.growth:
+                self._plans[heads].advance()
         return self._plans[heads]
 
     def out(self, heads: Heads, q: torch.Tensor) -> torch.Tensor:

@@ -46,7 +46,8 @@ class FusedDecoder:
         options: of each layer's attention (`TreeBatch.options`).
 
     Raises:
-        ValueError: another architecture, or an activation that is not SiLU.
+        ValueError: another architecture, an activation that is not SiLU, or rotary embeddings that
+            depend on a text's length.
     """
 
     def __init__(self, network: Any, options: dict[int, dict[str, Any]]) -> None:
@@ -63,6 +64,7 @@ class FusedDecoder:
             from ..kernels import decoder_layer
 
             self._kernels = decoder_layer
+        self._rotary = _rotary(network, config)
         layers = network.model.layers
         self._layers = [_merged(layer, options[i]) for i, layer in enumerate(layers)]
 
@@ -76,14 +78,15 @@ class FusedDecoder:
         """tokens and positions [N] int64, rows [R] int64 or all: logits [R, vocabulary]."""
         kernels, epsilon, pool = self._kernels, self._epsilon, batch.pool
         x = self._body.embed_tokens(tokens)
-        cos, sin = (angle[0] for angle in self._body.rotary_emb(x, position_ids=positions[None]))
+        cos, sin = self._rotary
         residual = torch.zeros_like(x)
         for i, layer in enumerate(self._layers):
             x = kernels.add_norm(x, residual, layer.norm, epsilon)
             x = kernels.linear(x, layer.qkv, layer.qkv_bias)
             q = kernels.rotate_and_write(
-                x, cos, sin, layer.qk_norm, epsilon, pool.keys[i], pool.values[i], batch.slots
-            )
+                x, cos, sin, positions, layer.qk_norm, epsilon, pool.keys[i], pool.values[i],
+                batch.slots,
+            )  # fmt: skip
             o = batch.backend.run(q, pool.keys[i], pool.values[i], batch.plan, **layer.options)
             x = kernels.linear(o.view(len(o), -1), layer.output.weight, layer.output.bias)
             x = kernels.add_norm(x, residual, layer.mlp_norm, epsilon)
@@ -95,6 +98,22 @@ class FusedDecoder:
             x if rows is None else x[rows], self._head.weight, self._head.bias
         )
         return logits
+
+
+@torch.no_grad()
+def _rotary(network: Any, config: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    """[P, D] cosines and sines of every position, as the network rounds them.
+
+    Raises:
+        ValueError: they depend on the longest position that is asked for.
+    """
+    kind = (config.rope_parameters or {}).get("rope_type", "default")
+    if kind in ("dynamic", "longrope"):
+        raise ValueError(f"fused=true knows no rotary embeddings of rope_type={kind!r}")
+    positions = torch.arange(config.max_position_embeddings, device=network.device)
+    like = network.lm_head.weight[:1]  # for its dtype and device
+    cos, sin = network.model.rotary_emb(like, position_ids=positions[None])
+    return cos[0].contiguous(), sin[0].contiguous()
 
 
 def _merged(layer: Any, options: dict[str, Any]) -> _Layer:

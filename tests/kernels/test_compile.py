@@ -128,6 +128,16 @@ def test_half_precision(launches, record_property, dtype, width, rows):
     assert attention["matrix_instructions"] > 0 and not attention["is_serialized"]
 
 
+@pytest.mark.parametrize("width", [64, 96, 128])
+def test_one_program_an_sm(launches, record_property, width):
+    attend(width, torch.float16, "deft_node", nodes=[(-1, 600, 0), *((0, 5, 1) for _ in range(4))])
+    attention = check(launches, record_property)["partial_attention_kernel"]
+    check_pipeline(attention)
+    assert not attention["is_serialized"]
+    if width == 128:
+        assert 2 * attention["shared_bytes"] > SHARED_BYTES
+
+
 @pytest.mark.parametrize("width", [64, 96, 128, 256])
 def test_single_precision(launches, record_property, width):
     attend(width, torch.float32, "deft")

@@ -50,15 +50,16 @@ def test_rotate_and_write(heads, is_normed, dtype):
     num_heads, num_kv_heads, width = heads
     rows, num_slots = 5, 9
     qkv = randn(rows, (num_heads + 2 * num_kv_heads) * width, dtype=dtype)
-    angles = randn(rows, width // 2, dtype=torch.float32).repeat(1, 2)
+    angles = randn(20, width // 2, dtype=torch.float32).repeat(1, 2)
     cos, sin = angles.cos().to(dtype), angles.sin().to(dtype)
+    positions = torch.tensor([3, 19, 0, 25, 3], device=DEVICE)  # of a row that is done, any
     norm = randn(num_heads + num_kv_heads, width, dtype=dtype) if is_normed else None
     slots = torch.tensor([7, -1, 0, 3, -1], device=DEVICE)
     pools = torch.full((2, 2, num_slots, num_kv_heads, width), 5.0, dtype=dtype, device=DEVICE)
     expected_q = decoder_layer_reference.rotate_and_write(
-        qkv, cos, sin, norm, 1e-5, *pools[0], slots
+        qkv, cos, sin, positions, norm, 1e-5, *pools[0], slots
     )
     with poisoned():
-        q = decoder_layer.rotate_and_write(qkv, cos, sin, norm, 1e-5, *pools[1], slots)
+        q = decoder_layer.rotate_and_write(qkv, cos, sin, positions, norm, 1e-5, *pools[1], slots)
     assert_close(q, expected_q)
     assert_close(pools[1], pools[0])

@@ -142,7 +142,7 @@ def test_one_graph_serves_leaves_that_grow(variant, options):
     new_k, new_v = (torch.zeros(len(q), heads[1], width, dtype=FP16, device=DEVICE) for _ in "kv")
 
     def step():
-        plan.step.add_(1)
+        plan.advance()
         write_kv(new_k, new_v, k, v, plan.next_slots())
         return tree_attention(q, k, v, plan, **options)
 
@@ -244,7 +244,7 @@ def test_nothing_waits_for_the_device(growth):
     def work(tree, rows):
         plan.update(tree.forest)
         if growth:
-            plan.step.add_(1)
+            plan.advance()
             slots = plan.next_slots()
             write_kv(k[: len(slots)], v[: len(slots)], k, v, slots)
         return tree_attention(q[rows], k, v, plan, scale=0.09)

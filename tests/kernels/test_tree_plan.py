@@ -45,7 +45,7 @@ def grow(tree, q, k, v, plan, steps):
     generator = torch.Generator().manual_seed(5)
     for step in range(steps + 1):
         if step:
-            plan.step += 1
+            plan.advance()
             slots = plan.next_slots()
             last = [path[-1] for path in tree.grown(step)]
             assert slots.tolist() == last + [-1] * (plan.capacity.queries - len(q))
@@ -86,7 +86,8 @@ def test_window_moves_with_the_leaves():
     tree, q, k, v = make_case(SHAPES["binary"], growth=4)
     plan = plan_of(tree, growth=4)
     for step in range(5):
-        plan.step.fill_(step)
+        if step:
+            plan.advance()
         actual = run_poisoned(q, k, v, plan, scale=SCALE, sliding_window=6)
         paths = tree.grown(step)
         assert_accurate(actual, q, k, v, paths, scale=SCALE, sliding_window=6)

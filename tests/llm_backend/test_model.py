@@ -118,6 +118,13 @@ def test_architectures_that_cannot_be_merged_are_named():
         Model(make_network("gemma3"), byte_tokenizer(), fused=True)
 
 
+def test_fused_refuses_rotary_embeddings_that_depend_on_the_length():
+    network = make_network("llama")
+    network.config.rope_parameters["rope_type"] = "dynamic"
+    with pytest.raises(ValueError, match="no rotary embeddings of rope_type='dynamic'"):
+        Model(network, byte_tokenizer(), fused=True)
+
+
 def test_prompts_encoded_together_are_those_encoded_alone(monkeypatch):
     monkeypatch.setattr("treeshare.llm_backend.model._REMEMBERED", 2)
     model = Model(make_network("llama"), byte_tokenizer())
