@@ -1,20 +1,23 @@
-"""Decodes running samples for many steps on one plan, with the sampling on the device.
+"""Decodes running samples step by step on the device, sampling included.
 
 A window is a set of samples that each have one token to compute, then another, and so on. Tokens,
 positions, slots, random streams and limits live on the device and a step feeds the next: on CUDA
 it is one graph, replayed, and the host reads a step's tokens while the next one runs (DESIGN
-section 5.8). A row that is done idles and writes nothing. Knows no stop strings: who reads the
+section 5.8). A plan serves some steps, and the next is made while the device still works on the
+last of them. A row that is done idles and writes nothing. Knows no stop strings: who reads the
 tokens ends the window.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
 
 from ..kernels.cuda_graph import captured
+from ..kernels.forest import Forest
 from .attention import DeftAttention, TreeBatch
 from .jobs import Draw
 from .kv_pool import KVPool
@@ -22,7 +25,7 @@ from .model import Model
 from .packing import growing_forest
 from .row_sampler import RowSampler, any_filtered
 
-STEPS = 64  # of a window at most
+STEPS = 64  # of a plan
 
 
 class Decoder:
@@ -53,11 +56,15 @@ class Decoder:
         self._program = self._programs[key]
         growth = self._program.load(draws)
         self.num_entries = self._program.num_entries
-        longest = max(len(draw.leaf.slots) - draw.leaf.num_computed for draw in draws)
-        return min(longest, *(_room(draw) for draw in draws)) if growth else 1
+        return min(_room(draws)) if growth else 1
+
+    @property
+    def is_plan_used_up(self) -> bool:
+        """Whether the next `launch` begins with a new plan."""
+        return self._program.is_plan_used_up
 
     def launch(self) -> None:
-        """Begin the next step. Does not wait for the device."""
+        """Begin the next step. Waits for the device only to make a new plan."""
         self._program.launch()
 
     def collect(self) -> tuple[list[int], list[float]]:
@@ -81,76 +88,103 @@ class _Program:
         self._model = model
         self._is_grown = not model.backend.can_grow
         self._sampler = RowSampler(num_rows, is_filtered, device)
-        # Positions and slots (which grow, as the sampler's counts do), tokens, limits.
-        self._integers = torch.zeros(4, num_rows, dtype=torch.int64, device=device)
+        # Of each row's token: its id, its position, the slot it goes to, or -1 if the row is done;
+        # and the row's limit of tokens.
+        self._rows = torch.zeros(4, num_rows, dtype=torch.int64, device=device)
         self._ends = torch.tensor(sorted(model.end_tokens), dtype=torch.int64, device=device)
-        self._targets = torch.zeros(num_rows, dtype=torch.int64, device=device)
+        self._advance = torch.compile(_advance, dynamic=True) if is_cuda else _advance
         history = torch.zeros(STEPS, 2, num_rows, dtype=torch.float64, pin_memory=is_cuda)
-        self._history = history  # of the window: tokens and log-probabilities
+        self._history = history  # of the last steps: tokens and log-probabilities
         self._events = [torch.cuda.Event() for _ in range(STEPS)] if is_cuda else []  # type: ignore[no-untyped-call]
         self._window = model.backend.window(table, num_rows, STEPS)
-        self._batch = TreeBatch(model.backend, pool, self._targets, self._window)
+        self._batch = TreeBatch(model.backend, pool, self._rows[2], self._window)
         self._run: Callable[[], None] = self._step
 
     @torch.inference_mode()
     def load(self, draws: Sequence[Draw]) -> int:
-        """Begin a window; returns by how many steps its plan can grow, 0 if it cannot."""
-        forest = growing_forest([draw.leaf for draw in draws], is_grown=self._is_grown)
-        self.num_entries = int(forest.length.sum())
+        """Begin a window; returns by how many steps a plan can grow, 0 if it cannot."""
+        self._forest = growing_forest([draw.leaf for draw in draws], is_grown=self._is_grown)
+        self.num_entries = int(self._forest.length.sum())
         self._load_rows(draws)
         self._launched = self._collected = 0
-        if not self._window.fit(forest):
-            self._run = captured(self._step, self._model.device)
-            self._load_rows(draws)  # again, as a step may have been run
-            self._window.load(forest)
+        self._plan(self._forest)
         return self._window.growth
+
+    @property
+    def is_plan_used_up(self) -> bool:
+        return self._launched > 0 and self._launched % STEPS == 0
 
     @torch.inference_mode()
     def launch(self) -> None:
+        if self.is_plan_used_up:
+            grown = self._forest.length + self._launched * self._forest.num_queries
+            self._plan(replace(self._forest, length=grown))
         self._run()
-        self._history[self._launched].copy_(self._sampler.drawn, non_blocking=True)
+        number = self._launched % STEPS
+        self._history[number].copy_(self._sampler.drawn, non_blocking=True)
         if self._events:
-            self._events[self._launched].record()
+            self._events[number].record()
         self._launched += 1
 
     def collect(self) -> tuple[list[int], list[float]]:
+        number = self._collected % STEPS
         if self._events:
-            self._events[self._collected].synchronize()
-        tokens, logprobs = self._history[self._collected].tolist()
+            self._events[number].synchronize()
+        tokens, logprobs = self._history[number].tolist()
         self._collected += 1
         return [int(token) for token in tokens], logprobs
 
+    def _plan(self, forest: Forest) -> None:
+        """For the steps from here on. Waits for the device."""
+        if not self._window.fit(forest):
+            rows, counts = self._rows.clone(), self._sampler.counts.clone()
+            self._run = captured(self._step, self._model.device)
+            self._rows.copy_(rows)  # as a step may have been run
+            self._sampler.counts.copy_(counts)
+            self._window.load(forest)
+
     def _load_rows(self, draws: Sequence[Draw]) -> None:
-        """Rows beyond the last sample are done from the start: their limit is 0."""
-        integers = torch.zeros(self._integers.shape, dtype=torch.int64, pin_memory=self._is_cuda)
+        """Rows beyond the last sample are done from the start."""
+        rows = torch.zeros(self._rows.shape, dtype=torch.int64, pin_memory=self._is_cuda)
+        rows[2] = -1
         columns = [
             (
+                draw.leaf.tokens[draw.leaf.num_computed],
                 draw.leaf.start + draw.leaf.num_computed,
                 draw.leaf.slots[draw.leaf.num_computed],
-                draw.leaf.tokens[draw.leaf.num_computed],
                 len(draw.generated) + len(draw.leaf.slots) - draw.leaf.num_computed,
             )
             for draw in draws
         ]
-        integers[:, : len(draws)] = torch.from_numpy(np.array(columns, dtype=np.int64).T)
-        self._integers.copy_(integers, non_blocking=True)
+        rows[:, : len(draws)] = torch.from_numpy(np.array(columns, dtype=np.int64).T)
+        self._rows.copy_(rows, non_blocking=True)
         self._sampler.load(draws)
 
     def _step(self) -> None:
         """Device work only."""
-        positions, slots, tokens, limits = self._integers
-        counts = self._sampler.counts
-        self._targets.copy_(torch.where(counts < limits, slots, -1))
+        tokens, positions, _, _ = self._rows
         self._window.advance()
         drawn = self._sampler.draw(self._model.run(self._batch, tokens, positions))
-        tokens.copy_(drawn)
-        limits.masked_fill_((drawn[:, None] == self._ends).any(dim=1), 0)
-        self._integers[:2].add_(1)
-        counts.add_(1)
+        self._advance(self._rows, self._sampler.counts, drawn, self._ends)
 
 
-def _room(draw: Draw) -> int:
-    """Steps for which the leaf's entries follow one another, or more than it will take."""
-    rest = draw.leaf.slots[draw.leaf.num_computed :]
-    breaks = np.flatnonzero(np.diff(rest) != 1)
-    return min(int(breaks[0]) + 1, STEPS) if len(breaks) else STEPS
+def _advance(
+    rows: torch.Tensor, counts: torch.Tensor, drawn: torch.Tensor, ends: torch.Tensor
+) -> None:
+    """On to the tokens that were drawn, in place."""
+    _, positions, slots, limits = rows
+    number = counts + 1
+    is_done = (slots < 0) | (number >= limits) | (drawn[:, None] == ends).any(dim=1)
+    slots = torch.where(is_done, -1, slots + 1)
+    rows.copy_(torch.stack([drawn, positions + 1, slots, limits]))
+    counts.copy_(number)
+
+
+def _room(draws: Sequence[Draw]) -> Iterator[int]:
+    """Steps that all take together at most, and those for which each leaf's entries follow one
+    another, where they do not to its end."""
+    yield max(len(draw.leaf.slots) - draw.leaf.num_computed for draw in draws)
+    for draw in draws:
+        breaks = np.flatnonzero(np.diff(draw.leaf.slots[draw.leaf.num_computed :]) != 1)
+        if len(breaks):
+            yield int(breaks[0]) + 1

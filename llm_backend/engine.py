@@ -225,14 +225,16 @@ class TreeEngine:
         return 4 * min(len(self._waiting), self.max_batch - num_running) >= num_running
 
     def _decode(self, decoder: Decoder, draws: list[Draw]) -> None:
-        """Decode the running samples until a quarter of them is done: till then, to idle costs less
-        than a new plan. The device is a step ahead of what is read here."""
+        """Decode the running samples until a quarter of them is done, or some when a new plan is
+        due: till then, to idle costs less than a new plan. The device is a step ahead of what is
+        read here."""
         steps = decoder.begin(draws)
         num_entries = decoder.num_entries
         decoder.launch()
         for step in range(1, steps + 1):
             live = [draw for draw in draws if not draw.is_done]
-            is_last = step == steps or 4 * len(live) <= 3 * len(draws)
+            are_done = len(live) < len(draws) and decoder.is_plan_used_up
+            is_last = step == steps or are_done or 4 * len(live) <= 3 * len(draws)
             if not is_last:
                 decoder.launch()
             for draw, token, logprob in zip(draws, *decoder.collect(), strict=False):

@@ -5,6 +5,7 @@ import pytest
 import torch
 from tiny_models import byte_tokenizer, make_network
 
+from treeshare.llm_backend import decoder
 from treeshare.llm_backend.api import Generate, Sampling
 from treeshare.llm_backend.engine import TreeEngine
 from treeshare.llm_backend.kv_pool import SlotAllocator
@@ -48,6 +49,23 @@ def test_windows_give_the_replies_of_single_steps(variant, count, plain):
     engine = engine_on(variant)
     assert_same(serve(engine, count), plain[:count])
     assert engine.stats().steps <= 1 + 12 + 1  # a prefill, the longest sample, one that idled
+
+
+def test_a_window_goes_on_with_new_plans(plain, monkeypatch):
+    """Plans of 3 steps: a window ends with one of them only if a sample is done."""
+    monkeypatch.setattr(decoder, "STEPS", 3)
+    begin, counts = decoder.Decoder.begin, []
+
+    def count(self, draws):
+        counts.append(len(draws))
+        return begin(self, draws)
+
+    monkeypatch.setattr(decoder.Decoder, "begin", count)
+    engine = engine_on("deft")
+    assert_same(serve(engine), plain)
+    counts.clear()
+    (reply,) = engine.execute({0: Generate(("alone",), 2, Sampling(max_tokens=20))}).values()
+    assert counts == [2] and [one.num_tokens for one in reply.completions] == [20, 20]
 
 
 def test_windows_in_a_pool_that_must_evict(plain):
