@@ -10,7 +10,7 @@ tokens ends the window.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -56,7 +56,7 @@ class Decoder:
         self._program = self._programs[key]
         growth = self._program.load(draws)
         self.num_entries = self._program.num_entries
-        return min(_room(draws)) if growth else 1
+        return _room(draws) if growth else 1
 
     @property
     def is_plan_used_up(self) -> bool:
@@ -180,11 +180,14 @@ def _advance(
     counts.copy_(number)
 
 
-def _room(draws: Sequence[Draw]) -> Iterator[int]:
-    """Steps that all take together at most, and those for which each leaf's entries follow one
-    another, where they do not to its end."""
-    yield max(len(draw.leaf.slots) - draw.leaf.num_computed for draw in draws)
-    for draw in draws:
-        breaks = np.flatnonzero(np.diff(draw.leaf.slots[draw.leaf.num_computed :]) != 1)
-        if len(breaks):
-            yield int(breaks[0]) + 1
+def _room(draws: Sequence[Draw]) -> int:
+    """Steps that all take together at most; or fewer, where a leaf's entries follow one another
+    only so far."""
+    rests = [draw.leaf.slots[draw.leaf.num_computed :] for draw in draws]
+    lengths = np.array([len(rest) for rest in rests])
+    is_break = np.diff(np.concatenate(rests)) != 1
+    is_break[np.cumsum(lengths)[:-1] - 1] = False  # from one leaf to the next
+    breaks = np.flatnonzero(is_break)
+    leaf = np.searchsorted(np.cumsum(lengths), breaks, side="right")
+    begin = np.cumsum(lengths) - lengths
+    return int((breaks - begin[leaf] + 1).min(initial=lengths.max()))
