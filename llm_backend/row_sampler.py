@@ -63,14 +63,13 @@ class RowSampler:
         if draws:
             of_row = np.repeat(np.arange(len(draws)), [len(rows) for rows in depths])
             requests = [draw.ticket.request for draw in draws]
-            settings = [request.sampling for request in requests]
+            rules = Rules.of([request.sampling for request in requests])
             used = slice(len(flat))
             seeds = [request.seed for request in requests]
             stream[used] = streams(seeds, [draw.sample for draw in draws]).numpy()[of_row]
             count[used] = np.array([len(draw.generated) for draw in draws])[of_row] + flat
-            top_k[used] = np.array([top_k_of(setting) for setting in settings])[of_row]
-            pairs = np.array([(setting.temperature, setting.top_p) for setting in settings])
-            temperature[used], top_p[used] = pairs[of_row].T
+            top_k[used] = rules.top_k[of_row]
+            temperature[used], top_p[used] = rules.temperature[of_row], rules.top_p[of_row]
         self._columns.copy_(host, non_blocking=True)
 
     def draw(self, logits: torch.Tensor) -> torch.Tensor:
