@@ -158,6 +158,8 @@ def rotate_and_write(
 ) -> torch.Tensor:
     """Rotary embedding (arXiv 2104.09864) of queries and keys; keys and values into the pool.
 
+    The kernel launched just before may make `qkv` alone: the rest is read before its end.
+
     Args:
         qkv: [N, (HQ + 2 HK) D], contiguous.
         cos, sin: [P, D] of every position.
