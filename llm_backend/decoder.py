@@ -54,9 +54,9 @@ class Decoder:
         if key not in self._programs:
             self._programs[key] = _Program(self._model, self._pool, self._table, *key)
         self._program = self._programs[key]
-        growth = self._program.load(draws)
+        self._program.load(draws)
         self.num_entries = self._program.num_entries
-        return _room(draws) if growth else 1
+        return _room(draws) if self._program.can_grow else 1
 
     @property
     def is_plan_used_up(self) -> bool:
@@ -86,7 +86,7 @@ class _Program:
         device = model.device
         self._is_cuda = is_cuda = device.type == "cuda"
         self._model = model
-        self._is_grown = not model.backend.can_grow
+        self.can_grow = model.backend.can_grow  # or each step needs a window of its own
         self._sampler = RowSampler(num_rows, is_filtered, device)
         # Of each row's token: its id, its position, the slot it goes to, or -1 if the row is done;
         # and the row's limit of tokens.
@@ -101,18 +101,16 @@ class _Program:
         self._run: Callable[[], None] = self._step
 
     @torch.inference_mode()
-    def load(self, draws: Sequence[Draw]) -> int:
-        """Begin a window; returns by how many steps a plan can grow, 0 if it cannot."""
-        self._forest = growing_forest([draw.leaf for draw in draws], is_grown=self._is_grown)
+    def load(self, draws: Sequence[Draw]) -> None:
+        """Begin a window."""
+        self._forest = growing_forest([draw.leaf for draw in draws], is_grown=not self.can_grow)
         self.num_entries = int(self._forest.length.sum())
         self._load_rows(draws)
         self._launched = self._collected = 0
-        self._plan(self._forest)
-        return self._window.growth
 
     @property
     def is_plan_used_up(self) -> bool:
-        return self._launched > 0 and self._launched % STEPS == 0
+        return self._launched % STEPS == 0
 
     @torch.inference_mode()
     def launch(self) -> None:
@@ -185,9 +183,9 @@ def _room(draws: Sequence[Draw]) -> int:
     only so far."""
     rests = [draw.leaf.slots[draw.leaf.num_computed :] for draw in draws]
     lengths = np.array([len(rest) for rest in rests])
+    ends = np.cumsum(lengths)
     is_break = np.diff(np.concatenate(rests)) != 1
-    is_break[np.cumsum(lengths)[:-1] - 1] = False  # from one leaf to the next
+    is_break[ends[:-1] - 1] = False  # from one leaf to the next
     breaks = np.flatnonzero(is_break)
-    leaf = np.searchsorted(np.cumsum(lengths), breaks, side="right")
-    begin = np.cumsum(lengths) - lengths
-    return int((breaks - begin[leaf] + 1).min(initial=lengths.max()))
+    begin = (ends - lengths)[np.searchsorted(ends, breaks, side="right")]
+    return int((breaks - begin + 1).min(initial=lengths.max()))

@@ -233,8 +233,9 @@ class TreeEngine:
         decoder.launch()
         for step in range(1, steps + 1):
             live = [draw for draw in draws if not draw.is_done]
-            are_done = len(live) < len(draws) and decoder.is_plan_used_up
-            is_last = step == steps or are_done or 4 * len(live) <= 3 * len(draws)
+            is_quarter_done = 4 * len(live) <= 3 * len(draws)
+            is_due = len(live) < len(draws) and decoder.is_plan_used_up
+            is_last = step == steps or is_quarter_done or is_due
             if not is_last:
                 decoder.launch()
             for draw, token, logprob in zip(draws, *decoder.collect(), strict=False):

@@ -64,7 +64,7 @@ class FusedDecoder:
             from ..kernels import decoder_layer
 
             self._kernels = decoder_layer
-        self._rotary = _rotary(network, config)
+        self._rotary = _rotary(network)
         layers = network.model.layers
         self._layers = [_merged(layer, options[i]) for i, layer in enumerate(layers)]
 
@@ -101,12 +101,13 @@ class FusedDecoder:
 
 
 @torch.no_grad()
-def _rotary(network: Any, config: Any) -> tuple[torch.Tensor, torch.Tensor]:
+def _rotary(network: Any) -> tuple[torch.Tensor, torch.Tensor]:
     """[P, D] cosines and sines of every position, as the network rounds them.
 
     Raises:
         ValueError: they depend on the longest position that is asked for.
     """
+    config = network.config
     kind = (config.rope_parameters or {}).get("rope_type", "default")
     if kind in ("dynamic", "longrope"):
         raise ValueError(f"fused=true knows no rotary embeddings of rope_type={kind!r}")
