@@ -1,9 +1,9 @@
 """Small forwards as CUDA graphs: fixed memory, one copy in, one wait for what is drawn.
 
 On a slow host the launches of an eager forward take longer than its work. Here a forward's tokens
-are filled up to a power of two, and layers, logits and sampling are one graph for each such number;
-the plan of its attention is updated by another (DESIGN sections 4 and 5.8). Where there is no CUDA
-the same steps run eagerly. Knows no requests and no scheduling.
+and rows are each filled up to a power of two, and layers, logits and sampling are one graph for
+each such size; the plan of its attention is updated by another (DESIGN sections 4 and 5.8). Where
+there is no CUDA the same steps run eagerly. Knows no requests and no scheduling.
 """
 
 from __future__ import annotations
@@ -23,14 +23,15 @@ from .model import Model
 from .packing import forest_by_slot, pack_in_order
 from .row_sampler import RowSampler, any_filtered
 
-MAX_TOKENS = 1024  # of a forward
+# Parameters times tokens of a forward: more, and it takes an H100 as long as its launches a host,
+# 40 ms. That is 1,024 tokens of an 8B model.
+MAX_WORK = 1 << 43
 NUM_EAGER = 2  # forwards of a size that are not worth a graph: it takes as long as tens to make
 _LEAST = 16
 
 
 class GraphForward:
-    """Runs forwards of at most `MAX_TOKENS` tokens as graphs; others, and the first of each size,
-    eagerly.
+    """Runs forwards of at most `MAX_WORK` as graphs; others, and the first of each size, eagerly.
 
     Args:
         model: its attention is a variant that `attention.DeftAttention.can_update`.
@@ -47,18 +48,21 @@ class GraphForward:
         self._programs: dict[tuple[int, int, bool], _Program] = {}
 
     def run(self, work: Work) -> Outcome:
-        size = max(work.num_tokens, work.num_rows, _LEAST)
-        if size > MAX_TOKENS:
+        num_tokens = _filled_up(work.num_tokens)
+        num_rows = max(_filled_up(work.num_rows), num_tokens // 8)  # of a prompt, for example
+        if max(num_tokens, num_rows) * self._model.num_parameters > MAX_WORK:
             return self._eager.run(work)
-        num_tokens = 1 << (size - 1).bit_length()
-        few = max(num_tokens // 8, _LEAST)  # rows, of a prompt for example
-        key = num_tokens, few if work.num_rows <= few else num_tokens, any_filtered(work.draws)
+        key = num_tokens, num_rows, any_filtered(work.draws)
         self._num_seen[key] += 1
         if self._num_seen[key] <= NUM_EAGER:
             return self._eager.run(work)
         if key not in self._programs:
             self._programs[key] = _Program(self._model, self._pool, self._table, *key)
         return self._programs[key].run(work)
+
+
+def _filled_up(count: int) -> int:
+    return 1 << (max(count, _LEAST) - 1).bit_length()
 
 
 class _Program:

@@ -84,6 +84,7 @@ class Model:
         self._tokenizer = tokenizer
         self.device = network.device
         self.dtype = network.dtype
+        self.num_parameters: int = network.num_parameters()
         config = network.config.get_text_config()
         if not hasattr(config, "max_position_embeddings"):
             raise ValueError(f"{type(network).__name__} states no max_position_embeddings")

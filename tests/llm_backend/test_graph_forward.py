@@ -200,9 +200,10 @@ def test_larger_plans_are_no_smaller_in_anything():
 
 
 def test_what_is_too_large_and_the_first_of_its_size_run_eagerly(monkeypatch):
-    monkeypatch.setattr(graph_forward, "MAX_TOKENS", 16)
-    monkeypatch.setattr(graph_forward, "NUM_EAGER", 1)
     engine = compared("deft", drafter=NgramDrafter(num_tokens=2))
+    num_parameters = model_on("deft").num_parameters
+    monkeypatch.setattr(graph_forward, "MAX_WORK", 16 * num_parameters)
+    monkeypatch.setattr(graph_forward, "NUM_EAGER", 1)
     eager, graphs = [], engine._forwards.graphs
     run = graphs._eager.run
     monkeypatch.setattr(
