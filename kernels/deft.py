@@ -142,13 +142,14 @@ def partial_attention_kernel(
 @triton.jit
 def reduce_partials_kernel(
     p_o, p_partial, p_lse, p_offset, p_partial_row, p_row, p_sink, stride_on,
-    HQ: tl.constexpr, DV: tl.constexpr, BDV: tl.constexpr, BP: tl.constexpr, SINKS: tl.constexpr,
-    PDL: tl.constexpr,
+    HQ: tl.constexpr, DV: tl.constexpr, BDV: tl.constexpr, BH: tl.constexpr, BP: tl.constexpr,
+    SINKS: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
-    """Program (query, head): o = sum_i 2^(lse_i - lse) o_i over the query's partial results."""
+    """Program (query, BH heads): o = sum_i 2^(lse_i - lse) o_i over the query's partial results."""
     if PDL:
         gdc_launch_dependents()
-    i_q, i_h = tl.program_id(0), tl.program_id(1)
+    i_q = tl.program_id(0)
+    o_h = tl.program_id(1) * BH + tl.arange(0, BH)
     begin = tl.load(p_offset + i_q)
     end = tl.load(p_offset + i_q + 1)
     row = tl.load(p_row + i_q).to(tl.int64)
@@ -157,29 +158,33 @@ def reduce_partials_kernel(
             gdc_wait()  # or this grid could end, and let the next begin, before the partial one
         return
     o_p, o_d = tl.arange(0, BP), tl.arange(0, BDV)
+    m_h, m_d = o_h < HQ, o_d < DV
     b_row = tl.load(p_partial_row + begin + o_p, mask=begin + o_p < end, other=0)
     if PDL:
         gdc_wait()
-    top = float("-inf")
-    total = 0.0
-    b_acc = tl.zeros([BDV], dtype=tl.float32)
+    b_max = tl.full([BH], float("-inf"), dtype=tl.float32)
+    b_sum = tl.zeros([BH], dtype=tl.float32)
+    b_acc = tl.zeros([BH, BDV], dtype=tl.float32)
     for i_p in range(begin, end, BP):
-        m_p = i_p + o_p < end
-        o_partial = b_row.to(tl.int64) * HQ + i_h
-        b_lse = tl.load(p_lse + o_partial, mask=m_p, other=float("-inf"))
-        p_b_o = p_partial + o_partial[:, None] * DV + o_d[None, :]
-        b_o = tl.load(p_b_o, mask=m_p[:, None] & (o_d < DV)[None, :], other=0.0)  # [BP, BDV]
+        m_p = (i_p + o_p < end)[:, None] & m_h[None, :]
+        o_partial = b_row.to(tl.int64)[:, None] * HQ + o_h[None, :]
+        b_lse = tl.load(p_lse + o_partial, mask=m_p, other=float("-inf"))  # [BP, BH]
+        p_b_o = p_partial + o_partial[:, :, None] * DV + o_d[None, None, :]
+        b_o = tl.load(p_b_o, mask=m_p[:, :, None] & m_d[None, None, :], other=0.0)  # [BP, BH, BDV]
         b_row = tl.load(p_partial_row + i_p + BP + o_p, mask=i_p + BP + o_p < end, other=0)
-        new = tl.maximum(top, tl.max(b_lse, 0))
-        shift = tl.where(new == float("-inf"), 0.0, new)
-        b_w = tl.exp2(b_lse - shift)
-        total = total * tl.exp2(top - shift) + tl.sum(b_w, 0)
-        b_acc = b_acc * tl.exp2(top - shift) + tl.sum(b_w[:, None] * b_o.to(tl.float32), 0)
-        top = new
+        b_new = tl.maximum(b_max, tl.max(b_lse, 0))
+        b_shift = tl.where(b_new == float("-inf"), 0.0, b_new)
+        b_w = tl.exp2(b_lse - b_shift[None, :])
+        b_scale = tl.exp2(b_max - b_shift)
+        b_sum = b_sum * b_scale + tl.sum(b_w, 0)
+        b_acc = b_acc * b_scale[:, None] + tl.sum(b_w[:, :, None] * b_o.to(tl.float32), 0)
+        b_max = b_new
     if SINKS:
-        total += tl.exp2(tl.load(p_sink + i_h).to(tl.float32) * LOG2E - top)
-    p_b_o = p_o + row * stride_on + i_h * DV + o_d
-    tl.store(p_b_o, (b_acc / total).to(p_o.dtype.element_ty), mask=o_d < DV)
+        b_sink = tl.load(p_sink + o_h, mask=m_h, other=0.0).to(tl.float32)
+        b_sum += tl.exp2(b_sink * LOG2E - b_max)
+    p_b_o = p_o + row * stride_on + o_h[:, None] * DV + o_d[None, :]
+    b_o = (b_acc / b_sum[:, None]).to(p_o.dtype.element_ty)
+    tl.store(p_b_o, b_o, mask=m_h[:, None] & m_d[None, :])
 
 
 @triton.jit

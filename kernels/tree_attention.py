@@ -94,11 +94,12 @@ def tree_attention(
         num_warps=config.warps, **early(q),
     )  # fmt: skip
     if room.partials:
-        reduce_partials_kernel[(room.queries, heads.num_heads)](
+        num_together, num_at_once = _reduction(plan)
+        reduce_partials_kernel[(room.queries, -(-heads.num_heads // num_together))](
             out, plan._partial, plan._lse, part["reduce_offset"], part["reduce_row"], part["row"],
             q if sinks is None else sinks, out.stride(0),
-            HQ=heads.num_heads, DV=heads.dv, BDV=triton.next_power_of_2(heads.dv), BP=16,
-            SINKS=sinks is not None, num_warps=1, **early(q),
+            HQ=heads.num_heads, DV=heads.dv, BDV=triton.next_power_of_2(heads.dv),
+            BH=num_together, BP=num_at_once, SINKS=sinks is not None, num_warps=1, **early(q),
         )  # fmt: skip
     return out
 
@@ -160,12 +161,20 @@ def _config(plan: TreePlan) -> _Config:
 
 
 def _has_an_sm_each(plan: TreePlan) -> bool:
-    """Whether there are at most as many programs as SMs, and long ones. Launched early, where the
-    first SMs to be free have room for two, they would leave other SMs idle."""
+    """Whether there are at most as many programs as SMs, and long ones, of several tiles. Launched
+    early, where the first SMs to be free have room for two, they would leave other SMs idle. What
+    one tile reads comes from memory, where it helps more that the next program begins early."""
     work, num_programs = plan._work, plan.capacity.items * plan.heads.num_kv_heads
     if work is None or num_programs > plan.shape.num_sms:
         return False
-    return bool(work.items[0, 1] >= _LONG)
+    return bool(work.items[0, 1] >= _LONG and work.items[:, 3].any())
+
+
+def _reduction(plan: TreePlan) -> tuple[int, int]:
+    """Heads of a query that a program merges, and partial results that it reads at once: as many
+    as a warp has the registers for."""
+    room = plan.capacity
+    return (4, 4) if room.partials <= 4 * room.queries else (1, 8)
 
 
 def _padded(width: int) -> int:
