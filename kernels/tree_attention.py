@@ -171,8 +171,8 @@ def _has_an_sm_each(plan: TreePlan) -> bool:
 
 
 def _reduction(plan: TreePlan) -> tuple[int, int]:
-    """Heads of a query that a program merges, and partial results that it reads at once: as many
-    as a warp has the registers for."""
+    """Heads of a query that a program, one warp, merges, and partial results that it reads at once.
+    Where a query has many of these, to read more of them at once saves more than fewer programs."""
     room = plan.capacity
     return (4, 4) if room.partials <= 4 * room.queries else (1, 8)
 
