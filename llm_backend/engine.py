@@ -170,31 +170,33 @@ class TreeEngine:
     def _admit(self) -> None:
         """Start waiting jobs, the oldest first, as far as batch and memory allow."""
         self._full_at = None
+        prefix: tuple[int, ...] | None = None
         while self._waiting and len(self._running) < self.max_batch:
             job = self._waiting[0]
-            matched = self._make_room(job)
-            if matched is None:
+            if job.prefix is not prefix:  # samples of one prompt follow each other
+                node = self.cache.match(job.prefix)
+            if not self._make_room(job, node):
                 self._stats.paused += job is not self._head_paused
                 self._head_paused = job
                 self._full_at = len(self._running)
                 return
-            job.start(self.cache, self.cache.insert(job.prefix, matched))
+            prefix, node = job.prefix, self.cache.insert(job.prefix, node)
+            job.start(self.cache, node)
             self._running.append(self._waiting.popleft())
 
-    def _make_room(self, job: Draw | Scoring) -> CacheNode | None:
-        """Evict until the job's missing prefix and its own tokens fit.
+    def _make_room(self, job: Draw | Scoring, node: CacheNode) -> bool:
+        """Evict until what the job's prefix has below `node`, and its own tokens, fit.
 
         Returns:
-            What there is of the prefix; None if there cannot be room yet.
+            Whether they do; else there cannot be room yet.
         """
-        node = self.cache.match(job.prefix)
         needed = len(job.prefix) - node.stop + job.capacity
         free = self.pool.slots.num_free
         if needed > free:
             self.cache.lock(node)
             free += self.cache.evict(needed - free)
             self.cache.unlock(node)
-        return node if needed <= free else None
+        return needed <= free
 
     # One forward, or a window of them.
 
