@@ -78,7 +78,7 @@ def tree_attention(
     factor, cap = scale * _LOG2E, 0.0
     if softcap is not None:
         factor, cap = softcap * _LOG2E, 2 * _LOG2E * scale / softcap
-    mask = plan._mask
+    mask, launch = plan._mask, early(q)
     partial_attention_kernel[(room.items * heads.num_kv_heads,)](
         q, k_pool, v_pool, out, plan._partial, plan._lse, part["num_items"], part["items"],
         plan._slot, plan._bound, plan._position, part["row"], part["position"],
@@ -91,15 +91,15 @@ def tree_attention(
         WINDOW=sliding_window is not None, SINKS=sinks is not None, DENSE_MASK=mask is not None,
         ORDERED=plan.is_ordered,
         PRECISION="ieee" if q.dtype == torch.float32 else "tf32",
-        num_warps=config.warps, **early(q),
+        num_warps=config.warps, **launch,
     )  # fmt: skip
     if room.partials:
         num_together, num_at_once = _reduction(plan)
-        reduce_partials_kernel[(room.queries, -(-heads.num_heads // num_together))](
+        reduce_partials_kernel[(room.queries, triton.cdiv(heads.num_heads, num_together))](
             out, plan._partial, plan._lse, part["reduce_offset"], part["reduce_row"], part["row"],
             q if sinks is None else sinks, out.stride(0),
             HQ=heads.num_heads, DV=heads.dv, BDV=triton.next_power_of_2(heads.dv),
-            BH=num_together, BP=num_at_once, SINKS=sinks is not None, num_warps=1, **early(q),
+            BH=num_together, BP=num_at_once, SINKS=sinks is not None, num_warps=1, **launch,
         )  # fmt: skip
     return out
 

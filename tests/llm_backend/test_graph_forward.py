@@ -201,8 +201,7 @@ def test_larger_plans_are_no_smaller_in_anything():
 
 def test_what_is_too_large_and_the_first_of_its_size_run_eagerly(monkeypatch):
     engine = compared("deft", drafter=NgramDrafter(num_tokens=2))
-    num_parameters = model_on("deft").num_parameters
-    monkeypatch.setattr(graph_forward, "MAX_WORK", 16 * num_parameters)
+    monkeypatch.setattr(graph_forward, "MAX_WORK", 16 * engine.model.num_parameters)
     monkeypatch.setattr(graph_forward, "NUM_EAGER", 1)
     eager, graphs = [], engine._forwards.graphs
     run = graphs._eager.run
