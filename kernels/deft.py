@@ -20,12 +20,14 @@ LOG2E = tl.constexpr(1.4426950408889634)
 @triton.jit
 def prefetch_rows(p_rows, WIDTH: tl.constexpr):
     """Have the L2 cache ask for so many elements at each of the pointers. Waits for nothing."""
-    BYTES: tl.constexpr = WIDTH * p_rows.dtype.element_ty.primitive_bitwidth // 8
-    if BYTES % 16 == 0:
-        tl.inline_asm_elementwise(
-            "cp.async.bulk.prefetch.L2.global [$1], $2; mov.u32 $0, 0;", "=r,l,r",
-            [p_rows.to(tl.uint64), BYTES], dtype=tl.int32, is_pure=False, pack=1,
-        )  # fmt: skip
+    SECTOR: tl.constexpr = 32 * 8 // p_rows.dtype.element_ty.primitive_bitwidth  # elements
+    COUNT: tl.constexpr = triton.cdiv(WIDTH, SECTOR)
+    o_d = tl.minimum(tl.arange(0, triton.next_power_of_2(COUNT)), COUNT - 1) * SECTOR
+    # Bulk prefetches are issued thread by thread: 3,200 cycles for a block's, and these take 370.
+    tl.inline_asm_elementwise(
+        "prefetch.global.L2 [$1]; mov.u32 $0, 0;", "=r,l",
+        [(p_rows[:, None] + o_d[None, :]).to(tl.uint64)], dtype=tl.int32, is_pure=False, pack=1,
+    )  # fmt: skip
 
 
 @triton.jit
@@ -128,7 +130,7 @@ def partial_attention_kernel(
         if SINKS:
             b_sum += tl.exp2(tl.load(p_sink + o_head).to(tl.float32) * LOG2E - b_max)
         p_b_o = p_o + b_row[:, None] * stride_on + o_head[:, None] * DV + o_dv[None, :]
-        tl.store(p_b_o, (b_acc / b_sum[:, None]).to(p_o.dtype.element_ty), mask=m_o)
+        tl.store(p_b_o, (b_acc * (1 / b_sum)[:, None]).to(p_o.dtype.element_ty), mask=m_o)
     else:
         m_seen = b_sum > 0
         b_sum = tl.where(m_seen, b_sum, 1.0)
@@ -136,7 +138,7 @@ def partial_attention_kernel(
         o_partial = (partial + o_query - lo).to(tl.int64) * HQ + o_head
         tl.store(p_lse + o_partial, b_lse, mask=m_row)
         p_b_o = p_partial + o_partial[:, None] * DV + o_dv[None, :]
-        tl.store(p_b_o, (b_acc / b_sum[:, None]).to(p_partial.dtype.element_ty), mask=m_o)
+        tl.store(p_b_o, (b_acc * (1 / b_sum)[:, None]).to(p_partial.dtype.element_ty), mask=m_o)
 
 
 @triton.jit
@@ -183,7 +185,7 @@ def reduce_partials_kernel(
         b_sink = tl.load(p_sink + o_h, mask=m_h, other=0.0).to(tl.float32)
         b_sum += tl.exp2(b_sink * LOG2E - b_max)
     p_b_o = p_o + row * stride_on + o_h[:, None] * DV + o_d[None, :]
-    b_o = (b_acc / b_sum[:, None]).to(p_o.dtype.element_ty)
+    b_o = (b_acc * (1 / b_sum)[:, None]).to(p_o.dtype.element_ty)
     tl.store(p_b_o, b_o, mask=m_h[:, None] & m_d[None, :])
 
 
