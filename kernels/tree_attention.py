@@ -1,6 +1,6 @@
 """Tree attention on a GPU: the run of a plan over one layer's KV pool.
 
-Launches the kernels of `deft.py`. Nothing here waits for the device.
+Launches the kernels of `deft.py` and `deft_hopper.py`. Nothing here waits for the device.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import torch
 import triton
 
 from .deft import partial_attention_kernel, reduce_partials_kernel, write_kv_kernel
+from .deft_hopper import WIDTH, partial_attention_in_two
 from .early_launch import early
 from .tree_plan import TreePlan
 from .variants import WIDE
@@ -19,6 +20,7 @@ from .work_list import aligned
 IS_INTERPRETED = not isinstance(partial_attention_kernel, triton.JITFunction)
 _LOG2E = 1.4426950408889634
 _LONG = 512  # entries of an item
+_OFTEN = 3  # that an entry is read
 
 
 def tree_attention(
@@ -73,26 +75,29 @@ def tree_attention(
         )
     elif out.stride()[1:] != (heads.dv, 1):
         raise ValueError(f"out has strides {out.stride()}; the last two must be ({heads.dv}, 1)")
-    config = _config(plan)
-    part = plan._part
-    factor, cap = scale * _LOG2E, 0.0
-    if softcap is not None:
-        factor, cap = softcap * _LOG2E, 2 * _LOG2E * scale / softcap
-    mask, launch = plan._mask, early(q)
-    partial_attention_kernel[(room.items * heads.num_kv_heads,)](
-        q, k_pool, v_pool, out, plan._partial, plan._lse, part["num_items"], part["items"],
-        plan._slot, plan._bound, plan._position, part["row"], part["position"],
-        q if sinks is None else sinks, q if mask is None else mask, plan.step,
-        q.stride(0), q.stride(1), out.stride(0), 0 if mask is None else mask.shape[1],
-        0 if mask is None else aligned(mask.shape[1]), factor, cap, sliding_window or 0,
-        HK=heads.num_kv_heads, G=plan.shape.group, D=heads.head_dim, DV=heads.dv,
-        BD=_padded(heads.head_dim), BDV=_padded(heads.dv),
-        M=plan.rows, BN=config.block, STAGES=config.stages, SOFTCAP=softcap is not None,
-        WINDOW=sliding_window is not None, SINKS=sinks is not None, DENSE_MASK=mask is not None,
-        ORDERED=plan.is_ordered,
-        PRECISION="ieee" if q.dtype == torch.float32 else "tf32",
-        num_warps=config.warps, **launch,
-    )  # fmt: skip
+    part, mask, launch = plan._part, plan._mask, early(q)
+    is_plain = sliding_window is None and softcap is None and sinks is None
+    if is_plain and _is_for_two(q, k_pool, v_pool, plan):
+        partial_attention_in_two(q, k_pool, v_pool, out, plan, scale)
+    else:
+        config = _config(plan)
+        factor, cap = scale * _LOG2E, 0.0
+        if softcap is not None:
+            factor, cap = softcap * _LOG2E, 2 * _LOG2E * scale / softcap
+        partial_attention_kernel[(room.items * heads.num_kv_heads,)](
+            q, k_pool, v_pool, out, plan._partial, plan._lse, part["num_items"], part["items"],
+            plan._slot, plan._bound, plan._position, part["row"], part["position"],
+            q if sinks is None else sinks, q if mask is None else mask, plan.step,
+            q.stride(0), q.stride(1), out.stride(0), 0 if mask is None else mask.shape[1],
+            0 if mask is None else aligned(mask.shape[1]), factor, cap, sliding_window or 0,
+            HK=heads.num_kv_heads, G=plan.shape.group, D=heads.head_dim, DV=heads.dv,
+            BD=_padded(heads.head_dim), BDV=_padded(heads.dv),
+            M=plan.rows, BN=config.block, STAGES=config.stages, SOFTCAP=softcap is not None,
+            WINDOW=sliding_window is not None, SINKS=sinks is not None, DENSE_MASK=mask is not None,
+            ORDERED=plan.is_ordered,
+            PRECISION="ieee" if q.dtype == torch.float32 else "tf32",
+            num_warps=config.warps, **launch,
+        )  # fmt: skip
     if room.partials:
         num_together, num_at_once = _reduction(plan)
         reduce_partials_kernel[(room.queries, triton.cdiv(heads.num_heads, num_together))](
@@ -158,6 +163,22 @@ def _config(plan: TreePlan) -> _Config:
     if plan.rows == WIDE and _has_an_sm_each(plan):
         return _Config(64, 7, 4)  # at a width of 128, memory for one program an SM
     return _Config(64, 5, 4) if plan.rows == WIDE else _Config(64, 6, 2)
+
+
+def _is_for_two(
+    q: torch.Tensor, k_pool: torch.Tensor, v_pool: torch.Tensor, plan: TreePlan
+) -> bool:
+    """Whether `deft_hopper` takes it, and is faster: where tiles have an SM each, and what they
+    read comes from the cache. It leaves no room for kernels that are launched early beside it."""
+    heads = plan.heads
+    has_size = plan.rows == WIDE and heads.head_dim == heads.dv == WIDTH
+    if not q.is_cuda or not has_size or heads.dtype.itemsize != 2 or plan._mask is not None:
+        return False
+    if torch.cuda.get_device_properties(q.device).major != 9:
+        return False
+    offsets = [tensor.data_ptr() for tensor in (q, k_pool, v_pool)]
+    is_aligned = not any(offset % 16 for offset in [*offsets, *q.stride()[:2]])
+    return is_aligned and plan.reuse >= _OFTEN and _has_an_sm_each(plan)
 
 
 def _has_an_sm_each(plan: TreePlan) -> bool:

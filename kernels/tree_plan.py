@@ -182,6 +182,9 @@ class TreePlan:
         self.capacity = room = capacity or Capacity.of(work, len(rows), layout.num_nodes)
         # Rows in depth-first order already need no look-up; a plan for updates cannot know.
         self.is_ordered = capacity is None and bool((rows == np.arange(len(rows))).all())
+        # Items that read an entry, on average; of forests to come nothing is known.
+        tokens = max(int(layout.segments.length.sum()), 1)
+        self.reuse = work.num_reads / tokens if capacity is None else 0.0
         self._table = table
         sizes = {
             "num_items": 1,

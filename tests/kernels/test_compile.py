@@ -16,7 +16,7 @@ from attention_check import device_plan
 from trees import make_tensors, make_tree
 from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
-from treeshare.kernels import deft, skinny_linear, tree_attention, tree_plan
+from treeshare.kernels import deft, deft_hopper, skinny_linear, tree_attention, tree_plan
 
 SHARED_BYTES = 227 << 10  # that a program may have on an H100
 SCRIPT = Path(__file__).parents[1] / "support" / "compile_kernels.py"
@@ -33,6 +33,7 @@ TYPES = {
 LAUNCH_OPTIONS = ("num_warps", "num_stages", "launch_pdl")
 BY_ROWS = {64: "deft_flatten", 16: "sequence"}  # variants with tiles of that many
 NODES = [(-1, 300, 0), *((0, 5, 1) for _ in range(33))]
+ANY_ORDER = [(-1, 300, 1), (-1, 300, 1), (0, 5, 1)]
 
 
 class Recorder:
@@ -138,6 +139,32 @@ def test_one_program_an_sm(launches, record_property, width):
         assert 2 * attention["shared_bytes"] > SHARED_BYTES
 
 
+@pytest.mark.parametrize(
+    ("heads", "dtype", "nodes"),
+    [
+        ((32, 8), torch.float16, NODES),
+        ((32, 8), torch.bfloat16, ANY_ORDER),
+        ((32, 32), torch.bfloat16, NODES),
+        ((9, 3), torch.float16, ANY_ORDER),
+    ],
+    ids=["32-8", "32-8 in any order", "32-32", "9-3 in any order"],
+)
+def test_two_warp_groups(monkeypatch, record_property, heads, dtype, nodes):
+    found = []
+    name = "partial_attention_in_two_kernel"
+    monkeypatch.setattr(deft_hopper, name, Recorder(name, found, deft_hopper))
+    tree = make_tree(nodes, seed=0)
+    q, k, v = make_tensors(tree, 0, heads, 128, dtype=dtype)
+    plan = device_plan(tree, heads, "deft_flatten", 128, dtype)
+    deft_hopper.partial_attention_in_two(q, k, v, q, plan, 0.1)
+    taken = check(found, record_property)[name]
+    assert plan.rows == 64 and plan.is_ordered == (nodes is NODES)
+    assert taken["matrix_instructions"] > 0 and not taken["is_serialized"]
+    # Four loops, 32 weights of a thread and the factors of its two rows in each: were the
+    # assembler to move them behind the wait, the kernel would be right and slow.
+    assert taken["beside_a_product"] == [34] * 4
+
+
 @pytest.mark.parametrize("width", [64, 96, 128, 256])
 def test_single_precision(launches, record_property, width):
     attend(width, torch.float32, "deft")
@@ -148,8 +175,7 @@ def test_single_precision(launches, record_property, width):
 @pytest.mark.parametrize("width", [128, 256])
 def test_options_and_queries_in_any_order(launches, record_property, width, rows):
     options = {"sliding_window": 4096, "softcap": 50.0, "sinks": torch.zeros(32)}
-    nodes = [(-1, 300, 1), (-1, 300, 1), (0, 5, 1)]
-    plan = attend(width, torch.float16, BY_ROWS[rows], nodes=nodes, **options)
+    plan = attend(width, torch.float16, BY_ROWS[rows], nodes=ANY_ORDER, **options)
     assert not plan.is_ordered
     attention = check(launches, record_property)["partial_attention_kernel"]
     check_pipeline(attention)

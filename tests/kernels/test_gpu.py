@@ -8,6 +8,7 @@ import torch
 from attention_check import DEVICE, assert_accurate, capacity_of, device_plan, run_poisoned
 from trees import SHAPES, make_tensors, make_tree, make_trees, random_nodes
 
+from treeshare.kernels import tree_attention as launcher
 from treeshare.kernels.tree_attention import tree_attention, write_kv
 from treeshare.kernels.tree_plan import Capacity
 from treeshare.kernels.variants import VARIANTS
@@ -53,6 +54,63 @@ def test_bf16(heads, width, nodes, variant):
         options["sliding_window"] = 700
     actual = run_poisoned(q, k, v, plan, **options)
     assert_accurate(actual, q, k, v, tree.paths, **options)
+
+
+@pytest.fixture
+def in_two(monkeypatch):
+    """All tiles of 64 rows go to the kernel for tiles with a multiprocessor each."""
+    is_hopper = torch.cuda.get_device_capability()[0] == 9
+    monkeypatch.setattr(launcher, "_is_for_two", lambda q, k, v, plan: is_hopper)
+
+
+@pytest.mark.parametrize("variant", ["deft_node", "deft_node_chunk", "deft_flatten"])
+@pytest.mark.parametrize(
+    "nodes",
+    [FEW_SHOT, DEEP, VERIFICATION, [(-1, 1, 1)], [(-1, 64, 30)], [(-1, 65, 9), (0, 700, 300)]],
+    ids=["few_shot", "deep", "check", "one entry", "one block", "prefill"],
+)
+@pytest.mark.parametrize("heads", [(32, 8), (32, 32), (9, 3), (16, 1)], ids=str)
+@pytest.mark.parametrize("dtype", [BF16, FP16], ids=str)
+def test_two_warp_groups(in_two, dtype, heads, nodes, variant):
+    tree = make_tree(nodes, seed=0)
+    q, k, v = make_tensors(tree, 0, heads, 128, dtype=dtype, device=DEVICE)
+    plan = device_plan(tree, heads, variant, 128, dtype)
+    assert plan.rows == 64
+    # What an earlier kernel left in shared memory must not get into the result.
+    run_poisoned(q, torch.full_like(k, torch.nan), torch.full_like(v, torch.nan), plan, scale=0.09)
+    actual = run_poisoned(q, k, v, plan, scale=0.09)
+    assert_accurate(actual, q, k, v, tree.paths, scale=0.09)
+    for _ in range(20):
+        assert torch.equal(run_poisoned(q, k, v, plan, scale=0.09), actual)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_random_forests_in_two_warp_groups(in_two, seed):
+    tree = make_tree(random_nodes(seed, max_nodes=100, max_length=300, max_queries=20), seed)
+    q, k, v = make_tensors(tree, seed, (32, 8), 128, dtype=FP16, device=DEVICE)
+    plan = device_plan(tree, (32, 8), "deft_flatten", 128, FP16)
+    check_rows(tree, q, k, v, run_poisoned(q, k, v, plan, scale=0.09), 3, scale=0.09)
+
+
+def test_what_is_for_two_warp_groups(monkeypatch):
+    """Tiles with a multiprocessor each, that read the same, and 16 bits without options."""
+    launched = []
+    monkeypatch.setattr(launcher, "partial_attention_in_two", lambda *_: launched.append(1))
+
+    def is_launched(nodes, dtype=FP16, width=128, **options):
+        tree = make_tree(nodes, seed=0)
+        q, k, v = make_tensors(tree, 0, (32, 8), width, dtype=dtype, device=DEVICE)
+        plan = device_plan(tree, (32, 8), "deft", width, dtype)
+        launched.clear()
+        tree_attention(q, k, v, plan, scale=0.09, **options)
+        return bool(launched)
+
+    star = [(-1, 1000, 0), *((0, 1, 1) for _ in range(256))]  # 128 programs
+    device = torch.cuda.get_device_properties(0)
+    assert is_launched(star) == (device.major == 9 and device.multi_processor_count >= 128)
+    assert not is_launched(star, sliding_window=100) and not is_launched(star, softcap=1.0)
+    assert not is_launched(star, torch.float32) and not is_launched(star, width=64)
+    assert not is_launched(FEW_SHOT) and not is_launched([(-1, 1000, 1)] * 8)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

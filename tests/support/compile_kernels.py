@@ -16,17 +16,19 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.backends.nvidia.compiler import get_ptxas
 from triton.compiler import ASTSource
-from triton.experimental.gluon._runtime import GluonASTSource
+from triton.experimental.gluon._runtime import GluonASTSource, GluonJITFunction
 
-from treeshare.kernels import deft, skinny_linear
+from treeshare.kernels import deft, deft_hopper, skinny_linear
 
+MODULES = (deft, deft_hopper, skinny_linear)
+BETWEEN = r"WARPGROUP\.DEPBAR\.LE gsb0, 0x1;(.*?)WARPGROUP\.DEPBAR\.LE gsb0, 0x0;"
 PTXAS = get_ptxas(90).path
 
 
 def compile_kernel(name, signature, constants, divisible, options):
-    is_gluon = hasattr(skinny_linear, name)
-    function = getattr(skinny_linear if is_gluon else deft, name)
+    function = next(getattr(module, name) for module in MODULES if hasattr(module, name))
     index = {argument: (i,) for i, argument in enumerate(function.arg_names)}
+    is_gluon = isinstance(function, GluonJITFunction)
     source = (GluonASTSource if is_gluon else ASTSource)(
         fn=function,
         signature={argument: signature[argument] for argument in function.arg_names},
@@ -48,6 +50,10 @@ def compile_kernel(name, signature, constants, divisible, options):
         "copies_under_way": [int(n) for n in re.findall(r"cp\.async\.wait_group\s+(\d+)", ptx)],
         "matrix_instructions": len(re.findall(r"wgmma\.mma_async|mma\.sync", ptx)),
         "is_serialized": "serializ" in done.stderr,
+        # Exponentials while one product of two is still under way.
+        "beside_a_product": [
+            part.count("MUFU.EX2") for part in re.findall(BETWEEN, kernel.asm["sass"], re.DOTALL)
+        ],
     }
 
 
