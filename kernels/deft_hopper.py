@@ -120,6 +120,7 @@ def _attend_blocks(
         )
         b_w = b_w.to(s_v.dtype)
         # Its branch keeps the assembler from moving the softmax behind the wait for the product.
+        # Copies end in order: where block i's have, those of i - 3 have, in whose place this goes.
         is_more = i + 2 < num_blocks
         mbarrier.wait(full_k.index((i + 2) % STAGES), ((i + 2) // STAGES) & 1, pred=is_more)
         b_acc = warpgroup_mma_wait(0, [b_sent])

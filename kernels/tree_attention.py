@@ -172,13 +172,13 @@ def _is_for_two(
     read comes from the cache. It leaves no room for kernels that are launched early beside it."""
     heads = plan.heads
     has_size = plan.rows == WIDE and heads.head_dim == heads.dv == WIDTH
-    if not q.is_cuda or not has_size or heads.dtype.itemsize != 2 or plan._mask is not None:
+    if plan.reuse < _OFTEN or not has_size or heads.dtype.itemsize != 2 or plan._mask is not None:
         return False
-    if torch.cuda.get_device_properties(q.device).major != 9:
+    if not q.is_cuda or torch.cuda.get_device_properties(q.device).major != 9:
         return False
     offsets = [tensor.data_ptr() for tensor in (q, k_pool, v_pool)]
     is_aligned = not any(offset % 16 for offset in [*offsets, *q.stride()[:2]])
-    return is_aligned and plan.reuse >= _OFTEN and _has_an_sm_each(plan)
+    return is_aligned and _has_an_sm_each(plan)
 
 
 def _has_an_sm_each(plan: TreePlan) -> bool:
