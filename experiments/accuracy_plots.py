@@ -55,13 +55,12 @@ def draw(task: str, shown: Sequence[Setting], directory: Path) -> list[Path]:
         measures = {"top1": "top-1", "any_of_b": _any_of_b(shown)}
         for row, (measure, title) in zip(panels, measures.items(), strict=True):
             for panel, cost in zip(row, _COSTS, strict=True):
+                panel.set(xscale="log", xlim=_limits(shown, cost), ylim=(-0.03, 1.03))
                 for color, marker, members in looks:
                     label = _label(members, is_model_told=len(models) > 1)
                     _points(
                         panel, members, measure, cost, fmt=f"-{marker}", color=color, label=label
                     )
-                panel.set(xscale="log", ylim=(-0.03, 1.03))
-                panel.margins(x=0.12)
             row[0].set_ylabel(f"puzzles solved, {title}")
             _published(row, PUBLISHED.get(task, ()), measure)
         for panel, label in zip(panels[1], _COSTS.values(), strict=True):
@@ -76,10 +75,23 @@ def draw(task: str, shown: Sequence[Setting], directory: Path) -> list[Path]:
     return paths
 
 
+def _costs(members: Sequence[Setting], cost: str) -> list[float]:
+    return [s.tokens.value if cost == "tokens" else s.seconds for s in members]
+
+
+def _limits(shown: Sequence[Setting], cost: str) -> tuple[float, float]:
+    """Of a logarithmic axis: 12 % beyond the costs on either side, and half as much again at least,
+    as one cost alone has no range. What costs nothing has no place on it."""
+    costs = [value for value in _costs(shown, cost) if value > 0] or [1.0]
+    low, high = min(costs), max(costs)
+    room = max((high / low) ** 0.12, 1.5)
+    return low / room, high * room
+
+
 def _points(panel: Any, members: Sequence[Setting], measure: str, cost: str, **look: Any) -> None:
     """Points of one policy with their intervals, joined from the fewest tokens to the most; beside
     each the parameters that set it apart."""
-    costs = [s.tokens.value if cost == "tokens" else s.seconds for s in members]
+    costs = _costs(members, cost)
     estimates = [getattr(setting, measure) for setting in members]
     values = [estimate.value for estimate in estimates]
     reach = [[e.value - e.low for e in estimates], [e.high - e.value for e in estimates]]

@@ -6,9 +6,10 @@ import sys
 
 import pytest
 
+from treeshare.experiments.accuracy_plots import draw
 from treeshare.experiments.accuracy_report import main, section
-from treeshare.experiments.finished_runs import find_runs, settings
-from treeshare.experiments.intervals import bootstrap, wilson
+from treeshare.experiments.finished_runs import Setting, find_runs, settings
+from treeshare.experiments.intervals import Estimate, bootstrap, wilson
 
 RIGHT, WRONG = "5 * (5 - 1 / 5)", "1 + 5 + 5 + 5"  # of the first puzzle
 IO = [
@@ -127,6 +128,20 @@ def test_the_page_has_a_table_and_a_figure_for_each_task(treeshare, report, tmp_
     assert "GPT-4" not in figures["sorting.svg"].decode()
     report("outputs/game24", "--out", "again")
     assert (tmp_path / "again/game24.svg").read_bytes() == figures["game24.svg"]
+
+
+@pytest.mark.parametrize("costs", [[0.0663], [0.1, 0.1], [0.1, 0.1 + 1e-12], [0.0], [0.0, 7.0]])
+def test_costs_that_have_no_range(costs, tmp_path):
+    pytest.importorskip("matplotlib", reason="needs the extra `report`")
+    share = Estimate(0.5, 0.2, 0.8)
+    shown = [
+        Setting(
+            "game24", "io", "m", {"samples": str(i)}, 1, 1, frozenset("a"), False, share, share,
+            share, Estimate(cost, cost, cost), 1.0, cost, 1.0, {},
+        )
+        for i, cost in enumerate(costs)
+    ]  # fmt: skip
+    assert all(path.stat().st_size for path in draw("game24", shown, tmp_path))
 
 
 def test_what_cannot_be_compared_is_said(treeshare, tmp_path):
