@@ -31,7 +31,7 @@ def run_case(nodes, heads, variant="deft_flatten", growth=0):
     return tree, q, k, v, plan
 
 
-@pytest.mark.parametrize("heads", [(4, 1), (2, 2), (3, 1), (16, 1)], ids=str)
+@pytest.mark.parametrize("heads", [(4, 1), (3, 1), (16, 1)], ids=str)
 @pytest.mark.parametrize(
     "nodes",
     [STAR, VERIFICATION, PREFILL, IN_TURNS, [(-1, 1, 1)], [(-1, 64, 9)], [(-1, 128, 1)]],
@@ -51,7 +51,7 @@ def test_shapes(shape, variant):
     assert_accurate(actual, q, k, v, tree.paths, scale=0.09)
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(4))
 def test_random_forests(seed):
     nodes = random_nodes(seed, max_nodes=20, max_length=300, max_queries=20)
     tree, q, k, v, plan = run_case(nodes, (4, 2))
