@@ -26,7 +26,6 @@ from .tree_plan import TreePlan
 from .variants import WIDE
 
 WIDTH = 128  # of a head's keys and values
-_LOG2E = 1.4426950408889634
 _ENTRIES = 64  # of a block
 _STAGES = 5  # blocks in shared memory
 _ATTENDING, _COPYING = 216, 72  # registers of a thread
@@ -127,7 +126,7 @@ def _attend_blocks(
         mbarrier.arrive(empty_v.index(before))
         b_acc = b_acc * gl.convert_layout(b_scale, rows)[:, None]
         b_p = gl.convert_layout(b_w, weights)
-    return b_p, b_acc, b_max, b_sum, b_bound
+    return b_p, b_acc, b_max, b_sum
 
 
 @gluon.jit
@@ -168,12 +167,12 @@ def _attend(
     mbarrier.wait(full_k.index(WHO + 2), 0, pred=is_more)
     b_bound = gl.load(p_bound - (WHO + 2) * BN + o_n, mask=is_more, other=0)
     free = WHO + 2 + gl.maximum(num_masked - WHO - 1, 0) // 2 * 2
-    b_p, b_acc, b_max, b_sum, b_bound = _attend_blocks(
+    b_p, b_acc, b_max, b_sum = _attend_blocks(
         p_bound, s_q, s_k, s_v, full_k, full_v, empty_k, empty_v, o_query, o_n, b_p, b_acc, b_max,
         b_sum, b_bound, WHO + 2, gl.minimum(free, num_blocks), num_blocks, size, scale,
         BN, STAGES, True, scores, weights, rows,
     )  # fmt: skip
-    b_p, b_acc, b_max, b_sum, b_bound = _attend_blocks(
+    b_p, b_acc, b_max, b_sum = _attend_blocks(
         p_bound, s_q, s_k, s_v, full_k, full_v, empty_k, empty_v, o_query, o_n, b_p, b_acc, b_max,
         b_sum, b_bound, free, num_blocks, num_blocks, size, scale,
         BN, STAGES, False, scores, weights, rows,
@@ -299,14 +298,15 @@ def partial_attention_in_two(
     v_pool: torch.Tensor,
     out: torch.Tensor,
     plan: TreePlan,
-    scale: float,
+    factor: float,
 ) -> None:
-    """Launch the kernel; arguments as `tree_attention` has them, all checked."""
+    """Launch the kernel; arguments as `tree_attention` has them, all checked, but for `factor`, the
+    scale times log2(e)."""
     heads, part = plan.heads, plan._part
     partial_attention_in_two_kernel[(plan.capacity.items * heads.num_kv_heads,)](
         q, k_pool, v_pool, out, plan._partial, plan._lse, part["num_items"], part["items"],
         plan._slot, plan._bound, part["row"], plan.step, q.stride(0), q.stride(1), out.stride(0),
-        scale * _LOG2E,
+        factor,
         HK=heads.num_kv_heads, G=plan.shape.group, D=WIDTH, M=WIDE, BN=_ENTRIES, STAGES=_STAGES,
         ORDERED=plan.is_ordered, ATTENDING=_ATTENDING, COPYING=_COPYING,
         num_warps=4, launch_pdl=True,

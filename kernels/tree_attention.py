@@ -76,12 +76,12 @@ def tree_attention(
     elif out.stride()[1:] != (heads.dv, 1):
         raise ValueError(f"out has strides {out.stride()}; the last two must be ({heads.dv}, 1)")
     part, mask, launch = plan._part, plan._mask, early(q)
+    factor, cap = scale * _LOG2E, 0.0
     is_plain = sliding_window is None and softcap is None and sinks is None
     if is_plain and _is_for_two(q, k_pool, v_pool, plan):
-        partial_attention_in_two(q, k_pool, v_pool, out, plan, scale)
+        partial_attention_in_two(q, k_pool, v_pool, out, plan, factor)
     else:
         config = _config(plan)
-        factor, cap = scale * _LOG2E, 0.0
         if softcap is not None:
             factor, cap = softcap * _LOG2E, 2 * _LOG2E * scale / softcap
         partial_attention_kernel[(room.items * heads.num_kv_heads,)](

@@ -23,12 +23,17 @@ def in_two(monkeypatch):
     monkeypatch.setattr(launcher, "_is_for_two", lambda q, k, v, plan: True)
 
 
-def run_case(nodes, heads, variant="deft_flatten", growth=0):
-    tree = make_tree(nodes, seed=0, growth=growth)
-    q, k, v = make_tensors(tree, 0, heads, 128, dtype=torch.float16)
-    plan = device_plan(tree, heads, variant, 128, torch.float16, growth=growth)
+def case(nodes, heads, variant="deft_flatten", **options):
+    tree = make_tree(nodes, seed=0, growth=options.get("growth", 0))
+    tensors = make_tensors(tree, 0, heads, 128, dtype=torch.float16)
+    plan = device_plan(tree, heads, variant, 128, torch.float16, **options)
     assert plan.rows == 64
-    return tree, q, k, v, plan
+    return tree, tensors, plan
+
+
+def check(paths, tensors, plan):
+    actual = launcher.tree_attention(*tensors, plan, scale=0.09)
+    assert_accurate(actual, *tensors, paths, scale=0.09)
 
 
 @pytest.mark.parametrize("heads", [(4, 1), (3, 1), (16, 1)], ids=str)
@@ -38,42 +43,34 @@ def run_case(nodes, heads, variant="deft_flatten", growth=0):
     ids=["star", "verification", "prefill", "in turns", "one entry", "one block", "two blocks"],
 )
 def test_equals_reference(nodes, heads):
-    tree, q, k, v, plan = run_case(nodes, heads, "deft_node")  # which cuts no node
-    actual = launcher.tree_attention(q, k, v, plan, scale=0.09)
-    assert_accurate(actual, q, k, v, tree.paths, scale=0.09)
+    tree, tensors, plan = case(nodes, heads, "deft_node")  # which cuts no node
+    check(tree.paths, tensors, plan)
 
 
 @pytest.mark.parametrize("variant", ["deft_flatten", "deft_node_chunk"])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_shapes(shape, variant):
-    tree, q, k, v, plan = run_case(SHAPES[shape], (6, 2), variant)
-    actual = launcher.tree_attention(q, k, v, plan, scale=0.09)
-    assert_accurate(actual, q, k, v, tree.paths, scale=0.09)
+    tree, tensors, plan = case(SHAPES[shape], (6, 2), variant)
+    check(tree.paths, tensors, plan)
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_random_forests(seed):
     nodes = random_nodes(seed, max_nodes=20, max_length=300, max_queries=20)
-    tree, q, k, v, plan = run_case(nodes, (4, 2))
-    actual = launcher.tree_attention(q, k, v, plan, scale=0.09)
-    assert_accurate(actual, q, k, v, tree.paths, scale=0.09)
+    tree, tensors, plan = case(nodes, (4, 2))
+    check(tree.paths, tensors, plan)
 
 
 def test_leaves_that_grow():
-    tree, q, k, v, plan = run_case(IN_TURNS, (4, 1), growth=70)
+    tree, tensors, plan = case(IN_TURNS, (4, 1), growth=70)
     for step in (0, 1, 63, 70):
         plan.step.fill_(step)
-        actual = launcher.tree_attention(q, k, v, plan, scale=0.09)
-        assert_accurate(actual, q, k, v, tree.grown(step), scale=0.09)
+        check(tree.grown(step), tensors, plan)
 
 
 def test_items_that_are_not_there():
     """A plan's capacity is launched whatever the plan holds."""
-    tree, q, k, v, _ = run_case(STAR, (4, 1))
-    small = device_plan(tree, (4, 1), "deft_flatten", 128, torch.float16)
-    plan = device_plan(
-        tree, (4, 1), "deft_flatten", 128, torch.float16, capacity=small.capacity.times(2)
-    )
-    actual = launcher.tree_attention(q, k, v, plan, scale=0.09)
+    _, _, fitting = case(STAR, (4, 1))
+    tree, tensors, plan = case(STAR, (4, 1), capacity=fitting.capacity.times(2))
     assert plan.capacity.items > len(plan.work.items)
-    assert_accurate(actual, q, k, v, tree.paths, scale=0.09)
+    check(tree.paths, tensors, plan)
