@@ -182,6 +182,16 @@ def test_options_and_queries_in_any_order(launches, record_property, width, rows
     assert not attention["is_serialized"]
 
 
+@pytest.mark.parametrize(("width", "together"), [(64, 8), (128, 8), (256, 4)])
+def test_reduction_of_many_queries(launches, record_property, width, together):
+    attend(
+        width, torch.float16, "deft_node", nodes=[(-1, 300, 0), *((0, 5, 1) for _ in range(200))]
+    )
+    reductions = [launch for launch in launches if launch[0] == "reduce_partials_kernel"]
+    assert [constants["BH"] for _, _, constants, *_ in reductions] == [together]
+    check(reductions, record_property)
+
+
 @pytest.mark.parametrize("heads", [(14, 2), (64, 1)], ids=["14-2", "64-1"])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32], ids=["fp16", "fp32"])
 def test_odd_and_large_groups(launches, record_property, dtype, heads):
