@@ -109,6 +109,7 @@ def check(launches, record_property):
         record_property(name, taken)
         assert taken["spilled_bytes"] == taken["stack_bytes"] == 0
         assert taken["shared_bytes"] <= SHARED_BYTES
+        assert set(taken["before_arrivals"]) <= {"bar.sync"}
         found[name] = taken
     return found
 
@@ -160,6 +161,7 @@ def test_two_warp_groups(monkeypatch, record_property, heads, dtype, nodes):
     taken = check(found, record_property)[name]
     assert plan.rows == 64 and plan.is_ordered == (nodes is NODES)
     assert taken["matrix_instructions"] > 0 and not taken["is_serialized"]
+    assert taken["before_arrivals"]
     # Four loops, 32 weights of a thread and the factors of its two rows in each: were the
     # assembler to move them behind the wait, the kernel would be right and slow.
     assert taken["beside_a_product"] == [34] * 4

@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 import tempfile
+from itertools import pairwise
 from pathlib import Path
 
 import triton
@@ -22,6 +23,7 @@ from treeshare.kernels import deft, deft_hopper, skinny_linear
 
 MODULES = (deft, deft_hopper, skinny_linear)
 BETWEEN = r"WARPGROUP\.DEPBAR\.LE gsb0, 0x1;(.*?)WARPGROUP\.DEPBAR\.LE gsb0, 0x0;"
+SHARED_EVENTS = r"bar\.sync|\b(?:ld|st)\.shared|wgmma|(?<!async\.)mbarrier\.arrive\."
 PTXAS = get_ptxas(90).path
 
 
@@ -44,6 +46,7 @@ def compile_kernel(name, signature, constants, divisible, options):
         done = subprocess.run(command, capture_output=True, text=True, check=True)
     sass = kernel.asm["sass"] if is_gluon else ""  # takes half a second
     parts = re.findall(BETWEEN, sass, re.DOTALL)
+    events = re.findall(SHARED_EVENTS, ptx)
     return {
         "registers": int(re.search(r"Used (\d+) registers", done.stderr)[1]),
         "spilled_bytes": sum(map(int, re.findall(r"(\d+) bytes spill", done.stderr))),
@@ -52,6 +55,8 @@ def compile_kernel(name, signature, constants, divisible, options):
         "copies_under_way": [int(n) for n in re.findall(r"cp\.async\.wait_group\s+(\d+)", ptx)],
         "matrix_instructions": len(re.findall(r"wgmma\.mma_async|mma\.sync", ptx)),
         "is_serialized": "serializ" in done.stderr,
+        # What comes ahead of one thread's arrival at a barrier for its warp group.
+        "before_arrivals": [before for before, event in pairwise(events) if "arrive" in event],
         # Exponentials while one product of two is still under way.
         "beside_a_product": [part.count("MUFU.EX2") for part in parts],
     }
