@@ -194,13 +194,12 @@ def _has_an_sm_each(plan: TreePlan) -> bool:
 def _reduction(plan: TreePlan) -> tuple[int, int]:
     """Heads of a query that a program, one warp, merges, and partial results that it reads at once.
     Where a query has many of these, to read more of them at once saves more than fewer programs;
-    else four programs an SM do best, with the registers for 1,024 columns at most."""
+    else eight heads, if four would be more than four programs an SM and registers allow it."""
     room, heads = plan.capacity, plan.heads
     if room.partials > 4 * room.queries:
         return 1, 8
-    even = triton.cdiv(room.queries * heads.num_heads, 4 * plan.shape.num_sms)
-    most = 1024 // max(triton.next_power_of_2(heads.dv), 128)
-    return min(triton.next_power_of_2(even), most), 4
+    are_many = room.queries * heads.num_heads > 16 * plan.shape.num_sms
+    return (8 if are_many and heads.dv <= 128 else 4), 4
 
 
 def _padded(width: int) -> int:
