@@ -3,8 +3,8 @@
 `deft.py` hides the products of one program behind another's softmax. Where there is one program a
 multiprocessor, this does it inside: of three warp groups one copies keys and values, two attend to
 the same tile, each to every other block of entries, with the softmax of a block beside the product
-with the values of the one before (FlashAttention-3, arXiv 2407.08608 section 3.2), and the halves
-are merged in shared memory. Written in Gluon, since Triton cannot place these. A drop-in for
+with the values of the one before (FlashAttention-3, arXiv 2407.08608 section 3.2), and then the
+halves are merged. Written in Gluon, since Triton cannot place these. A drop-in for
 `deft.partial_attention_kernel` without its options, which is the truth beside it.
 """
 
@@ -131,13 +131,13 @@ def _attend_blocks(
 
 @gluon.jit
 def _attend(
-    p_o, p_partial, p_lse, p_bound, p_row, s_q, s_k, s_v, s_acc, s_max, s_sum, full_q, full_k,
-    full_v, empty_k, empty_v, done, start, length, num_blocks, num_full, tile, lo, hi, partial,
-    i_hk, stride_on, scale,
-    WHO: gl.constexpr, HK: gl.constexpr, G: gl.constexpr, D: gl.constexpr, M: gl.constexpr,
-    BN: gl.constexpr, STAGES: gl.constexpr, ORDERED: gl.constexpr,
+    common, WHO: gl.constexpr, G: gl.constexpr, D: gl.constexpr, M: gl.constexpr, BN: gl.constexpr,
+    STAGES: gl.constexpr,
 ):  # fmt: skip
-    """Warp group WHO: every other block. The second leaves its half to the first."""
+    """Warp group WHO: every other block. The first returns its half, the second leaves it in
+    shared memory."""
+    (p_bound, s_q, s_k, s_v, s_acc, s_max, s_sum, full_q, full_k, full_v, empty_k, empty_v, start,
+     length, num_blocks, num_full, scale) = common  # fmt: skip
     scores: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, BN, 16])
     outputs: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, D, 16])
     weights: gl.constexpr = gl.DotOperandLayout(0, outputs, 2)
@@ -158,7 +158,7 @@ def _attend(
     b_keys = s_k.index(WHO).permute((1, 0))
     b_s = warpgroup_mma(s_q, b_keys, b_zero, use_acc=False, is_async=True)
     b_s = warpgroup_mma_wait(0, [b_s])
-    mbarrier.arrive(empty_k.index(WHO), pred=num_blocks > WHO)
+    mbarrier.arrive(empty_k.index(WHO))  # without a block nothing waits for it
     b_p, b_max, b_sum, _ = _softmax(
         b_s, b_max, b_sum, b_bound, o_query, o_n - WHO * BN, size, scale, num_masked > WHO
     )
@@ -188,39 +188,7 @@ def _attend(
         s_acc.store(b_acc)
         s_max.store(b_max)
         s_sum.store(b_sum)
-        mbarrier.arrive(done)
-    else:
-        if num_blocks > 1:
-            mbarrier.wait(done, 0)
-            b_their_max = s_max.load(rows)
-            b_new = gl.maximum(b_max, b_their_max)
-            b_shift = gl.where(b_new == float("-inf"), 0.0, b_new)
-            b_own = gl.exp2(b_max - b_shift)
-            b_their = gl.exp2(b_their_max - b_shift)
-            b_max = b_new
-            b_sum = b_sum * b_own + s_sum.load(rows) * b_their
-            b_acc = b_acc * b_own[:, None] + s_acc.load(outputs) * b_their[:, None]
-        HQ: gl.constexpr = HK * G
-        o_m = gl.arange(0, M, layout=rows)
-        o_query = o_m // G
-        o_head = i_hk * G + o_m % G
-        o_d = gl.arange(0, D, layout=gl.SliceLayout(0, outputs))[None, :]
-        m_row = (o_query >= lo) & (o_query < hi)
-        m_seen = b_sum > 0
-        b_sum = gl.where(m_seen, b_sum, 1.0)
-        b_o = b_acc * (1 / b_sum)[:, None]
-        if partial < 0:
-            b_row = tile + o_query
-            if not ORDERED:
-                b_row = gl.load(p_row + b_row, mask=m_row, other=0)
-            o_o = b_row.to(gl.int64) * stride_on + o_head * D
-            gl.store(p_o + o_o[:, None] + o_d, b_o.to(p_o.dtype.element_ty), mask=m_row[:, None])
-        else:
-            b_lse = gl.where(m_seen, b_max + gl.log2(b_sum), float("-inf"))
-            o_partial = (partial + o_query - lo).to(gl.int64) * HQ + o_head
-            gl.store(p_lse + o_partial, b_lse, mask=m_row)
-            p_b_o = p_partial + (o_partial * D)[:, None] + o_d
-            gl.store(p_b_o, b_o.to(p_partial.dtype.element_ty), mask=m_row[:, None])
+    return b_acc, b_max, b_sum
 
 
 @gluon.jit
@@ -264,32 +232,58 @@ def partial_attention_in_two_kernel(
     empty_k = gl.allocate_shared_memory(gl.int64, [STAGES, 1], barrier)
     empty_v = gl.allocate_shared_memory(gl.int64, [STAGES, 1], barrier)
     full_q = gl.allocate_shared_memory(gl.int64, [1], barrier)
-    done = gl.allocate_shared_memory(gl.int64, [1], barrier)
     mbarrier.init(full_q, count=128)  # the threads that copy
-    mbarrier.init(done, count=1)
     for stage in gl.static_range(STAGES):
         mbarrier.init(full_k.index(stage), count=128)
         mbarrier.init(full_v.index(stage), count=128)
         mbarrier.init(empty_k.index(stage), count=1)
         mbarrier.init(empty_v.index(stage), count=1)
     fence_async_shared()
-    gl.warp_specialize([
-        (_attend, (
-            p_o, p_partial, p_lse, p_bound, p_row, s_q, s_k, s_v, s_acc, s_max, s_sum, full_q,
-            full_k, full_v, empty_k, empty_v, done, start, length, num_blocks, num_full, tile, lo,
-            hi, partial, i_hk, stride_on, scale, 0, HK, G, D, M, BN, STAGES, ORDERED,
-        )),
-        (_attend, (
-            p_o, p_partial, p_lse, p_bound, p_row, s_q, s_k, s_v, s_acc, s_max, s_sum, full_q,
-            full_k, full_v, empty_k, empty_v, done, start, length, num_blocks, num_full, tile, lo,
-            hi, partial, i_hk, stride_on, scale, 1, HK, G, D, M, BN, STAGES, ORDERED,
-        )),
+    common = (
+        p_bound, s_q, s_k, s_v, s_acc, s_max, s_sum, full_q, full_k, full_v, empty_k, empty_v,
+        start, length, num_blocks, num_full, scale,
+    )  # fmt: skip
+    b_acc, b_max, b_sum = gl.warp_specialize([
+        (_attend, (common, 0, G, D, M, BN, STAGES)),
+        (_attend, (common, 1, G, D, M, BN, STAGES)),
         (_copy_entries, (
             p_q, p_k, p_v, p_slot, p_row, s_q, s_k, s_v, full_q, full_k, full_v, empty_k, empty_v,
             start, length, num_blocks, tile, lo, hi, i_hk, stride_qn, stride_qh,
             HK, G, D, M, BN, STAGES, ORDERED,
         )),
     ], [4, 4], [ATTENDING, COPYING])  # fmt: skip
+    outputs: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, D, 16])
+    rows: gl.constexpr = gl.SliceLayout(1, outputs)
+    if num_blocks > 1:
+        b_their_max = s_max.load(rows)
+        b_new = gl.maximum(b_max, b_their_max)
+        b_shift = gl.where(b_new == float("-inf"), 0.0, b_new)
+        b_own = gl.exp2(b_max - b_shift)
+        b_their = gl.exp2(b_their_max - b_shift)
+        b_max = b_new
+        b_sum = b_sum * b_own + s_sum.load(rows) * b_their
+        b_acc = b_acc * b_own[:, None] + s_acc.load(outputs) * b_their[:, None]
+    HQ: gl.constexpr = HK * G
+    o_m = gl.arange(0, M, layout=rows)
+    o_query = o_m // G
+    o_head = i_hk * G + o_m % G
+    o_d = gl.arange(0, D, layout=gl.SliceLayout(0, outputs))[None, :]
+    m_row = (o_query >= lo) & (o_query < hi)
+    m_seen = b_sum > 0
+    b_sum = gl.where(m_seen, b_sum, 1.0)
+    b_o = b_acc * (1 / b_sum)[:, None]
+    if partial < 0:
+        b_row = tile + o_query
+        if not ORDERED:
+            b_row = gl.load(p_row + b_row, mask=m_row, other=0)
+        o_o = b_row.to(gl.int64) * stride_on + o_head * D
+        gl.store(p_o + o_o[:, None] + o_d, b_o.to(p_o.dtype.element_ty), mask=m_row[:, None])
+    else:
+        b_lse = gl.where(m_seen, b_max + gl.log2(b_sum), float("-inf"))
+        o_partial = (partial + o_query - lo).to(gl.int64) * HQ + o_head
+        gl.store(p_lse + o_partial, b_lse, mask=m_row)
+        p_b_o = p_partial + (o_partial * D)[:, None] + o_d
+        gl.store(p_b_o, b_o.to(p_partial.dtype.element_ty), mask=m_row[:, None])
 
 
 def partial_attention_in_two(

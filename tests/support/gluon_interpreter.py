@@ -156,7 +156,7 @@ def warpgroup_mma_wait(num_pending, products):
 
 
 def warp_specialize(parts, num_warps, registers):
-    program, failures = _local.program, []
+    program, failures, results = _local.program, [], {}
 
     def run(i, function, arguments):
         _local.program, _local.products, _local.copies = program, [], Queue()
@@ -165,7 +165,7 @@ def warp_specialize(parts, num_warps, registers):
         engine.start()
         try:
             with np.errstate(all="ignore"):
-                function(*arguments)
+                results[i] = function(*arguments)
             assert not _local.products, "nothing waited for a product"
         except BaseException as error:
             failures.append(error)
@@ -179,6 +179,7 @@ def warp_specialize(parts, num_warps, registers):
         thread.join()
     if failures:
         raise failures[0]
+    return results[0]
 
 
 def scalar_or(function):

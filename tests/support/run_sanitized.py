@@ -1,0 +1,87 @@
+"""Tree attention on small trees, for compute-sanitizer. Prints how many plans were right.
+
+Arguments: the module of the kernel, and what becomes of its PTX:
+
+- `whole`: nothing.
+- `weaker`: barriers of a warp group are gone, and each thread arrives for itself where one arrived
+  for its group behind such a barrier (`test_compile.py` asks for that). What is in order then is so
+  in the whole kernel. For racecheck, to which a barrier of all threads means nothing where warp
+  groups have passed barriers of their own, unless equally many.
+- `wrong`: barriers of all threads are gone, and the results are not looked at.
+"""
+
+import re
+import sys
+from itertools import product
+
+import torch
+from attention_check import assert_accurate, device_plan
+from trees import SHAPES, make_tensors, make_tree
+from triton import knobs
+
+from treeshare.kernels import tree_attention as launcher
+from treeshare.kernels.variants import VARIANTS
+
+STAR = [(-1, 300, 0), *((0, 17 + 5 * i, 1) for i in range(20))]
+VERIFICATION = [(-1, 197, 0), *((0, 9, 9) for _ in range(5)), (3, 4, 4)]
+PREFILL = [(-1, 65, 9), (0, 400, 100)]
+CHANGES = {
+    "whole": [],
+    "weaker": [
+        (r"\bbar\.sync\s+\d+, 128;", ""),
+        (r"@%p\d+ (mbarrier\.arrive\.)", r"\1"),
+        (r"(mbarrier\.init\S+ \[%r\d+\]), 1;", r"\1, 128;"),
+    ],
+    "wrong": [(r"\bbar\.sync\s+0;", "")],
+}
+_, MODULE, CHANGE = sys.argv
+
+
+def change_ptx(backend=None, stages=None, *_):
+    if stages is None:  # Triton after 3.6 asks for a part of its cache's key
+        return CHANGE, CHANGE
+    make_ptx = stages["ptx"]
+
+    def changed(source, metadata):
+        ptx = make_ptx(source, metadata)
+        if "partial_attention" in ptx:
+            for pattern, instead in CHANGES[CHANGE]:
+                ptx, count = re.subn(pattern, instead, ptx)
+                assert count, pattern
+        return ptx
+
+    stages["ptx"] = changed
+
+
+def attend(nodes, variant, heads, width, dtype):
+    tree = make_tree(nodes, seed=0)
+    q, k, v = make_tensors(tree, 0, heads, width, dtype=dtype, device="cpu")
+    plan = device_plan(tree, heads, variant, width, dtype)
+    out = launcher.tree_attention(q.cuda(), k.cuda(), v.cuda(), plan, scale=0.09).cpu()
+    if CHANGE != "wrong":  # compared on the CPU: racecheck breaks PyTorch's own kernels
+        assert_accurate(out, q, k, v, tree.paths, scale=0.09)
+
+
+torch.set_num_threads(1)  # beside compute-sanitizer's own threads
+knobs.runtime.add_stages_inspection_hook = change_ptx
+in_two = MODULE == "deft_hopper"
+launcher._is_for_two = lambda q, k, v, plan: in_two and plan.rows == 64
+if in_two:
+    cases = product(
+        (torch.float16, torch.bfloat16),
+        ("deft_node", "deft_flatten"),
+        (STAR, VERIFICATION, PREFILL, [(-1, 1, 1)], [(-1, 64, 30)]),
+    )
+else:
+    cases = product(
+        (torch.float32, torch.float16, torch.bfloat16),
+        VARIANTS,
+        (VERIFICATION, SHAPES["empty_leaf"]),
+    )
+count = 0
+for dtype, variant, nodes in cases:
+    attend(nodes, variant, (9, 3) if in_two else (4, 2), 128 if in_two else 64, dtype)
+    count += 1
+    if CHANGE == "wrong":
+        break
+print(f"{count} plans")
