@@ -4,12 +4,11 @@ import pytest
 import torch
 from attention_check import DEVICE, assert_accurate, device_plan
 from gluon_interpreter import interpreted
-from trees import SHAPES, make_tensors, make_tree, random_nodes
+from trees import SHAPES, VERIFICATION, make_tensors, make_tree, random_nodes
 
 from treeshare.kernels import tree_attention as launcher
 
 STAR = [(-1, 1000, 0), *((0, 1, 1) for _ in range(20))]
-VERIFICATION = [(-1, 197, 0), *((0, 9, 9) for _ in range(5)), (3, 4, 4)]
 PREFILL = [(-1, 300, 60)]
 IN_TURNS = [(-1, 64, 1), (-1, 65, 1), (0, 640, 1), (1, 129, 1), (0, 1, 1)]
 

@@ -246,7 +246,7 @@ def interpreted(name):
         MBarrierLayout=lambda: None,
         init=init,
         wait=lambda barrier, phase, pred=True: barrier.wait(phase) if pred else None,
-        arrive=lambda barrier, pred=True: barrier.arrive() if pred else None,
+        arrive=Barrier.arrive,
     )
     hopper.warpgroup_mma, hopper.warpgroup_mma_wait = Product, warpgroup_mma_wait
     cuda = ModuleType("triton.language.extra.cuda")

@@ -16,14 +16,13 @@ from itertools import product
 
 import torch
 from attention_check import assert_accurate, device_plan
-from trees import SHAPES, make_tensors, make_tree
+from trees import SHAPES, VERIFICATION, make_tensors, make_tree
 from triton import knobs
 
 from treeshare.kernels import tree_attention as launcher
 from treeshare.kernels.variants import VARIANTS
 
 STAR = [(-1, 300, 0), *((0, 17 + 5 * i, 1) for i in range(20))]
-VERIFICATION = [(-1, 197, 0), *((0, 9, 9) for _ in range(5)), (3, 4, 4)]
 PREFILL = [(-1, 65, 9), (0, 400, 100)]
 CHANGES = {
     "whole": [],

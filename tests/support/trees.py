@@ -26,6 +26,7 @@ SHAPES = {  # of each node: its parent, its entries, and how many of the last on
     "empty_leaf": [(-1, 15, 0), (0, 3, 1), (1, 0, 1), (0, 0, 2), (1, 16, 1), (3, 0, 0)],
     "dead_branch": [(-1, 16, 0), (0, 7, 0), (0, 5, 1), (1, 3, 0), (-1, 9, 0)],
 }
+VERIFICATION = [(-1, 197, 0), *((0, 9, 9) for _ in range(5)), (3, 4, 4)]
 
 
 @dataclass(frozen=True)
