@@ -77,7 +77,10 @@ def make_tokenizer(texts: Sequence[str], words: Sequence[str]) -> Any:
     backend.decoder = decoders.ByteLevel()
     backend.add_tokens([AddedToken(text, normalized=False, special=False) for text in texts])
     return transformers.PreTrainedTokenizerFast(
-        tokenizer_object=backend, eos_token=END, clean_up_tokenization_spaces=False
+        tokenizer_object=backend,
+        eos_token=END,
+        clean_up_tokenization_spaces=False,
+        split_special_tokens=True,  # written in a text, END is text
     )
 
 

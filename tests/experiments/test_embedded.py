@@ -11,7 +11,7 @@ import treeshare.llm_backend.pretrained as pretrained
 from treeshare.experiments.run import run
 from treeshare.experiments.train_examples import PREAMBLES, VOCABULARY, WORDS
 from treeshare.llm_backend.model import load_model
-from treeshare.llm_backend.small_llama import make_tokenizer
+from treeshare.llm_backend.small_llama import END, make_tokenizer
 from treeshare.tasks.arithmetic import Position
 
 DIRECTORY = Path(pretrained.__file__).parent / "embedded"
@@ -48,6 +48,7 @@ def test_tokenizer_is_the_one_that_training_makes(model):
     """Else a prompt was changed that the model knows as one token."""
     expected = make_tokenizer(PREAMBLES, VOCABULARY)
     assert all(len(model.encode(text)) == 1 for text in PREAMBLES)
+    assert model.encode(END) == tuple(expected.encode(END))
     for words in WORDS:
         for role in ROLES:
             prompt = "".join(words.prompt(role, Position.start((1, 5, 9, 14))))

@@ -4,7 +4,7 @@ loads, the check of the architecture included."""
 import pytest
 import torch
 import transformers
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from treeshare.llm_backend.model import Model, load_model
@@ -27,6 +27,7 @@ def pieces(text):
 
 
 @given(st.text())
+@example(f"a{END}b")
 @settings(max_examples=300, deadline=None)
 def test_any_text_is_decoded_as_it_was(text):
     assert TOKENIZER.decode(TOKENIZER.encode(text), skip_special_tokens=True) == text
@@ -72,6 +73,7 @@ def test_saved_model_loads_and_splits_continuations(network, tmp_path):
     model = load_model(str(tmp_path / "model"), dtype="bfloat16")
     assert model.context_length == 64
     assert model.end_tokens == {TOKENIZER.eos_token_id}
+    assert not model.end_tokens & {*model.encode(f"a{END}b")}
     prompt = f"{PREAMBLE}Numbers: 3 8\nVerdict:"
     for verdict in (" sure", " impossible"):
         (token,) = model.encode_continuation(prompt, verdict)
