@@ -9,18 +9,19 @@ it is read back in every step, as whoever accepts must. Knows no engine.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from ..kernels.cuda_graph import captured
 from ..kernels.forest import Forest
 from ..kernels.segments import Segment
+from ..llm_backend.api import EngineStats
 from ..llm_backend.attention import DeftAttention, TreeBatch
 from ..llm_backend.model import Model
+from ..llm_backend.planned_step import PlannedStep
 from .decode_case import Limits, spread, with_steps
 from .decode_tables import Measurement
 from .step_profile import Watch
@@ -141,10 +142,11 @@ class Verifier:
         self._positions = torch.zeros_like(self._depth)
         self._slots = torch.zeros_like(self._depth)
         self._drawn = torch.zeros_like(self._depth)
-        self._run: Callable[[], None] = self._forward
         self._length = self._prompt
-        self._window = backend.window(self._table, self._size)
-        self._batch = TreeBatch(backend, self._pool, self._slots, self._window)
+        window = backend.window(self._table, self._size)
+        self._batch = TreeBatch(backend, self._pool, self._slots, window)
+        name = f"a verification of {self._size} tokens"
+        self._planned = PlannedStep(self._forward, [], window, model.device, name, EngineStats())
 
     @property
     def num_entries(self) -> int:
@@ -187,9 +189,8 @@ class Verifier:
 
     def _load(self, forest: Forest) -> None:
         """Plan the forest and run its forward, as a graph where there is one."""
-        if not self._window.fit(forest):
-            self._run = captured(self._forward, self._model.device)
-        self._run()
+        self._planned.fit(forest)
+        self._planned.launch()
 
     def _forward(self) -> None:
         logits = self._model.run(self._batch, self._tokens, self._positions)

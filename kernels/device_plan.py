@@ -41,7 +41,8 @@ def refuse(status: list[int], capacity: Capacity) -> None:
     """Raise what is wrong.
 
     Raises:
-        ValueError: a query sees nothing, or the forest needs more than the capacity.
+        ValueError: a query sees nothing.
+        CapacityExceeded: the forest needs more than the capacity.
     """
     unseen, *needed = status
     if unseen:
@@ -121,8 +122,8 @@ class DevicePlanner:
             The number of its queries.
 
         Raises:
-            ValueError: more nodes or queries than the capacity's, no query, or a node of several
-                queries that is to grow.
+            CapacityExceeded: more nodes or queries than the capacity's.
+            ValueError: no query, or a node of several queries that is to grow.
         """
         num_queries = int(forest.num_queries.sum())
         self.capacity.check(nodes=len(forest.parent), queries=num_queries)

@@ -22,10 +22,18 @@ from .device_plan import STATUS, DevicePlanner, refuse
 from .forest import Forest
 from .heads import Heads
 from .segments import Segments
-from .variants import GROWING, NARROW, VARIANTS, WIDE, Shape, cut, num_rows
-from .work_list import COPY_FIELDS, ITEM_FIELDS, Capacity, Growth, WorkList, check_growing
+from .variants import GROWING, NARROW, VARIANTS, Shape, ample, cut, num_rows
+from .work_list import (
+    COPY_FIELDS,
+    ITEM_FIELDS,
+    Capacity,
+    CapacityExceeded,
+    Growth,
+    WorkList,
+    check_growing,
+)
 
-__all__ = ["Capacity", "Heads", "TreePlan"]
+__all__ = ["Capacity", "CapacityExceeded", "Heads", "TreePlan", "ample_capacity", "needed_capacity"]
 
 _LANES = 8  # programs that share a long copy
 _TAIL = 256  # entries that a block may read beyond the last item
@@ -47,7 +55,8 @@ class TreePlan:
             query at most. `step`, on the device, says how many of them are there, `growth` at most;
             `advance` adds one.
         capacity: room for later updates; None takes just what this forest needs. With a capacity,
-            `deft` is planned on the device from the first update on.
+            `deft` is planned on the device from the first update on, and its tiles are of one
+            height whatever the forest: `needed_capacity` says what a forest then needs.
 
     After each update `num_queries` is the forest's number of queries, and `status` says, on the
     device, what a plan made there needs (see `check`).
@@ -57,7 +66,8 @@ class TreePlan:
 
     Raises:
         ValueError: an unknown variant or one that cannot grow and is to, a query that sees nothing,
-            a node of several queries that is to grow, or a forest that exceeds the capacity.
+            or a node of several queries that is to grow.
+        CapacityExceeded: the forest needs more than the capacity.
     """
 
     _work: WorkList | None
@@ -133,7 +143,8 @@ class TreePlan:
             status: a copy of `self.status` on the host. Without one this waits for the device.
 
         Raises:
-            ValueError: a query sees nothing, or the forest exceeds the capacity.
+            ValueError: a query sees nothing.
+            CapacityExceeded: the forest needs more than the capacity.
         """
         refuse((self.status if status is None else status).tolist(), self.capacity)
 
@@ -157,27 +168,14 @@ class TreePlan:
         capacity: Capacity | None,
     ) -> None:
         rows, growth = layout.rows, layout.growth
-        if variant not in VARIANTS:
-            raise ValueError(f"variant={variant!r} is not one of {', '.join(VARIANTS)}")
-        if growth is not None and variant not in GROWING:
-            raise ValueError(f"variant={variant!r} cannot grow; {', '.join(GROWING)} can")
+        _check_variant(variant, growth is not None)
         device = table.device
-        num_sms = 132
-        if device.type == "cuda":
-            num_sms = torch.cuda.get_device_properties(device).multi_processor_count
         self.heads, self.variant = heads, variant
         self.growth = 0 if growth is None else growth.steps
-        self.shape = Shape(
-            heads.num_heads,
-            heads.num_kv_heads,
-            (heads.head_dim + heads.dv) // 2,
-            heads.dtype.itemsize,
-            num_sms,
-        )
-        is_open = variant == "deft" and capacity is not None  # for forests yet unknown
-        self.rows = WIDE if is_open else num_rows(variant, layout.segments, self.shape)
-        if heads.dtype == torch.float32:  # registers hold no more
-            self.rows = max(NARROW, triton.next_power_of_2(self.shape.group))
+        self.shape = _shape(heads, device)
+        # A plan with a capacity is for forests yet unknown.
+        known = layout.segments if capacity is None else None
+        self.rows = _tile_rows(variant, heads.dtype, self.shape, known)
         work = self._cut(layout)
         self.capacity = room = capacity or Capacity.of(work, len(rows), layout.num_nodes)
         # Rows in depth-first order already need no look-up; a plan for updates cannot know.
@@ -293,6 +291,69 @@ class TreePlan:
         """Attention reads the plan before it waits for the kernel ahead, and so may be launched
         early behind this one only, which began when all that changed the plan had ended."""
         self._settled.zero_()
+
+
+def needed_capacity(
+    forest: Forest,
+    heads: Heads,
+    variant: str = "deft",
+    *,
+    growth: int = 0,
+    device: torch.device | str,
+) -> Capacity:
+    """What a plan that has a capacity needs to hold this forest. Works on the host alone.
+
+    A plan without a capacity may need less, since it chooses the height of its tiles by the forest.
+
+    Args:
+        device: where the plan would lie; the number of its multiprocessors counts.
+
+    Raises:
+        ValueError: as of `TreePlan`.
+    """
+    layout = _lay_out(forest, growth)
+    _check_variant(variant, growth > 0)
+    shape = _shape(heads, torch.device(device))
+    rows = _tile_rows(variant, heads.dtype, shape, None)
+    work = cut(variant, layout.segments, len(layout.rows), shape, rows, layout.growth)
+    return Capacity.of(work, len(layout.rows), layout.num_nodes)
+
+
+def ample_capacity(
+    num_queries: int,
+    num_entries: int,
+    heads: Heads,
+    variant: str = "deft",
+    *,
+    device: torch.device | str,
+) -> Capacity:
+    """Room for about any forest of so many queries over a table of so many entries
+    (`variants.ample`)."""
+    shape = _shape(heads, torch.device(device))
+    return ample(num_queries, num_entries, shape, _tile_rows(variant, heads.dtype, shape, None))
+
+
+def _check_variant(variant: str, is_to_grow: bool) -> None:
+    if variant not in VARIANTS:
+        raise ValueError(f"variant={variant!r} is not one of {', '.join(VARIANTS)}")
+    if is_to_grow and variant not in GROWING:
+        raise ValueError(f"variant={variant!r} cannot grow; {', '.join(GROWING)} can")
+
+
+def _shape(heads: Heads, device: torch.device) -> Shape:
+    num_sms = 132
+    if device.type == "cuda":
+        num_sms = torch.cuda.get_device_properties(device).multi_processor_count
+    mean_width = (heads.head_dim + heads.dv) // 2
+    return Shape(heads.num_heads, heads.num_kv_heads, mean_width, heads.dtype.itemsize, num_sms)
+
+
+def _tile_rows(variant: str, dtype: torch.dtype, shape: Shape, known: Segments | None) -> int:
+    """Rows of a tile; `known` are the segments of the only forest that a plan is for."""
+    if dtype == torch.float32:  # registers hold no more
+        group: int = triton.next_power_of_2(shape.group)
+        return max(NARROW, group)
+    return num_rows(variant, known, shape)
 
 
 class _Layout(NamedTuple):

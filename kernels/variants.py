@@ -58,12 +58,15 @@ _MEMORY_BANDWIDTH = 2.9e12
 LOADS = np.array([0.8, 0.9, 1, 1.7, 1.9, 2, 3, 4, 6, 1e-9])
 
 
-def num_rows(variant: str, segments: Segments, shape: Shape) -> int:
-    """Rows of the variant's tiles. Where hardly anything is shared, small tiles read no more."""
+def num_rows(variant: str, segments: Segments | None, shape: Shape) -> int:
+    """Rows of the variant's tiles. Where hardly anything is shared, small tiles read no more; that
+    is decided by the segments, which are None for a plan of forests yet unknown."""
     if shape.group > NARROW or variant not in ("deft", "sequence"):
         return WIDE
     if variant == "sequence":
         return NARROW
+    if segments is None:
+        return WIDE
     reads = [_num_reads(segments, rows // shape.group) for rows in (NARROW, WIDE)]
     return NARROW if reads[0] <= 1.2 * reads[1] else WIDE
 

@@ -66,6 +66,10 @@ class WorkList:
         return len(self.reduce_row)
 
 
+class CapacityExceeded(ValueError):
+    """A forest needs more than a plan can hold; a plan of a larger capacity can hold it."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capacity:
     """The most that a plan can hold; an update that needs more is refused."""
@@ -102,12 +106,14 @@ class Capacity:
         """Refuse what there is no room for.
 
         Raises:
-            ValueError: one of the numbers, given by name, exceeds the capacity.
+            CapacityExceeded: one of the numbers, given by name, exceeds the capacity.
         """
         for name, wanted in needed.items():
             limit = getattr(self, name)
             if wanted > limit:
-                raise ValueError(f"the forest needs {wanted} {name}, the plan has room for {limit}")
+                raise CapacityExceeded(
+                    f"the forest needs {wanted} {name}, the plan has room for {limit}"
+                )
 
 
 def tiles_by_width(segments: Segments, num_queries: int, width: int) -> Tiles:

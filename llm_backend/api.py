@@ -48,7 +48,9 @@ class Generate:
     """Draw `n` completions of one prompt.
 
     Sample `k` of a request depends on (seed, k) and the prompt alone, never on what else is in
-    the batch.
+    the batch, but for the rounding of logits: a batch of another shape sums in another order. In
+    fp32 this hardly ever changes a text, in 16 bits a third to a half of them
+    (docs/benchmarks.md).
     """
 
     prefix_segments: Prompt
@@ -161,6 +163,9 @@ class EngineStats:
     drafts: int = 0  # times a sequence had drafted tokens to verify, summed over steps
     drafted_tokens: int = 0  # these tokens, among `tokens`
     accepted_tokens: int = 0  # of these
+    captures: int = 0  # times a step was captured as a CUDA graph
+    plan_enlargements: int = 0  # of these, since a forest needed more room than the plan had
+    capture_seconds: float = 0.0  # wall time of the captures, compilation included
     seconds: float = 0.0  # wall time inside execute
 
     @property

@@ -17,7 +17,8 @@ import torch
 from ..kernels.forest import Forest
 from ..kernels.segments import Segment, Segments
 from ..kernels.torch_attention import BucketPlan, build_plan, tree_attention
-from ..kernels.variants import GROWING, VARIANTS, ample
+from ..kernels.variants import GROWING, VARIANTS
+from ..kernels.work_list import CapacityExceeded
 from .kv_pool import KVPool
 
 if TYPE_CHECKING:
@@ -103,16 +104,26 @@ class DeftAttention:
         each. `table` [entries] int32 holds the slots that forests name. There is room for twice the
         first forest; if it `is_ample`, for about any of so many queries."""
         growth = steps if self.can_grow else 0
+        variant, planner = self.variant, self._plan
 
-        def make(forest: Forest, heads: Heads, least: Capacity | None) -> TreePlan:
-            plan: TreePlan = self._plan.TreePlan(forest, table, heads, self.variant, growth=growth)
-            room = replace(plan.capacity.times(2), queries=num_rows)
-            if least is not None:
-                room = room.union(least)
+        def make(forest: Forest, heads: Heads, outgrown: Capacity | None) -> TreePlan:
+            needed = planner.needed_capacity(
+                forest, heads, variant, growth=growth, device=table.device
+            )
+            room = replace(needed.times(2), queries=num_rows)
+            if outgrown is not None:
+                # Were the planner of the device to ask for more than that of the host, this would
+                # find the room nevertheless.
+                is_news = outgrown.union(needed) != outgrown
+                room = room.union(outgrown if is_news else outgrown.times(2))
             if is_ample:
-                room = room.union(ample(num_rows, len(table), plan.shape, plan.rows))
-            plan = self._plan.TreePlan(
-                forest, table, heads, self.variant, growth=growth, capacity=room
+                room = room.union(
+                    planner.ample_capacity(
+                        num_rows, len(table), heads, variant, device=table.device
+                    )
+                )
+            plan: TreePlan = planner.TreePlan(
+                forest, table, heads, variant, growth=growth, capacity=room
             )
             return plan
 
@@ -155,9 +166,9 @@ class Window:
     """The work of several decode steps, or of one forward, at fixed addresses that a CUDA graph can
     keep.
 
-    A plan for each shape of attention, made when a layer first asks for it. Begins with `fit` or
-    `enlarge`. `growth` is the number of steps a load serves; 0 where the forest must hold the
-    step's own entries already.
+    A plan for each shape of attention, made when a layer first asks for it; what is loaded or
+    enlarged before is the forest that it has room for. `growth` is the number of steps a load
+    serves; 0 where the forest must hold the step's own entries already.
     """
 
     _forest: Forest
@@ -175,52 +186,49 @@ class Window:
         self._outgrown: dict[Heads, Capacity] = {}
         self._outputs: dict[Heads, torch.Tensor] = {}
 
-    def load(self, forest: Forest) -> None:
-        """Plan another forest, without a wait for the device: `check` says whether there was room.
-
-        Raises:
-            ValueError: there is not, as is seen already.
-        """
-        self._forest = forest
-        for plan in self._plans.values():
-            plan.update(forest)
-
-    def status(self) -> torch.Tensor:
-        """What `check` wants, int32 on the device. Device work only."""
-        return torch.cat([plan.status for plan in self._plans.values()])
-
-    def check(self, status: torch.Tensor | None = None) -> None:
-        """Whether the last forest had room.
-
-        Args:
-            status: a copy of `self.status()` on the host. Without one this waits for the device.
-
-        Raises:
-            ValueError: it had none, and attention wrote nothing.
-        """
-        status = self.status().cpu() if status is None else status
-        for plan, part in zip(self._plans.values(), status.chunk(len(self._plans)), strict=True):
-            plan.check(part)
-
-    def fit(self, forest: Forest) -> bool:
-        """`load`, or `enlarge` where there was no room, or no plan yet. Waits for the device.
+    def load(self, forest: Forest) -> bool:
+        """Plan another forest, without a wait for the device.
 
         Returns:
-            Whether there was room: else a graph is to be captured, and the forest loaded.
+            False if there is no room for it; True if that is not seen yet: `had_room` waits for it.
         """
-        if self._plans:
-            try:
-                self.load(forest)
-                self.check()
-                return True
-            except ValueError:
-                pass
-        self.enlarge(forest)
-        return False
+        self._forest = forest
+        try:
+            for plan in self._plans.values():
+                plan.update(forest)
+        except CapacityExceeded:
+            return False
+        return True
+
+    def status(self) -> torch.Tensor:
+        """What `had_room` reads, int32 on the device. Device work only."""
+        return torch.cat([plan.status for plan in self._plans.values()])
+
+    def had_room(self, status: torch.Tensor) -> bool:
+        """Whether there was room for the last forest; else attention wrote nothing.
+
+        Args:
+            status: a copy of `self.status()` on the host.
+
+        Raises:
+            ValueError: a query sees nothing.
+        """
+        try:
+            for plan, part in zip(
+                self._plans.values(), status.chunk(len(self._plans)), strict=True
+            ):
+                plan.check(part)
+        except CapacityExceeded:
+            return False
+        return True
+
+    def fit(self, forest: Forest) -> bool:
+        """Load a forest and wait for the device; returns whether there was room for it."""
+        return self.load(forest) and (not self._plans or self.had_room(self.status().cpu()))
 
     def enlarge(self, forest: Forest) -> None:
         """Make room for a forest that had none. New plans are made as layers ask for them, so a
-        graph that was captured before is of no more use."""
+        graph that was captured before must not be launched again."""
         self._forest = forest
         self._outgrown |= {heads: plan.capacity for heads, plan in self._plans.items()}
         self._plans.clear()
@@ -233,8 +241,8 @@ class Window:
 
     def of(self, heads: Heads) -> TreePlan:
         if heads not in self._plans:
-            least = self._outgrown.get(heads)
-            self._plans[heads] = self._make(self._forest, heads, least)
+            outgrown = self._outgrown.get(heads)
+            self._plans[heads] = self._make(self._forest, heads, outgrown)
             if self.growth:
                 self._plans[heads].advance()
         return self._plans[heads]

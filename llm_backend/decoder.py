@@ -10,19 +10,19 @@ tokens ends the window.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 import torch
 
-from ..kernels.cuda_graph import captured
-from ..kernels.forest import Forest
+from .api import EngineStats
 from .attention import DeftAttention, TreeBatch
 from .jobs import Draw
 from .kv_pool import KVPool
 from .model import Model
 from .packing import growing_forest
+from .planned_step import PlannedStep
 from .row_sampler import RowSampler, any_filtered
 
 STEPS = 64  # of a plan
@@ -35,12 +35,14 @@ class Decoder:
         model: its attention is a variant that `attention.DeftAttention.can_update`.
         pool: where keys and values go.
         max_rows: samples in a window at most.
+        stats: counts what is captured.
     """
 
-    def __init__(self, model: Model, pool: KVPool, max_rows: int) -> None:
+    def __init__(self, model: Model, pool: KVPool, max_rows: int, stats: EngineStats) -> None:
         self._model = model
         self._pool = pool
         self._max_rows = max_rows
+        self._stats = stats
         num_slots = pool.slots.num_slots
         # Entry i of the pool is slot i; a row that is done may look beyond the last one.
         slots = torch.arange(num_slots + STEPS, dtype=torch.int32, device=model.device)
@@ -52,7 +54,7 @@ class Decoder:
         num_rows = min(1 << (len(draws) - 1).bit_length(), self._max_rows)
         key = num_rows, any_filtered(draws)
         if key not in self._programs:
-            self._programs[key] = _Program(self._model, self._pool, self._table, *key)
+            self._programs[key] = _Program(self._model, self._pool, self._table, self._stats, *key)
         self._program = self._programs[key]
         self._program.load(draws)
         self.num_entries = self._program.num_entries
@@ -80,7 +82,13 @@ class _Program:
     """A step for `num_rows` samples or fewer, and the memory it works on."""
 
     def __init__(
-        self, model: Model, pool: KVPool, table: torch.Tensor, num_rows: int, is_filtered: bool
+        self,
+        model: Model,
+        pool: KVPool,
+        table: torch.Tensor,
+        stats: EngineStats,
+        num_rows: int,
+        is_filtered: bool,
     ) -> None:
         assert isinstance(model.backend, DeftAttention)
         device = model.device
@@ -98,7 +106,9 @@ class _Program:
         self._events = [torch.cuda.Event() for _ in range(STEPS)] if is_cuda else []  # type: ignore[no-untyped-call]
         self._window = model.backend.window(table, num_rows, STEPS)
         self._batch = TreeBatch(model.backend, pool, self._rows[2], self._window)
-        self._run: Callable[[], None] = self._step
+        name = f"a decode step of {num_rows} sequences"
+        state = [self._rows, self._sampler.counts]
+        self._planned = PlannedStep(self._step, state, self._window, device, name, stats)
 
     @torch.inference_mode()
     def load(self, draws: Sequence[Draw]) -> None:
@@ -116,8 +126,8 @@ class _Program:
     def launch(self) -> None:
         if self.is_plan_used_up:
             grown = self._forest.length + self._launched * self._forest.num_queries
-            self._plan(replace(self._forest, length=grown))
-        self._run()
+            self._planned.fit(replace(self._forest, length=grown))
+        self._planned.launch()
         number = self._launched % STEPS
         self._history[number].copy_(self._sampler.drawn, non_blocking=True)
         if self._events:
@@ -131,15 +141,6 @@ class _Program:
         tokens, logprobs = self._history[number].tolist()
         self._collected += 1
         return [int(token) for token in tokens], logprobs
-
-    def _plan(self, forest: Forest) -> None:
-        """For the steps from here on. Waits for the device."""
-        if not self._window.fit(forest):
-            rows, counts = self._rows.clone(), self._sampler.counts.clone()
-            self._run = captured(self._step, self._model.device)
-            self._rows.copy_(rows)  # as a step may have been run
-            self._sampler.counts.copy_(counts)
-            self._window.load(forest)
 
     def _load_rows(self, draws: Sequence[Draw]) -> None:
         """Rows beyond the last sample are done from the start."""

@@ -71,17 +71,18 @@ class TreeEngine:
         self.max_step_tokens = max_step_tokens
         self.pool = model.new_pool(kv_tokens)
         self.cache = TreeCache(self.pool.slots)
-        has_graphs = can_decode(model)
-        make_forward = GraphForward if has_graphs else EagerForward
-        self._forwards: GraphForward | EagerForward = make_forward(model, self.pool)
-        has_windows = speculative is None and has_graphs
-        self._decoder = Decoder(model, self.pool, max_batch) if has_windows else None
+        self._stats = EngineStats()
+        self._forwards: GraphForward | EagerForward = EagerForward(model, self.pool)
+        self._decoder: Decoder | None = None
+        if can_decode(model):
+            self._forwards = GraphForward(model, self.pool, self._stats)
+            if speculative is None:
+                self._decoder = Decoder(model, self.pool, max_batch, self._stats)
         self._waiting: deque[Draw | Scoring] = deque()
         self._running: list[Draw | Scoring] = []
         self._replies: dict[int, Reply] = {}
         self._head_paused: Draw | Scoring | None = None
         self._full_at: int | None = None  # jobs that ran when memory last ran out
-        self._stats = EngineStats()
 
     def execute(self, requests: Mapping[int, Request]) -> Mapping[int, Reply]:
         began = time.perf_counter()

@@ -9,18 +9,18 @@ there is no CUDA the same steps run eagerly. Knows no requests and no scheduling
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 
 import numpy as np
 import torch
 
-from ..kernels.cuda_graph import captured
 from ..kernels.forest import Forest
+from .api import EngineStats
 from .attention import DeftAttention, TreeBatch
 from .forward import EagerForward, Outcome, Work
 from .kv_pool import KVPool
 from .model import Model
 from .packing import forest_by_slot, pack_in_order
+from .planned_step import PlannedStep
 from .row_sampler import RowSampler, any_filtered
 
 # Parameters times tokens of a forward: more, and it takes an H100 as long as its launches a host,
@@ -36,11 +36,13 @@ class GraphForward:
     Args:
         model: its attention is a variant that `attention.DeftAttention.can_update`.
         pool: where keys and values go.
+        stats: counts what is captured.
     """
 
-    def __init__(self, model: Model, pool: KVPool) -> None:
+    def __init__(self, model: Model, pool: KVPool, stats: EngineStats) -> None:
         self._model = model
         self._pool = pool
+        self._stats = stats
         self._eager = EagerForward(model, pool)
         # Entry i of the pool is slot i.
         self._table = torch.arange(pool.slots.num_slots, dtype=torch.int32, device=model.device)
@@ -57,7 +59,7 @@ class GraphForward:
         if self._num_seen[key] <= NUM_EAGER:
             return self._eager.run(work)
         if key not in self._programs:
-            self._programs[key] = _Program(self._model, self._pool, self._table, *key)
+            self._programs[key] = _Program(self._model, self._pool, self._table, self._stats, *key)
         return self._programs[key].run(work)
 
 
@@ -74,6 +76,7 @@ class _Program:
         model: Model,
         pool: KVPool,
         table: torch.Tensor,
+        stats: EngineStats,
         num_tokens: int,
         num_rows: int,
         is_filtered: bool,
@@ -90,8 +93,9 @@ class _Program:
         self._host_columns = [column.numpy() for column in torch.split(self._host, sizes)]
         self._window = model.backend.window(table, num_tokens, is_ample=True)
         self._batch = TreeBatch(model.backend, pool, slots, self._window)
-        self._result: torch.Tensor  # what is drawn, then what the window has to check
-        self._launch: Callable[[], None] | None = None
+        self._result: torch.Tensor  # what is drawn, then the window's status
+        name = f"a forward of {num_tokens} tokens"
+        self._planned = PlannedStep(self._step, [], self._window, device, name, stats)
 
     @torch.inference_mode()
     def run(self, work: Work) -> Outcome:
@@ -107,22 +111,23 @@ class _Program:
 
     def _compute(self, forest: Forest, work: Work) -> list[list[float]]:
         """Tokens and log-probabilities by row."""
-        if self._launch is not None:
-            try:
-                return self._run(self._launch, forest, work)
-            except ValueError:
-                pass  # it outgrew the plans; what was written for it is computed again
-        self._window.enlarge(forest)
-        self._load(work)
-        self._launch = captured(self._step, self._model.device)
-        return self._run(self._launch, forest, work)
+        drawn = self._run(forest, work)
+        while drawn is None:
+            self._load(work)  # the step is run as it is captured
+            self._planned.make_room(forest)
+            drawn = self._run(forest, work)
+        return drawn
 
-    def _run(self, launch: Callable[[], None], forest: Forest, work: Work) -> list[list[float]]:
-        self._window.load(forest)
+    def _run(self, forest: Forest, work: Work) -> list[list[float]] | None:
+        """As `_compute`; None if the forest has no room in the plans. What the forward wrote then
+        is computed again."""
+        if not (self._planned.is_ready and self._window.load(forest)):
+            return None
         self._load(work)  # while the device plans
-        launch()
+        self._planned.launch()
         drawn, status = self._result.cpu().tensor_split([self._sampler.drawn.numel()])
-        self._window.check(status.long())
+        if not self._window.had_room(status.long()):
+            return None
         lists: list[list[float]] = drawn.view(2, -1).tolist()
         return lists
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from tiny_models import byte_tokenizer, make_network
 
-from treeshare.llm_backend import attention
+from treeshare.kernels import tree_plan
 from treeshare.llm_backend.model import Model, load_model
 
 
@@ -35,9 +35,9 @@ def few_idle_programs(monkeypatch):
     """Triton's interpreter takes a millisecond for a program that ends as it begins, so plans there
     have room for what a GPU of two multiprocessors would need."""
     if not torch.cuda.is_available():
-        real = attention.ample
+        real = tree_plan.ample
         monkeypatch.setattr(
-            attention,
+            tree_plan,
             "ample",
             lambda queries, entries, shape, rows: real(
                 queries, entries, replace(shape, num_sms=2), rows

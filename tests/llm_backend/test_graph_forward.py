@@ -7,10 +7,11 @@ import pytest
 import torch
 from tiny_models import byte_tokenizer, make_network
 
+from treeshare.kernels import tree_plan
 from treeshare.kernels.forest import Forest
 from treeshare.kernels.heads import Heads
 from treeshare.kernels.work_list import Capacity
-from treeshare.llm_backend import attention, graph_forward
+from treeshare.llm_backend import attention, graph_forward, planned_step
 from treeshare.llm_backend.api import Generate, Sampling, Score
 from treeshare.llm_backend.engine import TreeEngine
 from treeshare.llm_backend.forward import EagerForward
@@ -170,11 +171,11 @@ def test_samples_that_join_windows_and_what_a_smaller_model_drafts():
 def test_a_forest_that_outgrows_its_plans_makes_larger_ones(monkeypatch, truth):
     """Rarely: each time there is room for twice as much, and no less than before."""
     nothing = Capacity(nodes=0, queries=0, copies=0, entries=0, items=0, partials=0)
-    monkeypatch.setattr(attention, "ample", lambda *_: nothing)
+    monkeypatch.setattr(tree_plan, "ample_capacity", lambda *_, **__: nothing)
     made = []
-    real = graph_forward.captured
+    real = planned_step.captured
     monkeypatch.setattr(
-        graph_forward, "captured", lambda run, device: made.append(1) or real(run, device)
+        planned_step, "captured", lambda run, device: made.append(1) or real(run, device)
     )
     engine = compared("deft", drafter=Guesses(truth), fused=True, max_step_tokens=16)
     serve(engine, [Generate(("a",), 1, SAMPLINGS[0])])
