@@ -64,11 +64,12 @@ class HuggingFaceEngine:
         if max_batch is not None and max_batch < 1:
             raise ValueError(f"max_batch={max_batch} must be at least 1")
         loaded.network.set_attn_implementation("sdpa")  # Hugging Face's own choice
-        self._network, self._tokenizer = loaded.network, loaded.tokenizer
+        self._network = loaded.network
         self._model = model
         self._max_batch = max_batch
         self._ends = sorted(model.end_tokens)
         self._pad = self._ends[0] if self._ends else 0
+        self._closing: dict[tuple[str, ...], torch.Tensor] = {}  # by the stop strings
         self._waiting: dict[object, deque[_Row]] = defaultdict(deque)  # by what a batch shares
         self._done: dict[int, list[Any]] = {}  # by ticket, in order
         self._stats = EngineStats()
@@ -163,7 +164,7 @@ class HuggingFaceEngine:
             options |= {"temperature": sampling.temperature, "top_p": sampling.top_p}
             options["top_k"] = sampling.top_k or 0
         if sampling.stop:
-            options |= {"stop_strings": list(sampling.stop), "tokenizer": self._tokenizer}
+            options["stopping_criteria"] = [self._stop_criterion(sampling.stop, ids)]
         torch.manual_seed(request.seed)
         output = self._network.generate(
             input_ids=ids,
@@ -177,6 +178,16 @@ class HuggingFaceEngine:
         self._count(len(rows), len(drawn[0]))
         return [self._completion(tokens, request) for tokens in drawn]
 
+    def _stop_criterion(self, stop: tuple[str, ...], ids: torch.Tensor) -> StopCriterion:
+        if stop not in self._closing:
+            vocabulary = range(self._model.vocabulary_size)
+            closing = [
+                token not in self._ends and self._model.may_close(token, stop)
+                for token in vocabulary
+            ]
+            self._closing[stop] = torch.tensor(closing, device=self._model.device)
+        return StopCriterion(self._model, stop, self._closing[stop], ids)
+
     def _completion(self, tokens: list[int], request: Generate) -> Completion:
         """Up to the end token or the first stop string; what follows is padding."""
         stop = request.sampling.stop
@@ -185,13 +196,13 @@ class HuggingFaceEngine:
             is_last = has_ended or count == len(tokens)
             if is_last or (stop and self._model.may_close(token, stop)):
                 text = self._model.decode(tokens[: count - has_ended])
-                cuts = [at for each in stop if (at := text.find(each)) >= 0]
-                if is_last or cuts:
+                cut = _first_stop(text, stop)
+                if is_last or cut is not None:
                     return Completion(
-                        text[: min(cuts)] if cuts else text,
+                        text[:cut],
                         count,
                         math.nan,
-                        "stop" if has_ended or cuts else "length",
+                        "stop" if has_ended or cut is not None else "length",
                     )
         raise AssertionError("generate drew no token")
 
@@ -206,6 +217,43 @@ class HuggingFaceEngine:
     def _count(self, num_rows: int, num_forwards: int) -> None:
         self._stats.steps += num_forwards
         self._stats.sequences += num_rows * num_forwards
+
+
+class StopCriterion:
+    """Ends a row of `generate` when its reply holds a stop string: one of its `stopping_criteria`.
+
+    The option `stop_strings` of `generate` does the same, but it reads the whole vocabulary at
+    every call. Here a reply is decoded only when its newest token may complete a stop string.
+
+    Args:
+        model: turns tokens into text.
+        stop: the stop strings.
+        closing: [vocabulary] bool, the tokens that may complete one of them.
+        prompts: [rows, width] token ids that the replies follow.
+    """
+
+    def __init__(
+        self, model: Model, stop: tuple[str, ...], closing: torch.Tensor, prompts: torch.Tensor
+    ) -> None:
+        self._model = model
+        self._stop = stop
+        self._closing = closing
+        self._width = prompts.shape[1]
+        self._is_done = torch.zeros(len(prompts), dtype=torch.bool, device=prompts.device)
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
+        candidates = self._closing[input_ids[:, -1]] & ~self._is_done
+        rows = candidates.nonzero()[:, 0]  # the host waits for the device here, once a step
+        if len(rows):
+            replies = input_ids[rows, self._width :].tolist()
+            held = [_first_stop(self._model.decode(r), self._stop) is not None for r in replies]
+            self._is_done[rows] = torch.tensor(held, device=rows.device)
+        return self._is_done
+
+
+def _first_stop(text: str, stop: tuple[str, ...]) -> int | None:
+    """Where the first stop string begins; None if the text holds none."""
+    return min((at for each in stop if (at := text.find(each)) >= 0), default=None)
 
 
 def _num_rows(request: Generate | Score) -> int:

@@ -117,7 +117,9 @@ def run_arm(loaded: LoadedNetwork, options: ArmOptions, limits: Limits, seed: in
         model = loaded.model("torch")
         max_batch = None if arm.arm == HF_ONE else options.hf_batch
         with closing(HuggingFaceEngine(loaded, model, max_batch)) as plain:
-            serve(plain, [Generate(("warm",), 2, Sampling(max_tokens=4))], GenerateReply)
+            # With the search's stop string: which tokens may complete it is found out once.
+            warm = Sampling(max_tokens=4, stop=("\n",))
+            serve(plain, [Generate(("warm",), 2, warm)], GenerateReply)
             return _search(plain, options, seed, arm, options.seconds)
     model = loaded.model(arm.arm, arm.fused)
     size = pool_size(model, options.kv_tokens)

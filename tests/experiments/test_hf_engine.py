@@ -69,6 +69,88 @@ def test_one_of_the_texts_ends_at_a_stop_string(ours):
         assert (done.text, done.num_tokens, done.finish_reason) == ("fff", 6, "stop")
 
 
+PROMPTS = ["a", "five", "number two"]
+
+
+def greedy(stop):
+    sampling = Sampling(max_tokens=12, temperature=0.0, stop=stop)
+    return {i: Generate((prompt,), 1, sampling) for i, prompt in enumerate(PROMPTS)}
+
+
+def ends(replies):
+    """By request: the text, the tokens drawn for it, and why it ended."""
+    return [
+        (done.text, done.num_tokens, done.finish_reason)
+        for _, reply in sorted(replies.items())
+        for done in reply.completions
+    ]
+
+
+STOPS = {  # the greedy texts begin with fff5f5f5f55f, L5LeLVL and 6=6=
+    "at the start": ("ff",),
+    "over several tokens": ("5f5f55",),
+    "two with one token": ("f5", "ff5"),
+    "never reached": ("6f",),
+    "with a space, which any token may complete": ("5f", " "),
+    "in all rows, at different tokens": ("5f5", "LeL", "6=6"),
+}
+
+
+@pytest.fixture(scope="module")
+def stopped(loaded):
+    """What our engine replies, by the name of the stop strings."""
+    model = loaded.model("torch")
+    return {name: ends(serve(TreeEngine(model), greedy(stop))) for name, stop in STOPS.items()}
+
+
+@pytest.mark.parametrize("name", STOPS)
+@pytest.mark.parametrize("max_batch", [1, 64])
+def test_replies_end_at_stop_strings_as_ours_do(name, max_batch, stopped, loaded, model):
+    engine = HuggingFaceEngine(loaded, model, max_batch)
+    assert ends(serve(engine, greedy(STOPS[name]))) == stopped[name]
+    lengths = [count for _, count, _ in stopped[name]]  # a batch ends with its last row
+    assert engine.stats().steps == (sum(lengths) if max_batch == 1 else max(lengths))
+
+
+def test_the_stop_strings_above_are_reached_where_their_names_say(stopped):
+    lengths = {name: [count for _, count, _ in found] for name, found in stopped.items()}
+    assert lengths == {
+        "at the start": [2, 12, 12],
+        "over several tokens": [11, 12, 12],
+        "two with one token": [4, 12, 12],
+        "never reached": [12, 12, 12],
+        "with a space, which any token may complete": [5, 12, 12],
+        "in all rows, at different tokens": [6, 6, 3],
+    }
+    assert stopped["at the start"][0] == ("", 2, "stop")
+    assert stopped["two with one token"][0] == ("f", 4, "stop")
+
+
+def test_only_replies_whose_newest_token_may_complete_a_stop_string_are_decoded(
+    hf, model, monkeypatch
+):
+    decode, decoded = model.decode, []
+    monkeypatch.setattr(model, "decode", lambda tokens: decoded.append(tokens) or decode(tokens))
+    serve(hf(64), greedy(("6f",)))
+    assert any(len(tokens) < 12 for tokens in decoded)
+    for tokens in decoded:  # of the replies alone; a full one is decoded in any case
+        assert len(tokens) == 12 or model.may_close(tokens[-1], ("6f",))
+
+
+@pytest.mark.parametrize("end", ["5", None])
+def test_a_reply_that_has_ended_is_not_decoded_again(end, loaded, monkeypatch):
+    """Any token may complete these stop strings, and padding is a token."""
+    model = loaded.model("torch")
+    ends = () if end is None else model.encode(end)
+    monkeypatch.setattr(model, "end_tokens", frozenset(ends))
+    decode, decoded = model.decode, []
+    monkeypatch.setattr(model, "decode", lambda tokens: decoded.append(tokens) or decode(tokens))
+    serve(HuggingFaceEngine(loaded, model, 64), greedy(("5f", " ")))
+    first = [tokens for tokens in decoded if decode(tokens).startswith("fff")]
+    assert max(map(len, first)) == (5 if end is None else 3)
+    assert len(max(decoded, key=len)) == 12
+
+
 def test_a_text_may_end_by_itself(loaded, monkeypatch):
     model = loaded.model("torch")
     (fourth,) = model.encode("5")  # as the text above goes on
