@@ -28,6 +28,7 @@ from .command import complain, run_command
 from .record import FailedSearch, Row, RunDirectory, Session
 from .report import Summary, Totals, comparison
 from .setup import Setup, SetupError, explained, keep_given_keys, prepare
+from .startup_status import StartupStatus
 
 
 def main() -> int:
@@ -60,7 +61,9 @@ def run(cfg: DictConfig) -> Summary:
             directory = stack.enter_context(_open(setup))
             if not _unfinished(setup, directory):
                 return _summary(setup, directory)
-        engine = setup.load_engine()
+        num_done = len(directory.results.rows) if directory else 0
+        with _progress_bar(setup, num_done, "loading the engine") as bar, StartupStatus(bar):
+            engine = setup.load_engine()
         stack.callback(lambda: engine.close())  # or that of the recorder around it
         if directory is None:
             with explained():
@@ -133,10 +136,14 @@ def _search(setup: Setup, engine: Engine, directory: RunDirectory) -> None:
         )
 
     searches = ((setup.policy, setup.context(problem)) for problem in todo.values())
-    with _progress_bar(setup, len(directory.results.rows)) as bar:
+    with (
+        _progress_bar(setup, len(directory.results.rows)) as bar,
+        StartupStatus(bar) as status,
+    ):
         try:
             for outcome in scheduler.run(searches):
                 note_session()
+                status.clear()
                 if outcome.error is not None:
                     directory.failures.append(_failure(outcome.problem_id, outcome.error))
                     if setup.options.fail_fast:
@@ -195,9 +202,11 @@ def _failure(problem_id: str, error: Exception) -> FailedSearch:
     )
 
 
-def _progress_bar(setup: Setup, num_done: int) -> tqdm[Any]:
-    """On a terminal only."""
+def _progress_bar(setup: Setup, num_done: int, status: str | None = None) -> tqdm[Any]:
+    """A bar, shown on a terminal only; one with a status is gone when it is closed."""
     return tqdm(
+        desc=status,
+        leave=status is None,
         total=len(setup.problems),
         initial=num_done,
         unit="puzzle",

@@ -7,6 +7,7 @@ silently wrong. Where weights lie is the affair of pretrained.py.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Container, Sequence
 from functools import cache, lru_cache, partial
 from typing import Any
@@ -20,6 +21,8 @@ from .attention import TreeBatch, hf_attention, make_backend
 from .fused import FusedDecoder
 from .kv_pool import KVPool
 from .pretrained import EMBEDDED, load_pretrained, quiet
+
+logger = logging.getLogger(__name__)
 
 _PROBE_LENGTH = 24  # tokens
 _REMEMBERED = 4096  # prompts, and as many continuations, whose tokens are kept
@@ -148,10 +151,15 @@ class Model:
         return encoded
 
     def encode_continuation(self, prompt: str, text: str) -> tuple[int, ...]:
-        """Token ids that `text` adds when it follows `prompt`."""
+        """Token ids that `text` adds when it follows `prompt`; where a token would span the border
+        (of `a: ` and `4`, if ` 4` is a token), those it has after a new line."""
         if self._splits_at_space:
             return self._encode(text)
-        return self.encode(prompt + text)[len(self.encode(prompt)) :]
+        for before in (prompt, "\n"):
+            begun, whole = self.encode(before), self.encode(before + text)
+            if len(whole) > len(begun) and whole[: len(begun)] == begun:
+                return whole[len(begun) :]
+        return self._encode(text)
 
     @property
     def vocabulary(self) -> dict[str, int]:
@@ -208,6 +216,7 @@ class Model:
     def _check_architecture(self, config: Any, fused: bool) -> None:
         """Compare a short forward with the model's own attention, and learn the KV shapes."""
         name = type(self._network).__name__
+        logger.info("checking %s against its own attention", name)
         length = min(_PROBE_LENGTH, self.context_length)
         tokens = [(13 + 7919 * i) % config.vocab_size for i in range(length)]  # few specials
         own = self._network(torch.tensor([tokens], device=self.device), use_cache=True)
@@ -232,6 +241,7 @@ class Model:
         self._check_windows(config, batch.options)
         self._check_logits("on tree attention", ours, own.logits[0])
         if fused:
+            logger.info("merging layers")
             self._fused = FusedDecoder(self._network, batch.options)
             self._check_logits("with merged layers", self.run(batch, ids, positions), ours)
 
@@ -265,7 +275,10 @@ def _plain_tokens(tokenizer: Any, text: str) -> tuple[int, ...]:
 
 
 def _text(tokenizer: Any, tokens: tuple[int, ...]) -> str:
-    text: str = tokenizer.decode(tokens, skip_special_tokens=True)
+    # By default some tokenizers drop spaces before punctuation: a text the model did not write.
+    text: str = tokenizer.decode(
+        tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False
+    )
     return text
 
 
@@ -279,7 +292,9 @@ def _closing_tokens(tokenizer: Any, characters: frozenset[str]) -> Container[int
     vocabulary = range(len(tokenizer))
     if any(character.isspace() and character != "\n" for character in characters):
         return vocabulary  # tokenizers add and drop blanks as they join tokens
-    texts = tokenizer.batch_decode([[token] for token in vocabulary])
+    texts = tokenizer.batch_decode(
+        [[token] for token in vocabulary], clean_up_tokenization_spaces=False
+    )
     wanted = characters | {"\N{REPLACEMENT CHARACTER}"}  # for parts of a character
     return frozenset(
         token for token, text in zip(vocabulary, texts, strict=True) if not wanted.isdisjoint(text)

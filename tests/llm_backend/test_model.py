@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from tiny_models import CONFIGS, SIZES, byte_tokenizer, make_network
+from tiny_models import CONFIGS, SIZES, byte_tokenizer, make_network, metaspace_tokenizer
 
 from treeshare.kernels.segments import Segment
 from treeshare.llm_backend.model import Model, load_model
@@ -81,6 +81,19 @@ def test_continuations_add_up(llama):
     assert llama.encode(prompt) + llama.encode_continuation(prompt, text) == llama.encode(
         prompt + text
     )
+
+
+@pytest.mark.parametrize("prompt", ["", "a:", "a: ", "a 4", "a\n"])
+@pytest.mark.parametrize("text", ["4", "42", " 4", " 42", "2", "b 4", " ", "\n4"])
+def test_a_continuation_is_all_of_its_text_wherever_tokens_end(prompt, text):
+    tokenizer = metaspace_tokenizer()
+    model = Model(make_network("llama"), tokenizer)
+    tokens = model.encode_continuation(prompt, text)
+    begun, whole = model.encode(prompt), model.encode(prompt + text)
+    if whole[: len(begun)] == begun:
+        assert tokens == whole[len(begun) :]
+    else:  # a token spans the border
+        assert "".join(tokenizer.convert_ids_to_tokens(tokens)) == text.replace(" ", "▁")
 
 
 @pytest.mark.parametrize("name", CONFIGS)

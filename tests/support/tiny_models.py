@@ -1,4 +1,4 @@
-"""Tiny random models and classifiers, with a tokenizer of one token a byte."""
+"""Tiny random models and classifiers; a tokenizer of one token a byte, and one like Llama 2's."""
 
 import tokenizers
 import torch
@@ -41,6 +41,21 @@ def byte_tokenizer(**special_tokens):
     return transformers.PreTrainedTokenizerFast(
         tokenizer_object=backend, eos_token="<end>", **special_tokens
     )
+
+
+def metaspace_tokenizer():
+    """As Llama 2's: a space is part of the token that follows it, and ` 4` and ` 42` are tokens."""
+    characters = ["▁", "\n", *map(chr, range(33, 127))]
+    merges = [("▁", "4"), ("▁4", "2")]
+    vocabulary = {text: i for i, text in enumerate([*characters, *map("".join, merges)])}
+    backend = tokenizers.Tokenizer(tokenizers.models.BPE(vocabulary | {"<end>": 257}, merges))
+    backend.normalizer = tokenizers.normalizers.Sequence(
+        [tokenizers.normalizers.Prepend("▁"), tokenizers.normalizers.Replace(" ", "▁")]
+    )
+    backend.decoder = tokenizers.decoders.Sequence(
+        [tokenizers.decoders.Replace("▁", " "), tokenizers.decoders.Fuse()]
+    )
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<end>")
 
 
 def make_network(architecture):
