@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import hydra
 from omegaconf import DictConfig
@@ -44,10 +44,21 @@ def run_command(program: str, config_name: str, job: Callable[[DictConfig], int]
     except USER_ERRORS as error:
         if codes or is_traced:
             raise  # a bug: what a user can get wrong in a job is a SetupError
-        return complain(program, one_line(error), 2)
+        return complain(program, f"{one_line(error)}{_swept(error, sys.argv[1:])}", 2)
     except KeyboardInterrupt:
         return complain(program, "interrupted; the same command resumes", 130)
     return max(codes, default=0)
+
+
+def _swept(error: BaseException, arguments: Sequence[str]) -> str:
+    """What to do if a multirun takes several options of the group that has an unknown key: Hydra
+    looks for the key in the default option, before it takes those."""
+    key = str(getattr(error.__cause__, "full_key", None))
+    for argument in arguments:
+        group, _, options = argument.partition("=")
+        if "," in options and key.startswith(f"{group.replace('/', '.')}."):
+            return f" (in the default option; for those of {argument} write ++{key}=...)"
+    return ""
 
 
 def complain(program: str, message: str, code: int) -> int:

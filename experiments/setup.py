@@ -25,7 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 from ..llm_backend.api import Engine
 from ..llm_backend.classifier import ClassifierEngine
 from ..search.budget import Budget
-from ..search.context import Context, Evaluator, Expander, Policy, check_needs
+from ..search.context import Context, Evaluator, Expander, Policy, check_needs, with_parts
 from ..tasks.task import Problem, Task, Verifier
 from .loggers import Logger
 
@@ -68,6 +68,9 @@ UNHASHED = frozenset(
     # what the configuration may change in without being another run; `model` is part of `engine`
     {f.name for f in fields(Options)} - {"max_live", "answers"} | {"logger", "model"}
 )
+
+
+_TREE = "treeshare.llm_backend.engine.TreeEngine"  # the engine that has no reward model
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +153,25 @@ def prepare(cfg: DictConfig) -> Setup:
     with explained():
         setup.context(problems[0])  # refuses parts that need more than the task has
         check_needs(policy, task)
+    _check_classifier(setup)
     return setup
+
+
+def _check_classifier(setup: Setup) -> None:
+    """Refuse an evaluator that would ask for a reward model when the first texts are drawn, where
+    it is known that there is none.
+
+    Raises:
+        SetupError: it would.
+    """
+    if setup.config.get("classifier") is not None or setup.config["engine"]["_target_"] != _TREE:
+        return
+    for part in with_parts(setup.evaluator):
+        if getattr(part, "needs_classifier", False):
+            raise SetupError(
+                f"evaluator: {type(part).__name__} needs a reward model: add classifier=hf "
+                "classifier.name=..."
+            )
 
 
 def keep_given_keys(cfg: DictConfig, overrides: Sequence[str]) -> None:

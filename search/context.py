@@ -43,7 +43,7 @@ class Evaluator(Protocol):
     """Puts a value on nodes; higher is better (search/evaluators.py).
 
     One that is made of others names them in an attribute `parts`; a method `check_budget(budget)`
-    may refuse a budget.
+    may refuse a budget; a true `needs_classifier` says that it sends `Classify` requests.
     """
 
     async def evaluate(self, ctx: Context, nodes: Sequence[Node]) -> list[float]: ...
@@ -81,7 +81,7 @@ class Context:
         seed: int = 0,
     ) -> None:
         budget = budget or Budget()
-        for part in (expander, *_with_parts(evaluator)):
+        for part in (expander, *with_parts(evaluator)):
             check_needs(part, task)
             if check_budget := getattr(part, "check_budget", None):
                 check_budget(budget)
@@ -275,10 +275,11 @@ def check_needs(part: object, task: Task) -> None:
     )
 
 
-def _with_parts(evaluator: object) -> Iterator[object]:
+def with_parts(evaluator: object) -> Iterator[object]:
+    """An evaluator and all that it is made of."""
     yield evaluator
     for part in getattr(evaluator, "parts", ()):
-        yield from _with_parts(part)
+        yield from with_parts(part)
 
 
 def _digest(*key: object) -> int:

@@ -29,6 +29,7 @@ class OutcomeReward:
     """
 
     needs: ClassVar[type] = HasSolution
+    needs_classifier: ClassVar[bool] = True
 
     async def evaluate(self, ctx: Context, nodes: Sequence[Node]) -> list[float]:
         assert isinstance(ctx.task, HasSolution)
@@ -49,8 +50,9 @@ class ProcessReward:
         r_i = p(good) / (p(good) + p(bad))
 
     after the i-th. The defaults are the format of Math-Shepherd's model (Wang et al., arXiv
-    2312.08935), as is the minimum (section 3.4). By `classifier`, r_i is the classifier's score of
-    the first i steps, as `OutcomeReward` would ask for it.
+    2312.08935) for steps that begin with `Step 1: ` and so on, as those of the Game of 24 do, and
+    the minimum is its authors' choice (section 3.4). By `classifier`, r_i is the classifier's score
+    of the first i steps, as `OutcomeReward` would ask for it.
 
     One request for each step that the search has not had scored yet, all of one call together; with
     `aggregate=last` only for each solution's last.
@@ -65,12 +67,17 @@ class ProcessReward:
     good: str = " +"
     bad: str = " -"
     seen: str = "\n"  # between one step's `ask` and the next step
+    opening: str = " "  # between the question and the first step
 
     needs: ClassVar[type] = HasSolution
 
     def __post_init__(self) -> None:
         one_of(("tokens", "classifier"), by=self.by)
         one_of(tuple(AGGREGATES), aggregate=self.aggregate)
+
+    @property
+    def needs_classifier(self) -> bool:
+        return self.by == "classifier"
 
     async def evaluate(self, ctx: Context, nodes: Sequence[Node]) -> list[float]:
         assert isinstance(ctx.task, HasSolution)
@@ -86,7 +93,9 @@ class ProcessReward:
         if self.by == "classifier":
             return [Classify(question, "\n".join(steps[:count])) for count in counts]
         marked = [f"{step}{self.ask}" for step in steps]
-        prompts = [(f"{question}\n", self.seen.join(marked[:count])) for count in counts]
+        prompts = [
+            (f"{question}{self.opening}", self.seen.join(marked[:count])) for count in counts
+        ]
         return [Score(prompt, (self.good, self.bad)) for prompt in prompts]
 
 

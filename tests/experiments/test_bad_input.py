@@ -11,6 +11,11 @@ BAD = {
         ["search.bredth=3"],
         "unknown key 'search.bredth'; known there: _target_, breadth, samples, depth",
     ),
+    "key of a default": (
+        ["-m", *MOCK, "search=mcts_uct,mcts_puct", "search.simulations=3"],
+        "known there: _target_, breadth, samples, depth (in the default option; for those of "
+        "search=mcts_uct,mcts_puct write ++search.simulations=...)",
+    ),
     "unknown option": (["search=foo"], "Available options in 'search': ab_mcts, astar, beam"),
     "unknown experiment": (["experiment=foo"], "Available options in 'experiment': demo"),
     "no option": (["search=null"], "Config group override must be a string"),
@@ -42,6 +47,21 @@ BAD = {
         "classifier.name='no/such/model' is no directory",
     ),
     "no classifier's name": ([*MOCK, "classifier=hf"], "classifier.name: Missing mandatory value"),
+    "no classifier": (
+        ["evaluator=outcome_reward"],
+        "evaluator: OutcomeReward needs a reward model: add classifier=hf classifier.name=...",
+    ),
+    "no classifier for steps": (
+        ["evaluator=process_reward", "evaluator.by=classifier"],
+        "evaluator: ProcessReward needs a reward model",
+    ),
+    "no classifier for a part": (
+        [
+            "evaluator=combined",
+            "evaluator.evaluators.value._target_=treeshare.search.OutcomeReward",
+        ],
+        "evaluator: OutcomeReward needs a reward model",
+    ),
     "replies": ([*MOCK, "engine.replies=[]"], "engine: replies must not be empty"),
     "ends in a bug": (
         [*MOCK, "engine._target_=troubled_engines.Unmakable"],

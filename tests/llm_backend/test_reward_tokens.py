@@ -12,7 +12,9 @@ from treeshare.search import Context, ProcessReward, Sample, Scheduler, ToTBFS
 
 def test_values_are_those_of_dense_forwards(llama):
     task, dense = Babble(1.0), Dense(llama)
-    evaluator = ProcessReward(aggregate="prod", ask="?", good=" yes", bad=" no", seen="; ")
+    evaluator = ProcessReward(
+        aggregate="prod", ask="?", good=" yes", bad=" no", seen="; ", opening=": "
+    )
     policy = ToTBFS(breadth=2, samples=3)
     searches = [(policy, Context(task, p, Sample(), evaluator)) for p in task.problems()[:3]]
     engine = TreeEngine(DenseCheck(llama, dense))
@@ -22,7 +24,7 @@ def test_values_are_those_of_dense_forwards(llama):
     assert len(nodes) > 20
     for node in nodes:
         question, *steps = node.state
-        expected, prompt = 1.0, f"{question}\n"
+        expected, prompt = 1.0, f"{question}: "
         for step in steps:
             prompt += f"{step}?"
             good, bad = (

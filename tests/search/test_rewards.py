@@ -66,9 +66,9 @@ def test_each_step_is_scored_once_in_the_models_format(aggregate, run, recording
     engine = recording(MockEngine(score=process_model))
     run(Chain(), engine=engine, evaluator=ProcessReward(aggregate=aggregate))
     assert ["".join(request.prefix_segments) for request in engine.requests] == [
-        "p\n1 ки",
-        "p\n1 ки\n2 ки",
-        "p\n1 ки\n2 ки\n3 ки",
+        "p 1 ки",
+        "p 1 ки\n2 ки",
+        "p 1 ки\n2 ки\n3 ки",
     ]
     assert {request.continuations for request in engine.requests} == {(" +", " -")}
 
@@ -95,7 +95,7 @@ def test_a_call_goes_out_together_and_shared_steps_are_scored_once(run, recordin
 
 def test_own_format(run, recording):
     engine = recording()
-    evaluator = ProcessReward(ask=" Good?", good=" yes", bad=" no", seen=" yes ")
+    evaluator = ProcessReward(ask=" Good?", good=" yes", bad=" no", seen=" yes ", opening="\n")
     run(Level("12"), engine=engine, evaluator=evaluator)
     assert engine.requests == [
         Score(("p\n", "1 Good?"), (" yes", " no")),
