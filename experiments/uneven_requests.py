@@ -44,18 +44,16 @@ def uneven_requests(filler: Filler, sizes: Sizes, seed: int) -> list[Request]:
     an earlier prompt. Half of what is generated is greedy; some has stop strings, top-k or top-p.
     """
     rng = random.Random(seed)
-    beginnings = [
-        filler.text(("beginning", i), _uneven(rng, sizes.prompt)) for i in range(_BEGINNINGS)
-    ]
-    parts = [*beginnings]  # prompts to go on from
+    half = max(sizes.prompt // 2, 1)
+    beginnings = [filler.text(("beginning", i), _uneven(rng, half)) for i in range(_BEGINNINGS)]
+    earlier = [""]  # prompts to go on from
     requests: list[Request] = []
     for number in range(sizes.count):
-        own = filler.text(number, _uneven(rng, max(sizes.prompt // 2, 1)))
-        shared = rng.choice([[], beginnings, parts])
-        prompt = (rng.choice(shared), own) if shared else (own,)
-        text = "".join(prompt)
-        if rng.random() < 0.1 and len(text) <= len(max(beginnings, key=len)) // 2:
-            parts.append(text)
+        shared = rng.choice(rng.choice([[""], beginnings, earlier]))
+        own = filler.text(number, _uneven(rng, half if shared else sizes.prompt))
+        prompt = (shared, own)
+        if rng.random() < 0.1 and len(shared + own) <= len(max(beginnings, key=len)):
+            earlier.append(shared + own)
         if rng.random() < 0.2:
             continuations = [
                 filler.text((number, k), _uneven(rng, sizes.continuations))

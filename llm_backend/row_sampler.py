@@ -5,6 +5,7 @@ Rows that are not used are drawn all the same, and so have rules that leave some
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -74,7 +75,9 @@ class RowSampler:
 
     def draw(self, logits: torch.Tensor) -> torch.Tensor:
         """Device work: fills `drawn` from logits [R, V]; returns the tokens, [R] int64."""
-        tokens, drawn = self._draw(logits, self._rules, self._streams, self.counts)
+        with warnings.catch_warnings():  # about how it compiled a softmax, which a user cannot change
+            warnings.filterwarnings("ignore", r"\s*Online softmax is disabled")
+            tokens, drawn = self._draw(logits, self._rules, self._streams, self.counts)
         self.drawn.copy_(drawn)
         return tokens
 
