@@ -81,7 +81,7 @@ def tree_attention(
     if is_plain and _is_for_two(q, k_pool, v_pool, plan):
         partial_attention_in_two(q, k_pool, v_pool, out, plan, factor)
     else:
-        config = _config(plan)
+        config = _config(plan, _is_small(q))
         if softcap is not None:
             factor, cap = softcap * _LOG2E, 2 * _LOG2E * scale / softcap
         partial_attention_kernel[(room.items * heads.num_kv_heads,)](
@@ -150,19 +150,36 @@ class _Config:
     warps: int
 
 
-def _config(plan: TreePlan) -> _Config:
-    """What ran fastest on an H100 of what fits its shared memory without spilling."""
+def _config(plan: TreePlan, is_small: bool) -> _Config:
+    """What ran fastest on an H100 of what fits its shared memory without spilling.
+
+    With `is_small` large tiles get settings that fit 99 KiB; these were compiled and not timed. In
+    fp32, more than 32 query heads a KV head never fit there at widths above 128.
+    """
     heads = plan.heads
+    is_tight = is_small and plan.rows == WIDE
     is_big = max(heads.head_dim, heads.dv) > 128
     if heads.dtype == torch.float32:
-        return _Config(16 if is_big else 32, 5, 4)
+        return _Config(16 if is_big or is_tight else 32, 5, 4)
     if is_big:
-        return _Config(32, 5, 8)
+        return _Config(16 if is_tight else 32, 5, 8)
     if plan.variant == "tree_mask":
         return _Config(32, 5, 4)
-    if plan.rows == WIDE and _has_an_sm_each(plan):
+    if plan.rows == WIDE and not is_tight and _has_an_sm_each(plan):
         return _Config(64, 7, 4)  # at a width of 128, memory for one program an SM
     return _Config(64, 5, 4) if plan.rows == WIDE else _Config(64, 6, 2)
+
+
+def _is_small(tensor: torch.Tensor) -> bool:
+    """Whether a program on the tensor's GPU has at most 99 KiB of shared memory.
+
+    That is so on RTX 30 and 40, A10, L4 and L40S; on an A100 or H100 it has 163 KiB or more.
+    """
+    if not tensor.is_cuda:
+        return False
+    device = torch.cuda.get_device_properties(tensor.device)
+    shared = getattr(device, "shared_memory_per_block_optin", device.shared_memory_per_block)
+    return bool(shared < 128 << 10)
 
 
 def _is_for_two(

@@ -1,7 +1,7 @@
 """The kernels compiled for an H100 just as they are launched: do they fit, and do they pipeline?
 
-The launches are recorded from a tiny run, so no setting is repeated here. What the run would have
-computed does not matter.
+Some are compiled for a GPU with less shared memory as well. The launches are recorded from
+a tiny run, so no setting is repeated here. What the run would have computed does not matter.
 """
 
 import json
@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
 from treeshare.kernels import deft, deft_hopper, skinny_linear, tree_attention, tree_plan
 
-SHARED_BYTES = 227 << 10  # that a program may have on an H100
+SHARED_BYTES = {90: 227 << 10, 86: 99 << 10}  # that a program may have, by architecture
 SCRIPT = Path(__file__).parents[1] / "support" / "compile_kernels.py"
 TYPES = {
     torch.float16: "*fp16",
@@ -34,14 +35,15 @@ LAUNCH_OPTIONS = ("num_warps", "num_stages", "launch_pdl")
 BY_ROWS = {64: "deft_flatten", 16: "sequence"}  # variants with tiles of that many
 NODES = [(-1, 300, 0), *((0, 5, 1) for _ in range(33))]
 ANY_ORDER = [(-1, 300, 1), (-1, 300, 1), (0, 5, 1)]
+AN_SM_EACH = [(-1, 600, 0), *((0, 5, 1) for _ in range(4))]
 
 
 class Recorder:
     """Stands in for a kernel: keeps how it was launched, as the compiler has it from Triton."""
 
-    def __init__(self, name, launches, module=deft):
+    def __init__(self, name, launches, module=deft, *, pdl=True):
         self._names = list(getattr(module, name).arg_names)
-        self._name, self._launches = name, launches
+        self._name, self._launches, self._pdl = name, launches, pdl
 
     def __getitem__(self, grid):
         return self._launch
@@ -61,7 +63,7 @@ class Recorder:
                 constants[name] = 1
             elif kind is not float and (kind is not int or value % 16 == 0):
                 divisible.append(name)
-        constants |= keywords | ({"PDL": True} if "PDL" in keywords else {})
+        constants |= keywords | ({"PDL": self._pdl} if "PDL" in keywords else {})
         signature |= dict.fromkeys(constants, "constexpr")
         self._launches.append((self._name, signature, constants, divisible, options))
 
@@ -79,10 +81,10 @@ def launches(monkeypatch):
     return found
 
 
-def compiled(launches):
+def compiled(launches, arch):
     """What each of the launches takes."""
     done = subprocess.run(
-        [sys.executable, SCRIPT],
+        [sys.executable, SCRIPT, str(arch)],
         input=json.dumps(launches),
         capture_output=True,
         text=True,
@@ -101,14 +103,14 @@ def attend(width, dtype, variant, heads=(32, 8), nodes=NODES, **options):
     return plan
 
 
-def check(launches, record_property):
+def check(launches, record_property, arch=90):
     """What the launches of a test take, by kernel; none spills and all fit."""
     found = {}
-    for (name, *_), taken in zip(launches, compiled(launches), strict=True):
+    for (name, *_), taken in zip(launches, compiled(launches, arch), strict=True):
         print(name, *(f"{key}={value}" for key, value in taken.items()))
         record_property(name, taken)
         assert taken["spilled_bytes"] == taken["stack_bytes"] == 0
-        assert taken["shared_bytes"] <= SHARED_BYTES
+        assert taken["shared_bytes"] <= SHARED_BYTES[arch]
         assert set(taken["before_arrivals"]) <= {"bar.sync"}
         found[name] = taken
     return found
@@ -132,12 +134,34 @@ def test_half_precision(launches, record_property, dtype, width, rows):
 
 @pytest.mark.parametrize("width", [64, 96, 128])
 def test_one_program_an_sm(launches, record_property, width):
-    attend(width, torch.float16, "deft_node", nodes=[(-1, 600, 0), *((0, 5, 1) for _ in range(4))])
+    attend(width, torch.float16, "deft_node", nodes=AN_SM_EACH)
     attention = check(launches, record_property)["partial_attention_kernel"]
     check_pipeline(attention)
     assert not attention["is_serialized"]
     if width == 128:
-        assert 2 * attention["shared_bytes"] > SHARED_BYTES
+        assert 2 * attention["shared_bytes"] > SHARED_BYTES[90]
+
+
+@pytest.mark.parametrize(
+    ("width", "dtype", "heads", "rows"),
+    [
+        (128, torch.float16, (32, 8), 64),
+        (256, torch.float16, (32, 8), 64),
+        (128, torch.float32, (64, 1), 64),
+        (256, torch.float32, (32, 1), 32),
+    ],
+    ids=["128 fp16", "256 fp16", "128 fp32", "256 fp32"],
+)
+def test_less_shared_memory(monkeypatch, record_property, width, dtype, heads, rows):
+    found, name = [], "partial_attention_kernel"
+    monkeypatch.setattr(tree_attention, name, Recorder(name, found, pdl=False))
+    monkeypatch.setattr(tree_attention, "reduce_partials_kernel", MagicMock())
+    monkeypatch.setattr(tree_attention, "_is_small", lambda tensor: True)
+    plan = attend(width, dtype, "deft_node", heads, AN_SM_EACH)
+    assert plan.rows == rows and tree_attention._has_an_sm_each(plan)
+    attention = check(found, record_property, 86)[name]
+    check_pipeline(attention)
+    assert not attention["is_serialized"]
 
 
 @pytest.mark.parametrize(

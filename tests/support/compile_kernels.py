@@ -1,5 +1,7 @@
-"""Compiles kernels for an H100 without one. A process of its own: elsewhere they may be
-interpreted, which Triton decides when it is imported.
+"""Compiles kernels without a GPU, for an H100 or the architecture of its argument (86 for sm_86).
+
+This is a process of its own: elsewhere the kernels may be interpreted, which Triton decides when
+it is imported.
 
 Reads from standard input a JSON list of (kernel, signature, constants, divisible arguments,
 options); writes one of what each takes.
@@ -15,7 +17,7 @@ from pathlib import Path
 
 import triton
 from triton.backends.compiler import GPUTarget
-from triton.backends.nvidia.compiler import get_ptxas
+from triton.backends.nvidia.compiler import get_ptxas, sm_arch_from_capability
 from triton.compiler import ASTSource
 from triton.experimental.gluon._runtime import GluonASTSource, GluonJITFunction
 
@@ -24,7 +26,7 @@ from treeshare.kernels import deft, deft_hopper, skinny_linear
 MODULES = (deft, deft_hopper, skinny_linear)
 BETWEEN = r"WARPGROUP\.DEPBAR\.LE gsb0, 0x1;(.*?)WARPGROUP\.DEPBAR\.LE gsb0, 0x0;"
 SHARED_EVENTS = r"bar\.sync|\b(?:ld|st)\.shared|wgmma|(?<!async\.)mbarrier\.arrive\."
-PTXAS = get_ptxas(90).path
+ARCH = int(sys.argv[1]) if len(sys.argv) > 1 else 90
 
 
 def compile_kernel(name, signature, constants, divisible, options):
@@ -37,12 +39,13 @@ def compile_kernel(name, signature, constants, divisible, options):
         constexprs={index[argument]: value for argument, value in constants.items()},
         attrs={index[argument]: [["tt.divisibility", 16]] for argument in divisible},
     )
-    kernel = triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options)
+    kernel = triton.compile(source, target=GPUTarget("cuda", ARCH, 32), options=options)
     ptx = kernel.asm["ptx"]
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "kernel.ptx"
         path.write_text(ptx)
-        command = [PTXAS, "-v", "--gpu-name", "sm_90a", path, "-o", path.with_suffix(".cubin")]
+        gpu, ptxas = sm_arch_from_capability(ARCH), get_ptxas(ARCH).path
+        command = [ptxas, "-v", "--gpu-name", gpu, path, "-o", path.with_suffix(".cubin")]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
     sass = kernel.asm["sass"] if is_gluon else ""  # takes half a second
     parts = re.findall(BETWEEN, sass, re.DOTALL)
