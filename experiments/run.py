@@ -25,6 +25,7 @@ from ..search.scheduler import Outcome, Scheduler
 from ..tasks.task import HasGrades, Problem
 from .collector import rare_collections
 from .command import complain, run_command
+from .openmp import set_wait_policy
 from .record import FailedSearch, Row, RunDirectory, Session
 from .report import Summary, Totals, comparison
 from .setup import Setup, SetupError, explained, keep_given_keys, prepare
@@ -38,9 +39,7 @@ def main() -> int:
         0; 1 if a puzzle failed; 2 for a configuration that cannot be run; 130 if interrupted.
     """
     sys.path.append(os.getcwd())  # the user's own policies; last, so that they shadow nothing
-    # PyTorch's threads sleep where they wait. By default they spin, and with anything else running
-    # on the cores a step then takes twenty times as long. Read when PyTorch is loaded.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    set_wait_policy()
     finished: list[tuple[list[str], Summary]] = []  # jobs, by their overrides
     code = run_command("treeshare", "config", lambda cfg: _launch(cfg, finished))
     if len(finished) > 1:
