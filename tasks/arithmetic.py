@@ -19,8 +19,8 @@ GAME_OF_24 = Fraction(24)  # the target of the Game of 24, and so the default
 
 Values = tuple[Fraction, ...]
 
-_PLAIN = str.maketrans("×∗·÷∕−–", "***//--")
 _TOKEN = re.compile(r"0|[1-9][0-9]*|\S")
+_CLOSING = {"(": ")", "[": "]", "{": "}"}
 _MAX_LENGTH = 120  # characters of an expression; bounds its nesting and its integers too
 
 
@@ -90,13 +90,8 @@ def combine(a: Fraction | None, sign: str, b: Fraction | None) -> Fraction | Non
     return a / b if b else None
 
 
-def plain(text: str) -> str:
-    """`text` with typographic signs (× ÷ −) as + - * /."""
-    return text.translate(_PLAIN)
-
-
 def evaluate(text: str) -> tuple[Fraction | None, list[int]]:
-    """Read an expression of whole numbers, + - * / and parentheses.
+    """Read an expression of whole numbers, + - * / and brackets (round, square or curly).
 
     Returns:
         Its value (None where it divides by zero), and the numbers in it as they stand.
@@ -137,9 +132,9 @@ class _Reader:
         token = self.tokens.pop()
         if token == "-":
             return combine(Fraction(0), "-", self.factor())
-        if token == "(":
+        if token in _CLOSING:
             value = self.sum()
-            self.expect(")")
+            self.expect(_CLOSING[token])
             return value
         if not (token.isascii() and token.isdigit()):
             raise ValueError(f"{token!r} where a number should be")

@@ -7,17 +7,16 @@ right: that is `ArithmeticVerifier`, to which it holds no reference.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from fractions import Fraction
-from operator import itemgetter
 
-from .arithmetic import Position, can_make, combine, evaluate, is_solution, operations, plain
+from .arithmetic import Position, can_make, combine, evaluate, operations
 from .arithmetic_prompts import Words
-from .replies import last_verdict, read_steps
+from .arithmetic_replies import final_expression, is_equation, plain, read_step
+from .replies import is_approved, read_steps, read_verdict
 from .sampling import RoleSampling, merged
 from .task import ParseFailure, Problem, State, Step
+from .votes import read_vote
 
 SAMPLING: RoleSampling = {
     "propose": {"max_tokens": 120, "temperature": 0.7, "stop": ("\n\n",)},
@@ -31,17 +30,6 @@ SAMPLING: RoleSampling = {
     "refine": {"max_tokens": 48, "temperature": 0.7, "stop": ("\n",)},
 }
 """Enough for four numbers."""
-
-_NUMBER = r"(-?[0-9]{1,9}(?:\.[0-9]{1,9}|/[1-9][0-9]{0,8})?)"
-_STEP = re.compile(
-    r"(?:[-*•]\s|[a-z ]*\(?[0-9]{1,2}[.):]\s|[a-z ]+:)?[\s*`]*"  # a bullet, `1.`, `Step 1:`
-    rf"{_NUMBER}\s*([-+*/])\s*{_NUMBER}\s*=\s*{_NUMBER}"
-    r"(?![\w/]|\.[0-9]|\s*[-+*/=]\s*[0-9(])",  # nothing that carries the equation on
-    re.IGNORECASE,
-)
-_EQUALS = re.compile(rf"=\s*{_NUMBER}$")
-_BEST = re.compile(r"best\D{0,80}([0-9]{1,4})\b", re.IGNORECASE)
-_OPTION = re.compile(r"\b([0-9]{1,4})\b")
 
 
 class ArithmeticTask:
@@ -77,25 +65,25 @@ class ArithmeticTask:
         return self.words.solution(state)
 
     def is_satisfied(self, state: Position, feedback: str) -> bool:
-        """Whether the feedback begins with `correct`."""
-        return re.match(r"\W*correct\b", feedback, re.IGNORECASE) is not None
+        """Whether the feedback begins with `correct` and objects to nothing (`is_approved`)."""
+        return is_approved(feedback)
 
     def parse(self, role: str, state: Position, text: str) -> list[Step] | ParseFailure:
         """Steps read from a reply.
 
         `propose` and `step`: lines such as `2 + 8 = 10 (left: 8 10 14)`, of which `step` takes
         the first. A line counts if its operands are left and its arithmetic is right; what it
-        says is left is not read. `io`, `cot`, `refine`: the last `Answer:`, or else the last line
-        that is an expression, taken as it is, right or wrong.
+        says is left is not read. `io`, `cot`, `refine`: the expression after the last `Answer:`, or
+        else the last line that is one (`final_expression`), taken as it is, right or wrong.
 
         Raises:
             ValueError: the role has no such reply.
         """
         if role in ("propose", "step"):
             lines = map(str.strip, plain(text).splitlines())
-            return read_steps(role, text, lines, lambda line: _read_step(state, line))
+            return read_steps(role, text, lines, lambda line: read_step(state, line))
         if role in ("io", "cot", "refine"):
-            expression = _final_expression(plain(text))
+            expression = final_expression(text, state.puzzle)
             if expression is None:
                 return ParseFailure(role, text, "no arithmetic expression")
             return [Step(expression, replace(state, answer=expression))]
@@ -114,7 +102,7 @@ class ArithmeticTask:
         """All legal steps, one for each distinct position they lead to; none from a terminal one.
 
         In the order of `operations`; of steps to one position the first is kept. The text ends
-        with `=`, lest ` 13 - 1` be the beginning of ` 13 - 10`.
+        with `=`, so that ` 13 - 1` is not the beginning of ` 13 - 10`.
         """
         if state.is_final:
             return []
@@ -145,18 +133,12 @@ class ArithmeticTask:
         return replace(state, reflections=tuple(reflections))
 
     def parse_value(self, state: Position, text: str) -> float | ParseFailure:
-        """The value of the last verdict word in the reply."""
-        return last_verdict(self.values, text)
+        """The value of the one verdict in the reply (`read_verdict`)."""
+        return read_verdict(self.values, text)
 
     def parse_vote(self, states: Sequence[Position], text: str) -> int | ParseFailure:
-        """The option after the word `best`, or else the first number in the reply."""
-        match = _BEST.search(text) or _OPTION.search(text)
-        if match is None:
-            return ParseFailure("vote", text, "no option's number")
-        option = int(match[1])
-        if not 1 <= option <= len(states):
-            return ParseFailure("vote", text, f"option {option} is not from 1 to {len(states)}")
-        return option - 1
+        """The place of the one option that the reply picks (`read_vote`)."""
+        return read_vote(len(states), text)
 
 
 class ArithmeticVerifier:
@@ -167,45 +149,3 @@ class ArithmeticVerifier:
         if state.answer is not None:
             return float(is_equation(state.answer, state.puzzle, state.target))
         return float(can_make(state.values, state.target))
-
-
-def is_equation(answer: str, numbers: tuple[int, ...], target: Fraction) -> bool:
-    """Whether `answer`, with or without `= target`, makes `target` of `numbers`, each used exactly
-    once. Anything malformed is wrong."""
-    return is_solution(re.sub(rf"=\s*{target}\s*$", "", plain(answer)), numbers, target)
-
-
-def _read_step(state: Position, line: str) -> Step | str:
-    """The step a line tells, or why it tells none."""
-    match = _STEP.match(line)
-    if match is None:
-        return "not a step such as `2 + 8 = 10`"
-    a, sign, b, result = match.groups()
-    left: list[Fraction | None] = [*state.values]
-    places = []
-    for operand in (Fraction(a), Fraction(b)):
-        if operand not in left:
-            return f"{operand} is not left"
-        places.append(left.index(operand))
-        left[places[-1]] = None
-    position = state.step(places[0], sign, places[1])
-    if position is None or combine(Fraction(a), sign, Fraction(b)) != Fraction(result):
-        return f"{a} {sign} {b} is not {result}"
-    return Step(position.steps[-1], position)
-
-
-def _final_expression(text: str) -> str | None:
-    """The last expression after `Answer:`, or else the last bare line; without `= value`."""
-    candidates = []
-    for line in reversed(text.splitlines()):
-        label, _, rest = line.rpartition(":")
-        if not label or "answer" in label.lower():
-            expression = _EQUALS.sub("", rest.strip(" \t.*`$")).strip()
-            candidates.append((not label, expression))
-    for _, expression in sorted(candidates, key=itemgetter(0)):
-        try:
-            evaluate(expression)
-        except ValueError:
-            continue
-        return expression
-    return None

@@ -27,7 +27,7 @@ from .blocksworld_rules import (
     show,
 )
 from .generator import distinct
-from .replies import last_verdict, read_steps
+from .replies import read_steps, read_verdict, tidy
 from .sampling import RoleSampling, merged
 from .task import ParseFailure, Problem, State, Step
 
@@ -40,11 +40,13 @@ _SAMPLING: RoleSampling = {
     "cot": {"max_tokens": 400, "temperature": 0.7, "stop": ("\n\n",)},
     "value": {"max_tokens": 6, "temperature": 0.7, "stop": ("\n",)},
 }
-_MOVE = re.compile(
-    r"(?:\W|\d|step\b)*+move (?:block )?([A-Z]) (?:onto|on|to|on top of) (?:the )?(table|[A-Z])\b",
-    re.IGNORECASE,
+_MOVE = re.compile(  # (?ai:...) takes ASCII letters alone, great and small
+    r"(?:\W|\d|(?ai:step)\b)*+"
+    r"(?ai:move (?:block )?([A-Z]) (?:onto|on|to|on top of) (?:the )?(table|[A-Z]))\b"
 )
-_BETWEEN = re.compile(r"[;,.\n]|\bthen\b|\band\b", re.IGNORECASE)  # moves of a plan
+_BETWEEN = re.compile(r"[;,.\n]|\b(?ai:then|and)\b")  # moves of a plan
+_PLAN = re.compile(r"plan:", re.IGNORECASE | re.ASCII)
+_PLAN_END = re.compile(r"\[ ?plan end ?\]", re.IGNORECASE | re.ASCII)
 
 
 class Puzzle(NamedTuple):
@@ -161,9 +163,10 @@ class Blocksworld:
             ValueError: the role has no such reply.
         """
         if role in ("propose", "step"):
-            return read_steps(role, text, text.splitlines(), lambda line: _read_step(state, line))
+            lines = map(_spaced, text.splitlines())
+            return read_steps(role, text, lines, lambda line: _read_step(state, line))
         if role in ("io", "cot"):
-            plan = read_plan(re.split("plan:", text, flags=re.IGNORECASE)[-1])
+            plan = read_plan(_PLAN.split(tidy(text))[-1])
             if plan is None:
                 return ParseFailure(role, text, "not a plan such as `move A onto B; move C onto A`")
             return [Step(told(plan), replace(state, plan=plan))]
@@ -192,8 +195,8 @@ class Blocksworld:
         return in_place(stacks, state.goal) / sum(map(len, state.goal)) if stacks else 0.0
 
     def parse_value(self, state: World, text: str) -> float | ParseFailure:
-        """The value of the last verdict word in the reply."""
-        return last_verdict(self.values, text)
+        """The value of the one verdict in the reply (`read_verdict`)."""
+        return read_verdict(self.values, text)
 
 
 class BlocksworldVerifier:
@@ -225,8 +228,9 @@ def told(plan: Iterable[Move]) -> str:
 
 
 def read_plan(text: str) -> tuple[Move, ...] | None:
-    """The moves that a text is, divided by `;`, `,`, `.`, `then` or line ends; None if there are
-    none, or anything else."""
+    """The moves that a text is, divided by `;`, `,`, `.`, `then`, `and` or line ends; None if there
+    are none, or anything else but `[PLAN END]` after them."""
+    text = _PLAN_END.split("\n".join(map(_spaced, text.splitlines())), maxsplit=1)[0]
     moves = []
     for part in _BETWEEN.split(text):
         match = _MOVE.match(part)
@@ -235,6 +239,11 @@ def read_plan(text: str) -> tuple[Move, ...] | None:
         elif part.strip(" `*0123456789"):
             return None
     return tuple(moves) or None
+
+
+def _spaced(line: str) -> str:
+    """A line with single spaces for blanks of every kind."""
+    return " ".join(tidy(line).split())
 
 
 def _move(match: re.Match[str]) -> Move:

@@ -13,7 +13,8 @@ from typing import NamedTuple
 
 from . import countdown_prompts as prompts
 from .arithmetic import Position, can_make
-from .arithmetic_task import SAMPLING, ArithmeticTask, ArithmeticVerifier, is_equation
+from .arithmetic_replies import is_equation
+from .arithmetic_task import SAMPLING, ArithmeticTask, ArithmeticVerifier
 from .generator import at_least, distinct
 from .sampling import RoleSampling, merged
 from .task import Problem

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
 from . import crosswords_prompts as prompts
-from .replies import last_verdict, read_steps
+from .replies import read_steps, read_verdict, tidy
 from .sampling import RoleSampling, merged
 from .task import ParseFailure, Problem, State, Step
 
@@ -35,7 +36,14 @@ _SAMPLING: RoleSampling = {
     "cot": {"max_tokens": 240, "temperature": 0.7, "stop": ("\n\n",)},
     "value": {"max_tokens": 6, "temperature": 0.7, "stop": ("\n",)},
 }
-_WORD = re.compile(r"\W*([hv][1-5])\s*[.:)]\s*([a-z]{5})(?![a-z])", re.IGNORECASE)
+_WORD = re.compile(  # (?ai:...) takes ASCII letters alone, great and small
+    r"\W*+((?ai:[hv])[1-5])\s*[.:)]\s*((?ai:[a-z]{5}))(?![^\W\d_]|[\u0300-\u036f])"
+)
+_ROWS = re.compile(r"(?:rows|output):", re.IGNORECASE | re.ASCII)
+_LABEL = re.compile(  # of a row: `h1.`, `2)`, `- ` before a word
+    r"[\s*`|>#•-]*+(?:(?ai:[hr]|row ?)?[1-5][.:)]|(?<=[-*•]\s)(?=[^\W\d_]{2}))"
+)
+_PART = re.compile(r"[^\s,;|/.`*]+")  # a letter or a word
 
 
 class Clues(NamedTuple):
@@ -158,16 +166,17 @@ class Crosswords:
         """Steps read from a reply.
 
         `propose` and `step`: lines such as `h1. heart`, of which `step` takes the first; a word
-        counts if it fits the letters so far and its place is not full. `io` and `cot`: the five
-        rows after the last `Rows:`, or else all of the text, taken as they are.
+        counts if it fits the letters so far and its place is not full. `io` and `cot`: the rows
+        after the last `Rows:` or `Output:`, or else of all the text, as `read_rows` reads them.
 
         Raises:
             ValueError: the role has no such reply.
         """
         if role in ("propose", "step"):
-            return read_steps(role, text, text.splitlines(), lambda line: _read_word(state, line))
+            lines = tidy(text).splitlines()
+            return read_steps(role, text, lines, lambda line: _read_word(state, line))
         if role in ("io", "cot"):
-            rows = read_rows(re.split("rows:", text, flags=re.IGNORECASE)[-1])
+            rows = read_rows(_ROWS.split(tidy(text))[-1])
             if rows is None:
                 return ParseFailure(role, text, "not five rows of five letters")
             board = replace(state, letters="".join(rows))
@@ -186,8 +195,8 @@ class Crosswords:
         return 1 - state.letters.count(_OPEN) / len(state.letters)
 
     def parse_value(self, state: Board, text: str) -> float | ParseFailure:
-        """The value of the last verdict word in the reply."""
-        return last_verdict(self.values, text)
+        """The value of the one verdict in the reply (`read_verdict`)."""
+        return read_verdict(self.values, text)
 
 
 class CrosswordsVerifier:
@@ -199,10 +208,15 @@ class CrosswordsVerifier:
         }
 
     def check(self, problem: Problem, answer: str) -> bool:
-        """Whether `answer` is the five rows with every letter right (ToT's `game`). Anything
-        malformed is wrong."""
+        """Whether `answer` is the five rows with every letter right (ToT's `game`) and no letter
+        besides. Anything malformed is wrong."""
         rows = read_rows(answer)
-        return rows is not None and "".join(rows) == self._letters[problem.id]
+        num_letters = sum(map(str.isalpha, answer))
+        return (
+            rows is not None
+            and num_letters == SIZE * SIZE
+            and "".join(rows) == self._letters[problem.id]
+        )
 
     def promise(self, problem: Problem, state: Board) -> float:
         """1.0 if every letter filled in is right, else 0.0."""
@@ -245,15 +259,42 @@ def read_games(path: str) -> tuple[tuple[tuple[str, ...], str], ...]:
 
 
 def read_rows(text: str) -> list[str] | None:
-    """The five rows that a text is, in small letters, with or without blanks between their letters;
-    None if it is anything else."""
-    words = re.findall(r"[^\s,;|/.`*]+", text.lower())
-    if re.fullmatch("[a-z]{25}", "".join(words)) is None:
-        return None
-    if {len(word) for word in words} == {1}:
-        letters = "".join(words)
-        words = [letters[i : i + SIZE] for i in range(0, len(letters), SIZE)]
-    return words if {len(word) for word in words} == {SIZE} else None
+    """The five rows of a board that a text is, in small letters, `_` where there is none; None if
+    no letter can be read.
+
+    As Tree of Thoughts marks replies (`test_output` of its tasks/crosswords.py): each of the last
+    five lines is a row. Its letters stand apart and the first five count, or it is a word; what is
+    shorter is padded, a longer word leaves the row open. Besides, a text of five words is their
+    rows if three of them have five letters, and so is one of 25 letters that are not on five lines.
+    """
+    words = [match[0] for match in islice(_PART.finditer(text), SIZE * SIZE + 1)]
+    lines = list(islice(_lines(text), SIZE + 1))
+    sizes = [len(word) for word in words]
+    if len(lines) == SIZE:
+        lines = lines[::-1]
+    elif len(words) == SIZE and sizes.count(SIZE) >= 3:
+        lines = [[word] for word in words]
+    elif sizes == [1] * (SIZE * SIZE):
+        lines = [words[i : i + SIZE] for i in range(0, SIZE * SIZE, SIZE)]
+    else:
+        lines = lines[:SIZE][::-1]
+    rows = ["".join(parts[:SIZE]) for parts in lines]
+    letters = [_OPEN * SIZE if len(row) > SIZE else _small(row).ljust(SIZE, _OPEN) for row in rows]
+    letters += [_OPEN * SIZE] * (SIZE - len(letters))
+    return letters if set("".join(letters)) != {_OPEN} else None
+
+
+def _lines(text: str) -> Iterator[list[str]]:
+    """The parts of each line that has any, without its label, from the last line on."""
+    for line in filter(None, reversed(text.splitlines())):
+        label = _LABEL.match(line)
+        if parts := _PART.findall(line, label.end() if label else 0):
+            yield parts
+
+
+def _small(row: str) -> str:
+    """A row in small ASCII letters, `_` for every other character."""
+    return "".join(x.lower() if x.isascii() and x.isalpha() else _OPEN for x in row)
 
 
 def _is_game(game: object) -> bool:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from . import game24_prompts as prompts
 from .arithmetic import GAME_OF_24, Position
-from .arithmetic_task import ArithmeticTask, ArithmeticVerifier, is_equation
+from .arithmetic_replies import is_equation
+from .arithmetic_task import ArithmeticTask, ArithmeticVerifier
 from .game24_puzzles import read_puzzles, select, solvable_puzzles
 from .sampling import RoleSampling
 from .task import Problem

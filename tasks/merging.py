@@ -14,13 +14,14 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 
 from .generator import at_least, distinct
+from .replies import tidy
 from .sampling import RoleSampling, merged
 from .task import ParseFailure, Problem, State, Step
 
 Numbers = tuple[int, ...]
 
 _NUMBER = "(?:0|[1-9][0-9]{0,3})"
-_LIST = re.compile(  # possessive (`*+`), lest a long reply be tried in every way
+_LIST = re.compile(  # possessive (`*+`), so that a long reply is not tried in every way
     rf"\[\s*+((?:{_NUMBER}(?:\s*+,\s*+{_NUMBER})*+)?+)\s*+\]"
 )
 _ANSWERED = ("solve", "step", "improve", "io", "cot")
@@ -208,11 +209,11 @@ def show(numbers: Sequence[int]) -> str:
 
 def read_lists(text: str) -> list[Numbers]:
     """Every list of whole numbers of at most four digits in a text, such as `[3, 1, 2]`."""
-    found = _LIST.findall(text)
+    found = _LIST.findall(tidy(text))
     return [tuple(int(number) for number in re.findall("[0-9]+", inner)) for inner in found]
 
 
 def read_answer(text: str) -> Numbers | None:
     """The list that the text is; None if it is anything else."""
-    whole = _LIST.fullmatch(text.strip())
+    whole = _LIST.fullmatch(tidy(text).strip())
     return read_lists(text)[0] if whole else None

@@ -1,6 +1,6 @@
-"""What the replies of several tasks have in common: lines that are steps, and a verdict.
+"""Reading replies as a careful person reads them, for several tasks: lines, verdicts, approval.
 
-Knows no task; what a line says is read by the task's own function.
+The words of steps are read by each task's own function, votes by `votes.read_vote`.
 """
 
 from __future__ import annotations
@@ -9,6 +9,46 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 
 from .task import ParseFailure, Step
+
+_BLANKS = (0xA0, 0x1680, *range(0x2000, 0x200B), 0x202F, 0x205F, 0x3000)
+_INVISIBLE = "\u00ad\u200b\u200c\u200d\u2060\ufe0e\ufe0f\ufeff"  # zero width, variants of a glyph
+_TIDY: dict[int, int | str | None] = {
+    **{0xFF01 + i: 0x21 + i for i in range(94)},  # full-width forms of ASCII
+    **dict.fromkeys(_BLANKS, " "),
+    **dict.fromkeys(map(ord, _INVISIBLE)),
+}
+_SPOKEN: dict[int, int | str | None] = {
+    **{ord("A") + i: ord("a") + i for i in range(26)},  # str.lower would make `k` of U+212A
+    **dict.fromkeys(map(ord, "‘’ʼ`´"), "'"),
+    ord("_"): " ",
+}
+
+NEGATION = (
+    r"(?<!\w)(?:no|non|not|nor|none|nope|nah|nothing|nobody|never|neither|cannot|hardly|barely"
+    r"|scarcely|dubious|doubt[a-z]{0,9}|far from|anything but|rather than|instead of|opposite of"
+    r"|(?:is|are|was|were|do|does|did|ca|could|wo|would|should|ai|have|has|had|must|need)nt)(?!\w)"
+    r"|n't(?!\w)|~~|[❌✗✘]"
+)
+"""A pattern of what turns a statement into its opposite, in text as `spoken` gives it."""
+
+_NEGATED = re.compile(NEGATION)
+_SHARE = r"(?<![0-9.])(?!100(?:\.0{1,9})? ?(?:%|per))[0-9]{1,9}(?:\.[0-9]{1,9})? ?(?:%|per ?cent)"
+_CORRECT = re.compile(r"\W*+correct(?!-\w)(?:$|(?= ?[^\w ]| (?:because|since|as|indeed)(?!\w)))")
+_OBJECTION = re.compile(
+    r"(?<!\w)(?:but|however|except|though|although|yet|wrong|incorrect|mistakes?|errors?|almost"
+    r"|nearly|part(?:ly|ially)|should|unless|if|missing|unused)(?!\w)|\?"
+)
+
+
+def tidy(text: str) -> str:
+    """A text with blanks of every width as spaces, full-width characters as ASCII, and without
+    characters that cannot be seen."""
+    return text.translate(_TIDY)
+
+
+def spoken(text: str) -> str:
+    """What a text says: tidy, in small ASCII letters, with single spaces, without underlining."""
+    return " ".join(tidy(text).translate(_SPOKEN).split())
 
 
 def read_steps(
@@ -29,14 +69,41 @@ def read_steps(
     return ParseFailure(role, text, reasons[0] if reasons else "empty reply")
 
 
-def last_verdict(values: Mapping[str, float], text: str) -> float | ParseFailure:
-    """The value of the last verdict word in a reply to `value`.
+def read_verdict(values: Mapping[str, float], text: str) -> float | ParseFailure:
+    """The value of the one verdict in a reply to `value`.
+
+    A reply with two different verdicts is a failure, and so is one with a negation (`not sure`,
+    `unlikely`), a share (`30 % sure`) or a question (`sure?`) in the verdict's line or after it: it
+    does not say which value is meant. The lines before the verdict may say no to other things, as
+    in Tree of Thoughts' own examples: `I cannot obtain 24 now, ...` and then `likely`. The same
+    verdict may stand more than once.
 
     Args:
         values: of each verdict, as of `HasValues`: a space and a word in small letters.
     """
     words = [verdict.strip() for verdict in values]
-    found = re.findall(rf"\b({'|'.join(words)})\b", text, re.IGNORECASE)
+    any_word = "|".join(map(re.escape, words))
+    word = re.compile(rf"(?<!\w)(?<!\w-)(?:{any_word})(?![\w\u0300-\u036f]|-\w)")
+    lines = [spoken(line) for line in text.splitlines()]
+    first = next((i for i, line in enumerate(lines) if word.search(line)), 0)
+    said = " ".join(lines[first:])
+    found = set(word.findall(said))
+    doubtful = _NEGATED.search(said) or re.search(
+        rf"(?<!\w)(?:(?:un|non|not)-?|(?:less|least)(?: than)? )(?:{any_word})(?!\w)"
+        rf"|(?<!\w)(?:{any_word})\W{{0,9}}?\?|{_SHARE}",
+        said,
+    )
     if not found:
         return ParseFailure("value", text, f"none of {', '.join(words)}")
-    return values[f" {found[-1].lower()}"]
+    if len(found) > 1:
+        return ParseFailure("value", text, f"several verdicts: {', '.join(sorted(found))}")
+    if doubtful:
+        return ParseFailure("value", text, f"not a plain verdict: `{doubtful[0]}`")
+    return values[f" {found.pop()}"]
+
+
+def is_approved(feedback: str) -> bool:
+    """Whether feedback on a solution begins with `correct` and objects to nothing."""
+    said = spoken(feedback)
+    is_correct = _CORRECT.match(said) is not None
+    return is_correct and _OBJECTION.search(said) is None and _NEGATED.search(said) is None

@@ -208,6 +208,9 @@ def test_a_reply_without_a_step_is_a_failure_with_a_reason(text, reason):
         f"Step: move C to the table\nPlan: {PLAN.upper()}.",
         "move C to the table, then move B on A, and move C on B",
         "1. Move C to the table\n2. Move B onto A\n3. Move C onto B\n",
+        f"{PLAN.replace('; ', chr(10))}\n[PLAN END]\nand more",
+        PLAN.replace(" ", "\u00a0").replace(";", "\t；\u200b"),
+        f"{PLAN.replace('; ', chr(0x2028))}\u3000",
     ],
 )
 def test_a_plan_is_read(text):
@@ -218,7 +221,12 @@ def test_a_plan_is_read(text):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "Plan:", "no plan", f"{PLAN}; fly", f"First {PLAN}", f"{PLAN} or not"]
+    "text",
+    [
+        *("", "Plan:", "no plan", f"{PLAN}; fly", f"First {PLAN}", f"{PLAN} or not"),
+        *("[PLAN END]", f"[PLAN END] {PLAN}", "unstack C from on top of A; put down C"),
+        *(PLAN.replace("move", "ｍove ſ"), PLAN.replace("A", "À")),
+    ],
 )
 def test_what_holds_anything_else_is_no_plan(text):
     for role in ("io", "cot"):
@@ -288,8 +296,9 @@ def test_examples_in_the_prompts_are_right():
                 assert (distances(blocks)[goal] <= 2) == ("sure" in block or "yes" in block)
 
 
-def test_a_verdict_is_the_last_one():
-    assert TASK.parse_value(ROOT, "not impossible but Likely") == 0.5
+def test_a_verdict_is_read():
+    assert TASK.parse_value(ROOT, "It is Likely.") == 0.5
+    assert isinstance(TASK.parse_value(ROOT, "not impossible but Likely"), ParseFailure)
     assert isinstance(TASK.parse_value(ROOT, "unlikely"), ParseFailure)
 
 

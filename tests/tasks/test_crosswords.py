@@ -128,6 +128,12 @@ def test_several_words_are_proposed_but_one_step_is_taken(task):
         f"h1. scent\nRows: {ROWS.upper()}",
         "Rows:\ns c e n t\nc a n o e\na r s o n\nr o u s e\nf l e e t\n",
         "**Rows:** scent, canoe, arson, rouse, fleet.",
+        "h1. SCENT\nh2. CANOE\nh3. ARSON\nh4. ROUSE\nh5. FLEET",
+        "Thoughts:\nh1. A smell: scent\n\nOutput:\n"
+        "S C E N T\nC A N O E\nA R S O N\nR O U S E\nF L E E T",
+        "ROWS:\u00a0" + " ".join(ROWS.replace(" ", "")),
+        " ".join(ROWS.replace(" ", "")).replace("r", "r\n"),
+        ROWS.replace(" a", "\na"),
     ],
 )
 def test_whole_answers_are_read(task, text):
@@ -140,10 +146,10 @@ def test_whole_answers_are_read(task, text):
     "text",
     [
         "",
-        ROWS[:-1],
         f"{ROWS} fleet",
         "scentcanoe arson rouse fleet",
-        ROWS.replace("a", "ä"),
+        "I do not know the answer",
+        "So we do not know",
         "Rows:",
     ],
 )
@@ -207,9 +213,45 @@ def test_examples_in_the_prompts_are_right(task):
                 assert block.rpartition("Rows: ")[2] == str(square)
 
 
-def test_a_verdict_is_the_last_one(task):
+@pytest.mark.parametrize(
+    ("text", "board"),
+    [
+        ("S C E N\nC A N O E\nA R S O N\nR O U S E\nF L E E T", "scen_ canoe arson rouse fleet"),
+        ("S C E N T S\nC A N O E\n\nA R S O N", "scent canoe arson _____ _____"),
+        ("SCENTS\nCANOE\nARSON\nROUSE\nFLEET", "_____ canoe arson rouse fleet"),
+        ("S _ E N T\nC A N Ö E\n? R S O N", "s_ent can_e _rson _____ _____"),
+        ("s C e N t\n\u212a A N O E\nA R \u017f O N", "scent _anoe ar_on _____ _____"),
+        ("T A S K S\n" + "\n".join(["A B C D E"] * 5), "abcde abcde abcde abcde abcde"),
+        ("scent canoe arson rouse flee", "scent canoe arson rouse flee_"),
+    ],
+)
+def test_rows_are_marked_as_tree_of_thoughts_marks_them(task, verifier, text, board):
+    problem = task.problems()[0]
+    (step,) = task.parse("io", task.root(problem), text)
+    assert str(step.state) == board
+    right = (ROWS, *map("".join, zip(*ROWS.split(), strict=True)))
+    rows = board.split()
+    columns = map("".join, zip(*rows, strict=True))
+    words = sum(a == b for a, b in zip([*rows, *columns], [*ROWS.split(), *right[1:]], strict=True))
+    letters = sum(a == b != " " for a, b in zip(board, ROWS, strict=True))
+    assert verifier.grades(problem, step.state) == {"letters": letters / 25, "words": words / 10}
+    assert task.is_terminal(step.state) == ("_" not in board)
+
+
+@pytest.mark.parametrize(
+    "odd", ["h\u0130art", "hear\u017f", "\u212aeart", "hear\u0074\u0308", "heart\u00df"]
+)
+def test_letters_of_a_word_are_ascii(task, odd):
+    root = task.root(task.problems()[0])
+    for role in ("propose", "step"):
+        assert isinstance(task.parse(role, root, f"h1. {odd}"), ParseFailure)
+    assert "".join(task.parse("step", root, "ｈ1.\u00a0HE\u200bART")[0].state.word("h1")) == "heart"
+
+
+def test_a_verdict_is_read(task):
     state = task.root(task.problems()[0])
-    assert task.parse_value(state, "not sure, Maybe.") == 0.5
+    assert task.parse_value(state, "Maybe.") == 0.5
+    assert isinstance(task.parse_value(state, "not sure, Maybe."), ParseFailure)
     assert isinstance(task.parse_value(state, "surely"), ParseFailure)
 
 

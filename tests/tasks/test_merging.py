@@ -269,6 +269,8 @@ def test_arguments_out_of_bound_are_refused(make, arguments, message):
 
 def test_lists_are_read_from_anything():
     assert read_lists("[1,2] and [ 3 , 4 ] [] [1, 2,] [12345] [01] [٣]") == [(1, 2), (3, 4), ()]
+    assert read_lists("[1,\u00a02,\u200b 3] ［４，\u30005］") == [(1, 2, 3), (4, 5)]
+    assert read_answer("\ufeff[1,\u20092]\u00a0\n") == (1, 2)
 
 
 @given(st.text() | st.text(alphabet="[]0123, \nPart:"))
