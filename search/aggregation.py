@@ -11,10 +11,11 @@ section 4.2).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from statistics import fmean
 from typing import Literal
 
+from ..tasks.task import HasEqualAnswers
 from .context import Context, value_or_least
 from .graph import Node
 
@@ -55,16 +56,21 @@ def rank_answers(
 
         majority  Σ 1        weighted  Σ score(node)        best  max score(node)
 
+    Answers are one if their texts are, or, for a task that is `HasEqualAnswers`, if it says so.
     A node listed twice votes twice; one that is not terminal, or has no answer, not at all; one
     whose score is -∞ (not known) adds nothing to `weighted`, which wants scores of 0 or more.
     The node that stands for an answer is its best by `score`. Ties go to the earlier node, and
     among answers to the one seen first.
     """
-    groups: dict[str, list[Node]] = {}
-    for node in nodes:
-        answer = ctx.task.answer(node.state) if node.is_terminal else None
-        if answer is not None:
-            groups.setdefault(answer, []).append(node)
+    given = [(node, ctx.task.answer(node.state)) for node in nodes if node.is_terminal]
+    voters = [(node, answer) for node, answer in given if answer is not None]
+    answers = [answer for _, answer in voters]
+    keys: Sequence[Hashable] = answers
+    if isinstance(ctx.task, HasEqualAnswers):
+        keys = ctx.task.answer_keys(answers)
+    groups: dict[Hashable, list[Node]] = {}
+    for (node, _), key in zip(voters, keys, strict=True):
+        groups.setdefault(key, []).append(node)
 
     def total(group: list[Node]) -> float:
         return ANSWER_RULES[rule]([score(node) for node in group])

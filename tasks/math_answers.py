@@ -1,143 +1,108 @@
-r"""Final answers of mathematics problems: found in a solution, read exactly, compared.
+r"""Final answers of mathematics problems: compared, put into one form, grouped.
 
-Numbers are compared as fractions, never as floats: 0.5 is 1/2, and 0.333 is not 1/3. Answers that
-are no numbers must be the same text after LaTeX's variants of spacing are removed, or, if asked
-for, equal by math-verify (https://github.com/huggingface/Math-Verify), which knows sets, intervals
-and algebra. Knows no prompts and no files.
+Numbers are compared as fractions, never as floats: 0.5 is 1/2, and 0.333 is not 1/3. Structures
+(tuples, sets, matrices) are compared part by part. Expressions must be the same text after LaTeX's
+variants are removed, or, if asked for, equal by math-verify and exactly. Nothing here depends on
+prompts or files.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from fractions import Fraction
+from collections.abc import Hashable, Sequence
 
-_LONGEST = 200  # characters of an answer
-_ANSWER = re.compile(r"(?:####|\banswer\s*(?:is|:|=)+)[*\s]*", re.IGNORECASE)
-
-_WHOLE = "(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)"
-_DECIMAL = rf"(?:{_WHOLE}(?:\.[0-9]+)?|\.[0-9]+)"
-_FRACTION = re.compile(rf"\\frac{{(-?{_DECIMAL})}}{{({_DECIMAL})}}")
-_NUMBER = re.compile(
-    rf"([-+]?)\s*([$£€]?)\s*(?:({_WHOLE})\s+(?={_WHOLE}/))?({_DECIMAL})(?:\s*/\s*({_DECIMAL}))?"
+from .math_latex import LONGEST, plain, squeezed
+from .math_numbers import Number, TooLarge, calculate, read_number, written
+from .math_replies import before_next_question, final_answer
+from .math_structure import (
+    RELATION,
+    UNORDERED,
+    Answer,
+    Expression,
+    Structure,
+    key_of,
+    read_answer,
 )
-_UNIT = re.compile(
-    r"(?:\s*%|\s*°[CF]?|\s+(?:[a-zA-Z]{2,}|[mgslhLJNWVKCF]))(?:[\s/][a-zA-Z]+){0,3}(?:\^[23]|[²³])?"
+from .math_symbolic import is_equal
+from .math_units import are_compatible, is_unit
+
+__all__ = [
+    "are_same",
+    "before_next_question",
+    "final_answer",
+    "group_keys",
+    "need_math_verify",
+    "normal",
+    "read_number",
+]
+
+_MOST_ITEMS_COMPARED = 6  # by math-verify, of one list
+_DATE = re.compile(r"[0-9]{1,4}([-/])[0-9]{1,2}\1[0-9]{1,4}")
+_LOST = re.compile(  # doubled signs, bases, lists, units, ordinals, ratios, derivatives
+    r"^[-+]\s*[-+]|[0-9]_|[,;:%°'\"]|[0-9](?:st|nd|rd|th)\b"
 )
-_CURRENCIES = {"$": "dollars", "£": "pounds", "€": "euros"}
-_NO_UNIT = re.compile(  # words that change the value, or say that there is more to it
-    r"\b(?:hundred|thousand|million|billion|trillion|dozen|half|halves|thirds?|quarters?|pi|sqrt"
-    r"|or|and|not|is|are|to|plus|minus|times|over|of|if|else|than)\b"
-)
-_PLAIN = (
-    (r"\\(?:text|textbf|mathrm|mathbf|mbox|operatorname)\s*{([^{}]*)}", r" \1"),
-    (r"\\(?:left|right|displaystyle)(?![a-zA-Z])", ""),
-    (r"(?<=[0-9])\\[!,](?=[0-9]{3})", ""),
-    (r"\\[!,;:> ]|~", " "),
-    (r"\\[dtc]frac(?![a-zA-Z])", r"\\frac"),
-    (r"\\frac\s*([0-9])\s*([0-9])", r"\\frac{\1}{\2}"),
-    (r"\\frac\s*{([^{}]*)}\s*([0-9])", r"\\frac{\1}{\2}"),
-    (r"\\frac\s*([0-9])\s*{([^{}]*)}", r"\\frac{\1}{\2}"),
-    (r"\\sqrt\s*([0-9])", r"\\sqrt{\1}"),
-    (r"\^\s*(?:{\s*\\circ\s*}|\\circ)", "°"),
-    (r"\{,\}", ","),
-    (r"(?<!\\)\$([^$]*)(?<!\\)\$", r"\1"),
-    (r"\\([$%£€])", r"\1"),
-    ("[−–]", "-"),
-    (r"[*`]{2,}|\$(?![0-9.])", ""),
-    (r"\s+", " "),
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Number:
-    value: Fraction
-    unit: str  # as written; "" without one
-
-    def __str__(self) -> str:
-        return f"{self.value} {self.unit}".strip()
-
-
-def final_answer(text: str) -> str | None:
-    r"""The last `\boxed{...}` of a solution, or else the rest of the line after the last `####`,
-    `Answer:` or `answer is`; None without any, or if it is empty or of more than 200 characters."""
-    found = _boxed(text)
-    if found is None:
-        marks = list(_ANSWER.finditer(text))
-        found = text[marks[-1].end() :].partition("\n")[0] if marks else ""
-    found = found.strip()
-    return found if 0 < len(found) <= _LONGEST else None
-
-
-def plain(text: str) -> str:
-    """An answer without what does not change it: the variants of LaTeX, a full stop, `x =`. Again
-    it stays the same."""
-    before = None
-    while text != before:
-        before = text
-        for pattern, replacement in _PLAIN:
-            text = re.sub(pattern, replacement, text)
-        text = re.sub(r"^\s*[a-zA-Z]\s*=\s*", "", text).strip(" *`").rstrip(" .")
-    return text
-
-
-def read_number(text: str) -> Number | None:
-    """A whole number, decimal, fraction or mixed number, with or without a unit; None for anything
-    else."""
-    if len(text) > _LONGEST:
-        return None
-    text = _FRACTION.sub(r" \1/\2", plain(text)).strip()
-    match = _NUMBER.match(text)
-    if match is None:
-        return None
-    sign, currency, *numerals = match.groups(default="")
-    whole, over, under = (Fraction(numeral.replace(",", "") or 0) for numeral in numerals)
-    rest = text[match.end() :]
-    if rest and (_UNIT.fullmatch(rest) is None or _NO_UNIT.search(rest.lower())):
-        return None
-    if match[5] and not under:
-        return None  # a division by zero
-    value = whole + (over / under if match[5] else over)
-    unit = " ".join(rest.split()) or _CURRENCIES.get(currency, "")
-    return Number(-value if sign == "-" else value, "%" if unit == "percent" else unit)
 
 
 def normal(text: str) -> str:
     """An answer in the form in which equal ones are most often the same: `1/2`, `42 dollars`,
-    `(1,2]`."""
-    number = read_number(text)
-    if number is not None:
-        return str(number)
-    text = plain(text)
-    if re.fullmatch("[a-zA-Z]{2,}(?: [a-zA-Z]+)*", text):
-        return text.lower()
-    squeezed = re.sub("(?<![0-9a-zA-Z]) | (?![0-9a-zA-Z])", "", text)
-    is_the_same = plain(squeezed) == squeezed and read_number(squeezed) is None
-    return squeezed if is_the_same else text  # `1, 250` is not 1,250
+    `(1,2]`. Again it stays the same."""
+    answer = read_answer(text)
+    if isinstance(answer, Number):
+        return str(answer)
+    in_one = plain(text)
+    candidates = [squeezed(in_one), in_one]
+    if isinstance(answer, Expression) and not answer.unit:
+        candidates.insert(0, answer.text)
+    for candidate in candidates:
+        if plain(candidate) == candidate and read_answer(candidate) == answer:
+            return candidate
+    return text.strip()
 
 
 def are_same(answer: str, right: str, *, symbolic: bool = False) -> bool:
-    """Whether two answers are equal; one of more than 200 characters is to none.
+    """Whether two answers are equal; one of more than 400 characters is to none.
 
-    Numbers are if their values are, and their units where both have one. Other answers are if their
-    `normal` form is the same, or, with `symbolic` and no decimal point in either, if math-verify
-    says so.
+    Numbers are if their values are, exactly, and their units where both have one. Other answers
+    are if their structures and texts are the same, or, with `symbolic`, if their parts are equal by
+    math-verify and exactly. An answer with a relation equals none without one; `x = 5` has none.
     """
-    if len(answer) > _LONGEST:
+    if len(answer) > LONGEST or len(right) > LONGEST:
         return False
-    a, b = read_number(answer), read_number(right)
-    if a is not None and b is not None:
-        are_known = a.unit and b.unit
-        return a.value == b.value and (not are_known or _singular(a.unit) == _singular(b.unit))
-    if a is None and b is None and normal(answer) == normal(right):
-        return True
-    # math-verify rounds decimals, and takes 0.333333 for 1/3
-    is_exact = not any(re.search(r"\.[0-9]", text) for text in (answer, right))
-    return symbolic and is_exact and _are_equal(answer, right)
+    try:
+        return _are_equal(read_answer(answer), read_answer(right), symbolic)
+    except TooLarge:
+        return False  # a number beyond all bounds
 
 
-def _singular(unit: str) -> str:
-    return re.sub("(?<=[sxh])es$|(?<=[a-z][a-rt-z])s$", "", unit.lower())
+def group_keys(answers: Sequence[str]) -> list[Hashable]:
+    """One key for each answer; those with equal keys are the same answer.
+
+    Answers of one value are the same, whatever their units (`18`, `18 USD`, `$18`), unless their
+    units contradict each other (`5 cm`, `5 m`): then each unit is a group, and so are those
+    without one. The order of the answers does not matter.
+    """
+    keys = [key_of(read_answer(answer)) for answer in answers]
+    units: dict[Hashable, list[str]] = {}
+    own = [_unit(read_answer(answer)) for answer in answers]
+    for value, unit in zip(keys, own, strict=True):
+        if unit and unit not in units.setdefault(value, []):
+            units[value].append(unit)
+    return [
+        value if (known := _classes(units.get(value, []))) is None else (value, known.get(unit))
+        for value, unit in zip(keys, own, strict=True)
+    ]
+
+
+def _classes(units: list[str]) -> dict[str, int] | None:
+    """A number for each unit, the same for those that agree; None if all do."""
+    groups: list[list[str]] = []
+    for unit in units:
+        joined = [group for group in groups if any(are_compatible(unit, other) for other in group)]
+        groups = [group for group in groups if group not in joined]
+        groups.append([unit, *(other for group in joined for other in group)])
+    if len(groups) < 2:
+        return None
+    return {unit: min(map(units.index, group)) for group in groups for unit in group}
 
 
 def need_math_verify() -> None:
@@ -151,19 +116,66 @@ def need_math_verify() -> None:
         raise ImportError('symbolic=true needs `pip install "treeshare[math]"`') from error
 
 
-def _are_equal(answer: str, right: str) -> bool:
-    import math_verify
-
-    a, b = (math_verify.parse(rf"\boxed{{{plain(text)}}}") for text in (answer, right))
-    return bool(math_verify.verify(b, a, strict=True))
+def _unit(answer: Answer) -> str:
+    return "" if isinstance(answer, Structure) else answer.unit
 
 
-def _boxed(text: str) -> str | None:
-    r"""What is in the last `\boxed{...}` whose braces are balanced."""
-    for start in reversed([match.end() for match in re.finditer(r"\\f?boxed\s*{", text)]):
-        depth = 1
-        for end in range(start, min(len(text), start + _LONGEST + 1)):
-            depth += (text[end] == "{") - (text[end] == "}")
-            if not depth:
-                return text[start:end]
-    return None
+def _are_equal(a: Answer, b: Answer, symbolic: bool) -> bool:
+    if isinstance(a, Structure) or isinstance(b, Structure):
+        if not (isinstance(a, Structure) and isinstance(b, Structure)) or a.kind != b.kind:
+            return False
+        if len(a.items) != len(b.items):
+            return False
+        if a.kind in UNORDERED:
+            return _are_equal_in_any_order(list(a.items), list(b.items), symbolic)
+        return all(_are_equal(x, y, symbolic) for x, y in zip(a.items, b.items, strict=True))
+    if not are_compatible(a.unit, b.unit):
+        return False
+    if isinstance(a, Number) and isinstance(b, Number):
+        return a.value == b.value
+    if isinstance(a, Expression) and isinstance(b, Expression) and a.text == b.text:
+        return True
+    return symbolic and _are_equal_expressions(a, b)
+
+
+def _are_equal_in_any_order(a: list[Answer], b: list[Answer], symbolic: bool) -> bool:
+    for by_symbols in (False, True)[: 1 + symbolic]:
+        if by_symbols and len(b) > _MOST_ITEMS_COMPARED:
+            return False
+        for x in list(a):
+            match = next((y for y in b if _are_equal(x, y, by_symbols)), None)
+            if match is not None:
+                a.remove(x)
+                b.remove(match)
+    return not a
+
+
+def _are_equal_expressions(a: Number | Expression, b: Number | Expression) -> bool:
+    """By their exact values, if both are sums of numbers, and else by math-verify."""
+    if any(isinstance(x, Expression) and _DATE.fullmatch(x.text) for x in (a, b)):
+        return False
+    values = [x.value if isinstance(x, Number) else calculate(x.text) for x in (a, b)]
+    if values[0] is not None and values[1] is not None:
+        return values[0] == values[1]
+    texts = [written(x.value) if isinstance(x, Number) else x.text for x in (a, b)]
+    if not all(map(_is_for_symbols, texts)):
+        return False
+    return is_equal(*(_without_decimals(text) for text in texts))
+
+
+def _is_for_symbols(text: str) -> bool:
+    """Whether math-verify may read a text: it drops units, bases, words and all but the last
+    side of a relation without saying so."""
+    words = re.findall("[a-zA-Z]{2,}", re.sub(r"\\[a-zA-Z]+", " ", text))
+    is_worded = any(len(word) > 2 or is_unit(word) for word in words)
+    return not (not text or is_worded or RELATION.search(text) or _LOST.search(text))
+
+
+def _without_decimals(text: str) -> str:
+    r"""Decimals as fractions, as math-verify rounds them: `0.5\pi` is `\frac{5}{10}\pi`."""
+
+    def fraction(match: re.Match[str]) -> str:
+        figures = match[1] + match[2]
+        return rf"\frac{{{int(figures)}}}{{{10 ** len(match[2])}}}"
+
+    return re.sub(r"([0-9]*)\.([0-9]+)", fraction, text)

@@ -9,22 +9,33 @@ from __future__ import annotations
 import json
 import random
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 from . import math_prompts as prompts
-from .math_answers import are_same, final_answer, need_math_verify, normal
-from .replies import last_verdict
+from .math_answers import (
+    are_same,
+    before_next_question,
+    final_answer,
+    group_keys,
+    need_math_verify,
+    normal,
+)
+from .math_replies import LONGEST_ANSWER
+from .replies import read_verdict
 from .sampling import RoleSampling, merged
+from .sandbox import Sandbox, SandboxFailure
 from .task import ParseFailure, Problem, State, Step
 
 _SAMPLING: RoleSampling = {
     "step": {"max_tokens": 128, "temperature": 0.7, "stop": ("\n",)},
-    "io": {"max_tokens": 48, "temperature": 0.7, "stop": ("\n",)},
-    "cot": {"max_tokens": 512, "temperature": 0.7, "stop": ("\n\n",)},
+    # no blank line: replies begin with one, and are divided by them; a base model goes on so
+    "io": {"max_tokens": 48, "temperature": 0.7, "stop": ("\nQuestion:", "\nProblem:")},
+    "cot": {"max_tokens": 512, "temperature": 0.7, "stop": ("\nQuestion:", "\nProblem:")},
     "value": {"max_tokens": 6, "temperature": 0.7, "stop": ("\n",)},
 }
 _LABEL = re.compile(r"^(?:[-*•]\s+|(?:step\s*)?[0-9]{1,2}[.):]\s+)", re.IGNORECASE)
@@ -52,7 +63,8 @@ class MathProblems:
 
     Raises:
         OSError: the file cannot be opened.
-        ValueError: a line lacks a field, or another argument is out of its bound.
+        ValueError: a line lacks a field or has an empty one, or another argument is out of its
+            bound.
     """
 
     name = "math"
@@ -72,11 +84,11 @@ class MathProblems:
         sampling: RoleSampling | None = None,
     ) -> None:
         self.sampling = merged(_SAMPLING, sampling)
-        questions = read_fields(path, question)
+        questions = [text for _, text in read_fields(path, question)]
         chosen = list(range(len(questions)))
         if levels is not None:
-            told = [re.search("[0-9]+", text) for text in read_fields(path, level)]
-            chosen = [i for i in chosen if (n := told[i]) is not None and int(n[0]) in levels]
+            found = [re.search("[0-9]+", text) for _, text in read_fields(path, level)]
+            chosen = [i for i in chosen if (n := found[i]) is not None and int(n[0]) in levels]
             if not chosen:
                 raise ValueError(f"levels={list(levels)} leave no problem of {path}")
         if seed is not None:
@@ -124,14 +136,15 @@ class MathProblems:
     def parse(self, role: str, state: Solution, text: str) -> list[Step] | ParseFailure:
         """Steps read from a reply.
 
-        `step`: its first line, which ends the solution if it holds an answer. `cot`: the lines up
-        to the one with the last answer, which there must be. `io`: the answer, or else the first
-        line. What counts as an answer says `final_answer`.
+        `step`: its first line, which ends the solution if it holds an answer. `cot`: all lines, and
+        there must be an answer. `io`: the answer, or else the first line. A further question that
+        the model goes on with is not read. `final_answer` says what counts as an answer.
 
         Raises:
             ValueError: the role has no such reply.
         """
-        lines = [_LABEL.sub("", line.strip()) for line in text.splitlines()]
+        own = before_next_question(text)
+        lines = [_LABEL.sub("", line.strip()) for line in own.splitlines()]
         lines = [line for line in lines if line]
         if role not in ("step", "cot", "io"):
             raise ValueError(f"role={role!r} must be one of step, cot, io")
@@ -157,13 +170,17 @@ class MathProblems:
         return state.answer is not None
 
     def answer(self, state: Solution) -> str | None:
-        r"""In normal form, such as `1/2`, `18 dollars` or `\sqrt{2}`, so that equal answers can be
-        counted; None unless the state is terminal."""
+        r"""In normal form, such as `1/2`, `18 dollars` or `\sqrt{2}`; None unless the state is
+        terminal."""
         return state.answer
 
+    def answer_keys(self, answers: Sequence[str]) -> list[Hashable]:
+        """By value: `18`, `18 USD` and `$18` have one key (`group_keys`)."""
+        return group_keys(answers)
+
     def parse_value(self, state: Solution, text: str) -> float | ParseFailure:
-        """The value of the last verdict word in the reply."""
-        return last_verdict(self.values, text)
+        """The value of the one verdict in the reply (`read_verdict`)."""
+        return read_verdict(self.values, text)
 
 
 class MathVerifier:
@@ -174,25 +191,44 @@ class MathVerifier:
         answer: the field that holds the answer: on its own, after `####` as in GSM8K, or in
             `\boxed{}` as in MATH.
         symbolic: compare what is no number by math-verify (pip install "treeshare[math]"), as MATH
-            wants; else as text.
+            wants; else as text. It runs in a process of its own.
+        seconds: wall time of one answer there; one that takes longer is wrong.
 
     Raises:
         ImportError: `symbolic`, and math-verify is not installed.
-        OSError, ValueError: as of the task.
+        OSError: the file cannot be opened.
+        ValueError: as of the task, or no reply could have a line's answer.
     """
 
-    def __init__(self, path: str, *, answer: str = "answer", symbolic: bool = False) -> None:
+    def __init__(
+        self, path: str, *, answer: str = "answer", symbolic: bool = False, seconds: float = 5.0
+    ) -> None:
+        self._sandbox: Sandbox | None = None
         if symbolic:
             need_math_verify()
-        self._symbolic = symbolic
+            module = "treeshare.tasks.math_answers"
+            self._sandbox = Sandbox(module, imports=["math_verify"], seconds=seconds)
         self._answers = {
-            _id(i): final_answer(text) or text.strip()
-            for i, text in enumerate(read_fields(path, answer))
+            _id(i): _gold(text, f"{path}:{line}")
+            for i, (line, text) in enumerate(read_fields(path, answer))
         }
+
+    @property
+    def scoring_failures(self) -> Mapping[str, int]:
+        """Answers that are wrong because math-verify "raised", "exited" or "timed_out"."""
+        return {} if self._sandbox is None else dict(self._sandbox.failures)
 
     def check(self, problem: Problem, answer: str) -> bool:
         """Whether `answer` equals the file's (`are_same`). Anything malformed is wrong."""
-        return are_same(answer, self._answers[problem.id], symbolic=self._symbolic)
+        right = self._answers[problem.id]
+        if are_same(answer, right):
+            return True
+        if self._sandbox is None:
+            return False
+        try:
+            return bool(self._sandbox.call("are_same", answer, right, symbolic=True))
+        except SandboxFailure:  # the sandbox has counted it
+            return False
 
     def promise(self, problem: Problem, state: Solution) -> float:
         """1.0 if there is no answer yet, or it is right; else 0.0."""
@@ -200,19 +236,21 @@ class MathVerifier:
 
 
 @cache
-def read_fields(path: str, name: str) -> tuple[str, ...]:
-    """One field of every line of a file of JSON lines, as text.
+def read_fields(path: str, name: str) -> tuple[tuple[int, str], ...]:
+    """One field of every line of a file of JSON lines: the line's number, from 1, and the text. A
+    number is the text that stands in the file, so `1e-07` stays exact.
 
     Raises:
         OSError: the file cannot be opened.
-        ValueError: a line is no JSON object that has the field, or there is none.
+        ValueError: a line is no JSON object that has the field, the field is empty, or there is
+            no line.
     """
     fields = []
     with Path(path).open(encoding="utf-8-sig") as file:
         try:
             for number, line in enumerate(file, start=1):
                 if line.strip():
-                    fields.append(_field(line, name, f"{path}:{number}"))
+                    fields.append((number, _field(line, name, f"{path}:{number}")))
         except UnicodeDecodeError as error:
             raise ValueError(f"{path}: not a file in UTF-8: {error}") from error
     if not fields:
@@ -222,12 +260,33 @@ def read_fields(path: str, name: str) -> tuple[str, ...]:
 
 def _field(line: str, name: str, where: str) -> str:
     try:
-        row: Any = json.loads(line)
-    except ValueError as error:
+        row: Any = json.loads(line, parse_float=str, parse_int=str, parse_constant=_no_number)
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{where}: not JSON: {error}") from error
-    if not isinstance(row, dict) or not isinstance(row.get(name), str | int | float):
+    if not isinstance(row, dict) or not isinstance(row.get(name), str):
         raise ValueError(f"{where}: no text or number in a field {name!r}")
-    return str(row[name])
+    text: str = row[name]
+    if not text.strip():
+        raise ValueError(f"{where}: the field {name!r} is empty")
+    return text
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(f"{name} is no number")
+
+
+def _gold(text: str, where: str) -> str:
+    """The answer of a problem from its field.
+
+    Raises:
+        ValueError: it is such as no reply could give.
+    """
+    gold = final_answer(text) or text.strip()
+    if len(gold) > LONGEST_ANSWER or not are_same(normal(gold), gold):
+        raise ValueError(
+            f"{where}: no answer of at most {LONGEST_ANSWER} characters in {shorten(gold, 60)!r}"
+        )
+    return gold
 
 
 def _id(index: int) -> str:

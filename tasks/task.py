@@ -6,7 +6,7 @@ A task knows no search, no model and no engine. States are its own: any hashable
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -124,6 +124,17 @@ class HasVotes(Protocol):
 class HasHeuristic(Protocol):
     def heuristic(self, state: State) -> float:
         """A cheap guess of a state's value in [0, 1] (`evaluator=heuristic`)."""
+        ...
+
+
+@runtime_checkable
+class HasEqualAnswers(Protocol):
+    """Knows which answers are the same though their texts differ, without the right answer. Votes
+    count them together; other tasks' answers are the same if their texts are."""
+
+    def answer_keys(self, answers: Sequence[str]) -> list[Hashable]:
+        """One key for each answer; answers with equal keys are the same. The keys of one list
+        are of no use in another."""
         ...
 
 

@@ -55,3 +55,20 @@ def test_without_an_answer_the_default_ranking(make_context):
     b.value = 0.5
     assert rank_answers(ctx, [a, b], "majority") == []
     assert rank_finished(ctx, "majority", lambda node: path_score(node, "last")) == [b, a]
+
+
+def test_votes_for_equal_answers_are_counted_together(make_context, solutions):
+    class Ends(type(solutions.task)):
+        """Answers are the same if they end in the same digit."""
+
+        def answer_keys(self, answers):
+            return [answer[-1] for answer in answers]
+
+    plain, ctx = make_context(), make_context(task=Ends())
+    for context in (plain, ctx):
+        for digits in ("20", "20", "311", "321", "331"):
+            state = ("p", *digits)
+            context.graph.add(context.root, digits, state, is_terminal=True).value = 0.5
+    assert [node.id for node in rank_answers(ctx, ctx.root.children, "majority")] == [3, 1]
+    assert [node.id for node in rank_answers(ctx, ctx.root.children, "weighted")] == [3, 1]
+    assert rank_answers(plain, plain.root.children, "majority")[0].id == 1
