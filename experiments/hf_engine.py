@@ -1,7 +1,7 @@
 """Hugging Face's `generate` behind the engine protocol: how a search runs without its own engine.
 
 Every sequence has its prompt and its KV to itself, in left-padded batches; nothing is cached from
-one request to the next. The baseline of the four arms (DESIGN section 6): it tells no
+one request to the next. It is the baseline that speed is compared with, and gives no
 log-probability of what it draws.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections import defaultdict, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice, takewhile
 from typing import Any
@@ -24,14 +24,17 @@ from ..llm_backend.api import (
     Failure,
     Generate,
     GenerateReply,
+    PromptTooLong,
     Reply,
     Request,
     Score,
     ScoreReply,
     Usage,
 )
+from ..llm_backend.jobs import NotANumber
 from ..llm_backend.model import Model
 from ..llm_backend.networks import LoadedNetwork
+from ..llm_backend.tokenizer import TokenizerError
 
 
 @dataclass(slots=True)
@@ -81,33 +84,60 @@ class HuggingFaceEngine:
         for ticket, request in requests.items():
             if isinstance(request, Classify):
                 replies[ticket] = Failure(ValueError("no reward model is loaded"))
-            else:
+                continue
+            try:
                 self._waiting[_kind(request)] += self._rows(ticket, request)
-        while any(self._waiting.values()) and not replies:
-            for row, result in self._serve(self._next_batch()):
-                results = self._done.setdefault(row.ticket, [])
-                results.append(result)
-                if len(results) == _num_rows(row.request):
-                    replies[row.ticket] = self._reply(row, self._done.pop(row.ticket))
+            except ValueError as error:  # of its text or its length
+                replies[ticket] = Failure(error)
+        try:
+            while any(self._waiting.values()) and not replies:
+                for row, result in self._serve(self._next_batch()):
+                    results = self._done.setdefault(row.ticket, [])
+                    results.append(result)
+                    if len(results) == _num_rows(row.request):
+                        replies[row.ticket] = self._reply(row, self._done.pop(row.ticket))
+        except BaseException:  # some rows of the requests are lost, so none is answered
+            self.close()
+            raise
         self._stats.seconds += time.perf_counter() - began
         return replies
+
+    def cancel(self, tickets: Iterable[int]) -> None:
+        numbers = set(tickets)
+        for kind, rows in self._waiting.items():
+            self._waiting[kind] = deque(row for row in rows if row.ticket not in numbers)
+        for number in numbers & self._done.keys():
+            del self._done[number]
 
     def stats(self) -> EngineStats:
         return self._stats
 
     def close(self) -> None:
         self._waiting.clear()
+        self._done.clear()
 
     def _rows(self, ticket: int, request: Generate | Score) -> list[_Row]:
+        """The sequences of a request.
+
+        Raises:
+            ValueError: its text cannot be encoded, is empty, or does not fit the model's context.
+        """
         text = "".join(request.prefix_segments)
-        prompt = self._model.encode(text)
         if isinstance(request, Generate):
-            return [_Row(ticket, request, prompt)] * request.n
-        continuations = [
-            self._model.encode_continuation(text, continuation)
-            for continuation in request.continuations
-        ]
-        return [_Row(ticket, request, prompt + c, len(c)) for c in continuations]
+            prompt, num_more = self._model.encode(text), request.sampling.max_tokens
+            rows = [_Row(ticket, request, prompt)] * request.n
+        else:
+            prompt, ends = self._model.encode_continuations(text, request.continuations)
+            num_more = max(map(len, ends))
+            rows = [_Row(ticket, request, prompt + end, len(end)) for end in ends]
+        if not prompt:
+            raise ValueError("the prompt is empty")
+        if len(prompt) + num_more > self._model.context_length:
+            raise PromptTooLong(
+                f"a prompt of {len(prompt)} tokens and up to {num_more} more exceed the model's "
+                f"context of {self._model.context_length} tokens"
+            )
+        return rows
 
     def _next_batch(self) -> list[_Row]:
         """From the front of the longest queue, so that all can go through one call."""
@@ -155,7 +185,7 @@ class HuggingFaceEngine:
 
     def _completions(
         self, rows: Sequence[_Row], ids: torch.Tensor, mask: torch.Tensor
-    ) -> list[Completion]:
+    ) -> list[Completion | TokenizerError]:
         request = rows[0].request
         assert isinstance(request, Generate)
         sampling = request.sampling
@@ -188,28 +218,37 @@ class HuggingFaceEngine:
             self._closing[stop] = torch.tensor(closing, device=self._model.device)
         return StopCriterion(self._model, stop, self._closing[stop], ids)
 
-    def _completion(self, tokens: list[int], request: Generate) -> Completion:
+    def _completion(self, tokens: list[int], request: Generate) -> Completion | TokenizerError:
         """Up to the end token or the first stop string; what follows is padding."""
-        stop = request.sampling.stop
+        try:
+            return self._ended(tokens, request.sampling.stop)
+        except TokenizerError as error:
+            return error
+
+    def _ended(self, tokens: list[int], stop: tuple[str, ...]) -> Completion:
         for count, token in enumerate(tokens, start=1):
             has_ended = token in self._ends
             is_last = has_ended or count == len(tokens)
             if is_last or (stop and self._model.may_close(token, stop)):
-                text = self._model.decode(tokens[: count - has_ended])
+                kept = tokens[: count - has_ended]
+                text = self._model.decode(kept)
                 cut = _first_stop(text, stop)
+                if is_last and not has_ended and cut is None:
+                    text = self._model.decode(kept, is_cut=True)
+                    return Completion(text, count, math.nan, "length")
                 if is_last or cut is not None:
-                    return Completion(
-                        text[:cut],
-                        count,
-                        math.nan,
-                        "stop" if has_ended or cut is not None else "length",
-                    )
+                    return Completion(text[:cut], count, math.nan, "stop")
         raise AssertionError("generate drew no token")
 
     def _reply(self, row: _Row, results: list[Any]) -> Reply:
         if isinstance(row.request, Generate):
+            for result in results:
+                if isinstance(result, TokenizerError):
+                    return Failure(result)
             size = sum(done.num_tokens for done in results)
             return GenerateReply(tuple(results), _usage(len(row.tokens), len(results), size))
+        if any(math.isnan(logprob) for logprob, _ in results):
+            return Failure(NotANumber("the model's logits are NaN"))
         size = sum(count for _, count in results)
         usage = _usage(len(row.tokens) - row.scored, len(results), size)
         return ScoreReply(tuple(p for p, _ in results), tuple(count for _, count in results), usage)

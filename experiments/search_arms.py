@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -99,6 +99,9 @@ class Deadline:
             if not isinstance(reply, Failure):
                 self.usage += reply.usage
         return replies
+
+    def cancel(self, tickets: Iterable[int]) -> None:
+        self._engine.cancel(tickets)
 
     def stats(self) -> EngineStats:
         return self._engine.stats()

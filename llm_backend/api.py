@@ -6,40 +6,115 @@ neither tokens' ids nor KV slots, only text in and text or log-probabilities out
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+import operator
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
-from typing import Literal, Protocol
+from numbers import Real
+from typing import Any, Literal, Protocol
 
 Prompt = tuple[str, ...]
 """Segments of a prompt; the model sees their concatenation. Requests share KV by content, so the
 split into segments is only for reading: it never changes a reply."""
 
+COOLEST, HOTTEST = 1e-6, 1e6
+"""Bounds of a temperature that is not 0: logits divided by it stay finite in fp32."""
+MOST_TOKENS = 1 << 31  # of a completion, and bound of `top_k`: more than any vocabulary has
+MOST_SAMPLES = 1 << 16  # of one request: each is a job in the engine's memory
+
+
+def _whole(name: str, value: Any, low: int, high: int, otherwise: str = "") -> int:
+    """A whole number from `low` to `high`, as an int.
+
+    Raises:
+        ValueError: it is not one. True and 2.0 are none either.
+    """
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or isinstance(value, bool):
+        raise ValueError(f"{name}={_shown(value)} must be a whole number{otherwise}")
+    if number < low:
+        raise ValueError(f"{name}={_shown(number)} must be at least {low}{otherwise}")
+    if number > high:
+        raise ValueError(f"{name}={_shown(number)} must be at most {high}{otherwise}")
+    return number
+
+
+def _number(name: str, value: Any) -> float:
+    """A finite number as a float.
+
+    Raises:
+        ValueError: it is not one.
+    """
+    if not isinstance(value, Real) or isinstance(value, bool):
+        raise ValueError(f"{name}={_shown(value)} must be a number")
+    try:
+        number = float(value)
+    except OverflowError:  # an int of more than 308 digits
+        number = math.inf
+    if not math.isfinite(number):
+        raise ValueError(f"{name}={_shown(value)} must be a finite number")
+    return number
+
+
+def _strings(name: str, value: Any) -> tuple[str, ...]:
+    """Strings as a tuple; one string alone is a tuple of one.
+
+    Raises:
+        ValueError: it is neither a string nor several.
+    """
+    if isinstance(value, str):
+        return (str(value),)
+    if not isinstance(value, Iterable) or isinstance(value, Mapping | bytes | bytearray):
+        raise ValueError(f"{name}={_shown(value)} must be strings")
+    texts = tuple(value)
+    for text in texts:
+        if not isinstance(text, str):
+            raise ValueError(f"{name} holds {_shown(text)}, which is no string")
+    return texts
+
+
+def _shown(value: Any) -> str:
+    """A value as a message names it: one line of bounded length."""
+    try:
+        text = " ".join(repr(value).split())
+    except ValueError:  # Python writes no int of more than 4,300 digits
+        text = f"an integer of {value.bit_length()} bits"
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How to draw a completion.
+    """How to draw a completion. NumPy's numbers become Python's.
 
     Raises:
-        ValueError: a field is out of its bound.
+        ValueError: a field is of another type, not finite, or out of its bound.
     """
 
-    max_tokens: int = 64  # tokens, at least 1
-    temperature: float = 0.7  # 0 is greedy
+    max_tokens: int = 64  # from 1 to MOST_TOKENS
+    temperature: float = 0.7  # 0 is greedy; else from COOLEST to HOTTEST
     top_p: float = 1.0  # nucleus mass in (0, 1]; 1 keeps all
-    top_k: int | None = None  # most likely tokens kept; None keeps all
-    stop: tuple[str, ...] = ()  # the completion ends before the first of these
+    top_k: int | None = None  # most likely tokens kept, 1 to MOST_TOKENS; None keeps all
+    stop: tuple[str, ...] = ()  # the completion ends before the first; one string is one of them
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "stop", tuple(self.stop))
-        if self.max_tokens < 1:
-            raise ValueError(f"max_tokens={self.max_tokens} must be at least 1")
-        if self.temperature < 0:
-            raise ValueError(f"temperature={self.temperature} must be at least 0")
-        if not 0 < self.top_p <= 1:
-            raise ValueError(f"top_p={self.top_p} must be in (0, 1]")
-        if self.top_k is not None and self.top_k < 1:
-            raise ValueError(f"top_k={self.top_k} must be at least 1, or null to keep all tokens")
-        if any(not text for text in self.stop):
+        temperature, top_p = _number("temperature", self.temperature), _number("top_p", self.top_p)
+        if temperature != 0 and not COOLEST <= temperature <= HOTTEST:
+            shown = _shown(self.temperature)
+            raise ValueError(f"temperature={shown} must be 0, or from {COOLEST:g} to {HOTTEST:g}")
+        if not 0 < top_p <= 1:
+            raise ValueError(f"top_p={_shown(self.top_p)} must be in (0, 1]")
+        whole = _whole("max_tokens", self.max_tokens, 1, MOST_TOKENS)
+        object.__setattr__(self, "max_tokens", whole)
+        object.__setattr__(self, "temperature", temperature)
+        object.__setattr__(self, "top_p", top_p)
+        object.__setattr__(self, "stop", _strings("stop", self.stop))
+        if self.top_k is not None:
+            top_k = _whole("top_k", self.top_k, 1, MOST_TOKENS, ", or null to keep all tokens")
+            object.__setattr__(self, "top_k", top_k)
+        if "" in self.stop:
             raise ValueError(f"stop={self.stop} holds an empty string")
 
 
@@ -51,36 +126,65 @@ class Generate:
     the batch, but for the rounding of logits: a batch of another shape sums in another order. In
     fp32 this hardly ever changes a text, in 16 bits a third to a half of them
     (docs/benchmarks.md).
+
+    Raises:
+        ValueError: a field is of another type or out of its bound.
     """
 
-    prefix_segments: Prompt
-    n: int = 1
+    prefix_segments: Prompt  # one string is one segment
+    n: int = 1  # from 1 to MOST_SAMPLES
     sampling: Sampling = Sampling()
-    seed: int = 0  # 64 bits
+    seed: int = 0  # from 0 to 2^64 - 1
 
     def __post_init__(self) -> None:
-        if self.n < 1:
-            raise ValueError(f"n={self.n} must be at least 1")
+        object.__setattr__(self, "prefix_segments", _strings("prompt", self.prefix_segments))
+        object.__setattr__(self, "n", _whole("n", self.n, 1, MOST_SAMPLES))
+        object.__setattr__(self, "seed", _whole("seed", self.seed, 0, (1 << 64) - 1))
+        if not isinstance(self.sampling, Sampling):
+            raise ValueError(f"sampling={_shown(self.sampling)} must be a Sampling")
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """Teacher-forced log-probability of each continuation of one prompt."""
+    """Teacher-forced log-probability of each continuation of one prompt.
 
-    prefix_segments: Prompt
-    continuations: tuple[str, ...]
+    A token may span the border of prompt and continuation: of `a: ` and `4`, if ` 4` is one token.
+    So the tokens of the prompt and of prompt + continuation, for each continuation, are compared,
+    and the score of a continuation is log p(its tokens beyond the start that all of these share |
+    that start). It includes the tokens of the prompt's end that some continuation changes. All
+    continuations of a request are scored after the same start, so their scores can be compared.
+
+    Raises:
+        ValueError: a field is of another type, or there is no continuation, or an empty one.
+    """
+
+    prefix_segments: Prompt  # one string is one segment
+    continuations: tuple[str, ...]  # one string is one continuation
 
     def __post_init__(self) -> None:
-        if not self.continuations or any(not text for text in self.continuations):
-            raise ValueError(f"continuations={self.continuations!r} must be non-empty strings")
+        object.__setattr__(self, "prefix_segments", _strings("prompt", self.prefix_segments))
+        texts = _strings("continuations", self.continuations)
+        object.__setattr__(self, "continuations", texts)
+        if not texts or "" in texts:
+            raise ValueError(f"continuations={texts!r} must be non-empty strings")
 
 
 @dataclass(frozen=True, slots=True)
 class Classify:
-    """A reward model's score of an answer. Wants an engine with a classifier (classifier.py)."""
+    """A reward model's score of an answer. Wants an engine with a classifier (classifier.py).
+
+    Raises:
+        ValueError: a field is no string.
+    """
 
     question: str
     answer: str  # or as much of it as there is
+
+    def __post_init__(self) -> None:
+        for name in ("question", "answer"):
+            text = getattr(self, name)
+            if not isinstance(text, str):
+                raise ValueError(f"{name}={_shown(text)} must be a string")
 
     @property
     def prefix_segments(self) -> Prompt:
@@ -120,7 +224,7 @@ class GenerateReply:
 @dataclass(frozen=True, slots=True)
 class ScoreReply:
     logprobs: tuple[float, ...]  # one a continuation: sum over its tokens, nats
-    num_tokens: tuple[int, ...]  # tokens of each continuation
+    num_tokens: tuple[int, ...]  # scored tokens of each continuation, as `Score` defines them
     usage: Usage
 
 
@@ -175,15 +279,31 @@ class EngineStats:
 
 
 class Engine(Protocol):
-    """Serves requests. Batching, caching and order of work are the engine's own business."""
+    """Serves requests. How it batches, caches and orders its work is not part of the protocol.
+
+    A request that cannot be served is answered by a `Failure`; nothing that a request holds makes
+    `execute` raise.
+    """
 
     def execute(self, requests: Mapping[int, Request]) -> Mapping[int, Reply]:
         """Take in new requests (ticket to request) and work until some are answered.
 
+        When this raises (memory, an interrupt), an engine may have dropped all that is outstanding,
+        of earlier calls too. It never answers then with what another request asked.
+
+        Args:
+            requests: tickets are unique among those outstanding. Several users of one engine take
+                them from one counter, as `search.scheduler` does.
+
         Returns:
             At least one reply as long as any request is outstanding, from this call or an earlier
-            one; nothing otherwise. A ticket is answered exactly once.
+            one; nothing otherwise. A ticket is answered exactly once, unless it is cancelled.
         """
+        ...
+
+    def cancel(self, tickets: Iterable[int]) -> None:
+        """Drop outstanding requests and free what they hold; they are never answered. Tickets that
+        are not outstanding are ignored."""
         ...
 
     def stats(self) -> EngineStats: ...

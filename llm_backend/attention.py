@@ -297,10 +297,16 @@ def hf_attention(
     tree: TreeBatch | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Attention as `transformers.AttentionInterface` calls it, after the cache took key and value.
+    """Attention as `transformers.AttentionInterface` calls it. Key and value go to `tree.pool`.
+
+    They are written here and not where a cache is updated: some networks update a cache with
+    compressed latents (MLA), and some layers that share the KV of others update none, but attention
+    is always called with all of its keys and values.
 
     Args:
-        query: [1, HQ, N, D] after rotary embedding; key and value lie in `tree.pool` already.
+        query: [1, HQ, N, D] after rotary embedding.
+        key: [1, HK, N, D] after rotary embedding, of the same tokens.
+        value: [1, HK, N, DV].
         s_aux: [HQ] attention sinks.
         tree: passed through the model's forward.
 
@@ -324,6 +330,8 @@ def hf_attention(
         "softcap": softcap,
         "sinks": s_aux,
     }
+    k, v = key[0].transpose(0, 1), value[0].transpose(0, 1)
+    tree.backend.write(k, v, tree.pool, layer, tree.slots)
     k_pool, v_pool = tree.pool.keys[layer], tree.pool.values[layer]
     output = tree.backend.run(query[0].transpose(0, 1), k_pool, v_pool, tree.plan, **options)
     return output[None], None

@@ -2,37 +2,39 @@
 
 A step takes in what memory allows, computes in a single forward the missing prompt parts, the next
 token of each sampled sequence and the tokens to score, and hands back whatever has ended
-(continuous batching, Orca, OSDI 2022). Knows nothing of searches or tasks.
+(continuous batching, Orca, OSDI 2022). This module does not know of searches or tasks.
 """
 
 from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager
 
-from .api import (
-    Classify,
-    EngineStats,
-    Failure,
-    Generate,
-    OutOfKVMemory,
-    PromptTooLong,
-    Reply,
-    Request,
-)
+import numpy as np
+
+from .api import EngineStats, Reply, Request
 from .decoder import Decoder, can_decode
 from .forward import EagerForward, Place, Work
 from .graph_forward import GraphForward
-from .jobs import Draw, GenerateTicket, Scoring
+from .intake import take_in
+from .jobs import Draw, NotANumber, Scoring
+from .kv_pool import SlotAllocator
 from .model import Model
 from .packing import KVNode
 from .speculative import Draft, Drafter, make_drafts
+from .tokenizer import Ids
 from .tree_cache import CacheNode, TreeCache
 
 
 class TreeEngine:
     """Serves requests with a Hugging Face model over a shared tree KV cache.
+
+    A request that cannot be served fails alone: one whose text has no tokens, that does not fit, or
+    for which the model's logits are NaN. An exception in the middle of a step (memory, an
+    interrupt) is raised to the caller; then the engine is as a new one, all requests and stored
+    prefixes dropped. If that fails as well, all later calls are refused.
 
     Args:
         model: weights, tokenizer and attention.
@@ -70,34 +72,78 @@ class TreeEngine:
         self.max_batch = max_batch
         self.max_step_tokens = max_step_tokens
         self.pool = model.new_pool(kv_tokens)
-        self.cache = TreeCache(self.pool.slots)
         self._stats = EngineStats()
-        self._forwards: GraphForward | EagerForward = EagerForward(model, self.pool)
+        self._refusal: str | None = None  # of all calls
+        self._begin()
+
+    def _begin(self) -> None:
+        """The state of an engine that has served nothing; on CUDA, all graphs are captured anew."""
+        model, pool = self.model, self.pool
+        pool.slots = SlotAllocator(pool.slots.num_slots)
+        self.cache = TreeCache(pool.slots)
+        self._forwards: GraphForward | EagerForward = EagerForward(model, pool)
         self._decoder: Decoder | None = None
         if can_decode(model):
-            self._forwards = GraphForward(model, self.pool, self._stats)
-            if speculative is None:
-                self._decoder = Decoder(model, self.pool, max_batch, self._stats)
+            self._forwards = GraphForward(model, pool, self._stats)
+            if self._drafter is None:
+                self._decoder = Decoder(model, pool, self.max_batch, self._stats)
         self._waiting: deque[Draw | Scoring] = deque()
         self._running: list[Draw | Scoring] = []
         self._replies: dict[int, Reply] = {}
+        self._outstanding: set[int] = set()  # tickets
+        self._suspects: set[int] = set()  # of them those whose logits were NaN once
         self._head_paused: Draw | Scoring | None = None
         self._full_at: int | None = None  # jobs that ran when memory last ran out
 
     def execute(self, requests: Mapping[int, Request]) -> Mapping[int, Reply]:
+        """See `Engine.execute`.
+
+        Raises:
+            ValueError: a ticket is that of an outstanding request. None is taken in then.
+            RuntimeError: an earlier call failed and the engine could not begin anew, or it is
+                closed.
+        """
         began = time.perf_counter()
-        self._submit(requests)
-        while not self._replies and (self._waiting or self._running):
-            self._step()
-        replies, self._replies = self._replies, {}
+        if twice := self._outstanding & requests.keys():
+            raise ValueError(f"ticket {min(twice)} is that of a request that is outstanding")
+        with self._guarded():
+            self._outstanding |= requests.keys()
+            self._submit(requests)
+            while not self._replies and (self._waiting or self._running):
+                self._step()
+            replies, self._replies = self._replies, {}
+            self._outstanding -= replies.keys()
         self._stats.seconds += time.perf_counter() - began
         return replies
 
+    def cancel(self, tickets: Iterable[int]) -> None:
+        if self._refusal is not None:
+            return  # nothing is outstanding
+        numbers = set(tickets)
+        with self._guarded():
+            self._outstanding -= numbers
+            self._suspects -= numbers
+            self._waiting = deque(job for job in self._waiting if job.number not in numbers)
+            dropped = [job for job in self._running if job.number in numbers]
+            self._running = [job for job in self._running if job.number not in numbers]
+            self.cache.release([leaf for job in dropped for leaf in job.leaves], keep=False)
+            for number in numbers & self._replies.keys():
+                del self._replies[number]
+
     def run_jobs(self, jobs: Sequence[Draw]) -> None:
         """Work until these jobs, and all others, are done."""
-        self._waiting += jobs
-        while self._waiting or self._running:
-            self._step()
+        with self._guarded():
+            self._waiting += jobs
+            while self._waiting or self._running:
+                self._step()
+
+    def check_integrity(self) -> None:
+        """The tree cache is sound, and its leaves are those of the running jobs.
+
+        Raises:
+            AssertionError: they are not.
+        """
+        self.cache.check_integrity([leaf for job in self._running for leaf in job.leaves])
 
     def stats(self) -> EngineStats:
         self._stats.evicted_kv_tokens = self.cache.num_evicted
@@ -111,7 +157,8 @@ class TreeEngine:
             self._drafter.forget()
 
     def close(self) -> None:
-        """Drop all work under way and give the pool's memory back; the engine is of no use then."""
+        """Drop all work under way and give the pool's memory back; later calls are refused."""
+        self._refusal = "this engine is closed; make a new one"
         self._waiting.clear()
         self._running.clear()
         self.pool.keys.clear()
@@ -122,58 +169,18 @@ class TreeEngine:
     # Taking in.
 
     def _submit(self, requests: Mapping[int, Request]) -> None:
-        texts = ["".join(request.prefix_segments) for request in requests.values()]
-        prompts = self.model.encode_all(texts)
-        for (number, request), text, prompt in zip(requests.items(), texts, prompts, strict=True):
-            self._take_in(number, request, text, prompt)
-
-    def _take_in(self, number: int, request: Request, text: str, prompt: tuple[int, ...]) -> None:
-        """Make jobs of a request, whose prompt has this text and these tokens."""
-        if isinstance(request, Classify):
-            self._replies[number] = Failure(
-                ValueError("no reward model is loaded: add classifier=hf classifier.name=...")
-            )
-            return
-        jobs: list[Draw | Scoring]
-        if not prompt:
-            self._replies[number] = Failure(ValueError("the prompt is empty"))
-            return
-        if isinstance(request, Generate):
-            ticket = GenerateTicket(number, request, prompt)
-            jobs = [Draw(ticket, k) for k in range(request.n)]
-            longest = request.sampling.max_tokens
-        else:
-            encode = self.model.encode_continuation
-            continuations = [encode(text, continuation) for continuation in request.continuations]
-            jobs = [Scoring(number, prompt, continuations)]
-            longest = max(len(tokens) for tokens in continuations)
-        error = self._misfit(prompt, longest, jobs[0].capacity)
-        if error is not None:
-            self._replies[number] = Failure(error)
-        else:
-            self._waiting += jobs
-
-    def _misfit(self, prompt: tuple[int, ...], longest: int, capacity: int) -> Exception | None:
-        """Why a request can never be served."""
-        context, pool = self.model.context_length, self.pool.slots.num_slots
-        if len(prompt) + longest > context:
-            return PromptTooLong(
-                f"a prompt of {len(prompt)} tokens and up to {longest} more exceed the model's "
-                f"context of {context} tokens"
-            )
-        if len(prompt) - 1 + capacity > pool:
-            return OutOfKVMemory(
-                f"a prompt of {len(prompt)} tokens and its continuation need "
-                f"{len(prompt) - 1 + capacity} KV tokens, engine.kv_tokens={pool}"
-            )
-        return None
+        jobs, failures = take_in(self.model, self.pool.slots.num_slots, requests)
+        self._waiting += jobs
+        self._replies |= failures
 
     def _admit(self) -> None:
         """Start waiting jobs, the oldest first, as far as batch and memory allow."""
         self._full_at = None
-        prefix: tuple[int, ...] | None = None
+        prefix: Ids | None = None
         while self._waiting and len(self._running) < self.max_batch:
             job = self._waiting[0]
+            if not self._may_join(job):
+                return
             if job.prefix is not prefix:  # samples of one prompt follow each other
                 node = self.cache.match(job.prefix)
             if not self._make_room(job, node):
@@ -184,6 +191,13 @@ class TreeEngine:
             prefix, node = job.prefix, self.cache.insert(job.prefix, node)
             job.start(self.cache, node)
             self._running.append(self._waiting.popleft())
+
+    def _may_join(self, job: Draw | Scoring) -> bool:
+        """Whether a job may run beside those that do; a suspect only beside its own request's."""
+        if not self._running or not self._suspects:
+            return True
+        numbers = {job.number, self._running[0].number}
+        return len(numbers) == 1 or self._suspects.isdisjoint(numbers)
 
     def _make_room(self, job: Draw | Scoring, node: CacheNode) -> bool:
         """Evict until what the job's prefix has below `node`, and its own tokens, fit.
@@ -326,11 +340,55 @@ class TreeEngine:
         """Take what is done out of the tree, and hand its replies out."""
         done = [job for job in self._running if job.is_done]
         self._running = [job for job in self._running if not job.is_done]
-        self.cache.release([leaf for job in done for leaf in job.leaves])
+        failed = [job for job in done if job.error is not None]
+        self.cache.release([leaf for job in done if job.error is None for leaf in job.leaves])
+        repeated = self._drop_failed(failed) if failed else set()
         for job in done:
-            reply = job.end()
+            reply = None if job.number in repeated else job.end()
             if reply is not None:
                 self._replies[job.number] = reply
+                self._suspects.discard(job.number)
+
+    def _drop_failed(self, failed: Sequence[Draw | Scoring]) -> Set[int]:
+        """Free what failed jobs hold, and end those that wait for the same requests.
+
+        NaN spreads to earlier tokens of the same forward, which attention weights with zero, and so
+        to requests that share these. So what it may have reached is cleared, and each request is
+        tried once more, with no other beside it.
+
+        Returns:
+            Tickets of the requests that are tried again.
+        """
+        by_number = {job.number: job for job in failed}
+        self._waiting = deque(job for job in self._waiting if job.number not in by_number)
+        again = []
+        for job in failed:
+            anchor, slots = job.leaves[0].anchor, [leaf.slots for leaf in job.leaves]
+            self.cache.release(job.leaves, keep=False)
+            if isinstance(job.error, NotANumber):
+                self.pool.clear(np.concatenate([*slots, self.cache.drop(anchor)]))
+        for number, job in by_number.items():
+            if isinstance(job.error, NotANumber) and number not in self._suspects:
+                self._waiting.extendleft(reversed(job.again()))
+                again.append(number)
+        self._suspects.update(again)
+        return set(again)
+
+    @contextmanager
+    def _guarded(self) -> Iterator[None]:
+        """Whatever is raised in here leaves an engine that has served nothing, or refuses to."""
+        if self._refusal is not None:
+            raise RuntimeError(self._refusal)
+        try:
+            yield
+        except BaseException as error:
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+            self._refusal = f"this engine failed in an earlier call ({reason}); make a new one"
+            self._begin()
+            if self._drafter is not None:
+                self._drafter.forget()
+            self._refusal = None
+            raise
 
     def _count(self, jobs: Sequence[Draw | Scoring], num_tokens: int, num_entries: int) -> None:
         """A forward of so many tokens over so many different KV entries."""

@@ -22,6 +22,7 @@ ARCHITECTURES = (
     "Qwen2ForCausalLM",
     "Qwen3ForCausalLM",
 )
+_KNOWN_MODULES = ("torch.nn.modules.", "transformers.models.", "transformers.activations")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,18 +45,21 @@ class FusedDecoder:
     Args:
         network: one of `ARCHITECTURES`.
         options: of each layer's attention (`TreeBatch.options`).
+        context: tokens that a text may have.
 
     Raises:
-        ValueError: another architecture, an activation that is not SiLU, or rotary embeddings that
-            depend on a text's length.
+        ValueError: another architecture, an activation that is not SiLU, or a module that is not
+            the architecture's own, which the merged layers would leave out (an adapter, a hook, a
+            quantized projection).
     """
 
-    def __init__(self, network: Any, options: dict[int, dict[str, Any]]) -> None:
+    def __init__(self, network: Any, options: dict[int, dict[str, Any]], context: int) -> None:
         name, config = type(network).__name__, network.config
         if name not in ARCHITECTURES:
             raise ValueError(f"fused=true knows {', '.join(ARCHITECTURES)}, not {name}")
         if config.hidden_act != "silu":
             raise ValueError(f"fused=true knows the activation silu, not {config.hidden_act!r}")
+        _check_plain(network)
         self._body, self._head = network.model, network.lm_head
         self._epsilon: float = config.rms_norm_eps
         self._kernels: Any = decoder_layer_reference
@@ -64,7 +68,7 @@ class FusedDecoder:
             from ..kernels import decoder_layer
 
             self._kernels = decoder_layer
-        self._rotary = _rotary(network)
+        self._rotary = _rotary(network, context)
         layers = network.model.layers
         self._layers = [_merged(layer, options[i]) for i, layer in enumerate(layers)]
 
@@ -100,18 +104,31 @@ class FusedDecoder:
         return logits
 
 
-@torch.no_grad()
-def _rotary(network: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    """[P, D] cosines and sines of every position, as the network rounds them.
+def _check_plain(network: Any) -> None:
+    """Only weights are read here, so no module may do more than its class does with them.
 
     Raises:
-        ValueError: they depend on the longest position that is asked for.
+        ValueError: one is of another class, or has a hook or a forward of its own.
     """
-    config = network.config
-    kind = (config.rope_parameters or {}).get("rope_type", "default")
-    if kind in ("dynamic", "longrope"):
-        raise ValueError(f"fused=true knows no rotary embeddings of rope_type={kind!r}")
-    positions = torch.arange(config.max_position_embeddings, device=network.device)
+    for name, module in network.named_modules():
+        kind = type(module)
+        is_known = kind.__module__.startswith(_KNOWN_MODULES)
+        if name.endswith(("_proj", "lm_head")):
+            is_known = kind is torch.nn.Linear
+        if not is_known:
+            raise ValueError(
+                f"fused=true would leave out what {kind.__name__} adds at {name}: merge adapters "
+                "into the weights (peft: merge_and_unload), or set model.fused=false"
+            )
+        hooks = (module._forward_hooks, module._forward_pre_hooks)
+        if any(hooks) or ("forward" in vars(module) and not hasattr(module, "rope_type")):
+            raise ValueError(f"fused=true would leave out the hook of {name or kind.__name__}")
+
+
+@torch.no_grad()
+def _rotary(network: Any, context: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """[P, D] cosines and sines of every position, as the network rounds them."""
+    positions = torch.arange(context, device=network.device)
     like = network.lm_head.weight[:1]  # for its dtype and device
     cos, sin = network.model.rotary_emb(like, position_ids=positions[None])
     return cos[0].contiguous(), sin[0].contiguous()

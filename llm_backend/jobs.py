@@ -1,17 +1,23 @@
-"""What the tree engine has in hand: one job a sampled sequence, one a scored prompt.
+"""The tree engine's work under way: one job for each sampled sequence and for each scored prompt.
 
 A job knows its tokens and its place in the tree cache; the engine decides when it runs.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from .api import Completion, Generate, GenerateReply, ScoreReply, Usage
+from .api import Completion, Failure, Generate, GenerateReply, ScoreReply, Usage
 from .model import Model
 from .packing import KVNode
+from .tokenizer import TokenizerError
 from .tree_cache import CacheNode, Leaf, TreeCache
+
+
+class NotANumber(ArithmeticError):
+    """The model's logits for a request are NaN."""
 
 
 @dataclass(slots=True, eq=False, weakref_slot=True)
@@ -24,12 +30,17 @@ class GenerateTicket:
     prefix: tuple[int, ...] = field(init=False)  # shared: the last one is each leaf's first
     completions: dict[int, Completion] = field(default_factory=dict)  # by sample index
     num_computed: int = 0  # KV entries computed on its behalf
+    error: Exception | None = None  # of one of its samples, which ends all of them
+    is_answered: bool = False
 
     def __post_init__(self) -> None:
         self.prefix = self.prompt[:-1]
 
-    def reply(self) -> GenerateReply | None:
-        """The reply, once every sample is in."""
+    def reply(self) -> GenerateReply | Failure | None:
+        """The reply, once: when every sample is in, or one has failed."""
+        if self.error is not None:
+            was_answered, self.is_answered = self.is_answered, True
+            return None if was_answered else Failure(self.error)
         n = self.request.n
         if len(self.completions) < n:
             return None
@@ -72,11 +83,16 @@ class Draw:
         yield self.leaf
 
     def accept(self, token: int, logprob: float, cache: TreeCache, model: Model) -> None:
-        """Take the token drawn after the leaf's last one."""
+        """Take the token drawn after the leaf's last one, or fail the request."""
         self.generated.append(token)
         self.logprob += logprob
-        self.completion = self._completed(model)
-        if self.completion is None:
+        try:
+            if math.isnan(logprob):
+                raise _not_a_number(self.leaf.stop)
+            self.completion = self._completed(model)
+        except (TokenizerError, NotANumber) as error:
+            self.ticket.error = error
+        if not self.is_done:
             cache.append(self.leaf, token)
 
     @property
@@ -88,17 +104,27 @@ class Draw:
 
     @property
     def is_done(self) -> bool:
-        return self.completion is not None
+        return self.completion is not None or self.ticket.error is not None
+
+    @property
+    def error(self) -> Exception | None:
+        return self.ticket.error
 
     @property
     def leaves(self) -> list[Leaf]:
         return [self.leaf]
 
-    def end(self) -> GenerateReply | None:
-        """The request's reply, if this was its last sample."""
-        assert self.completion is not None
-        self.ticket.completions[self.sample] = self.completion
+    def end(self) -> GenerateReply | Failure | None:
+        """The request's reply, if this was its last sample or one has failed."""
+        if self.completion is not None:
+            self.ticket.completions[self.sample] = self.completion
         return self.ticket.reply()
+
+    def again(self) -> list[Draw]:
+        """The jobs of the request, from its beginning."""
+        self.ticket.error = None
+        self.ticket.completions.clear()
+        return [Draw(self.ticket, k) for k in range(self.ticket.request.n)]
 
     def charge(self, count: int) -> None:
         self.ticket.num_computed += count
@@ -115,10 +141,13 @@ class Draw:
         may_stop = bool(sampling.stop) and model.may_close(self.generated[-1], sampling.stop)
         if not (has_ended or is_full or may_stop):
             return None
-        text = model.decode(self.generated[:-1] if has_ended else self.generated)
+        tokens = self.generated[:-1] if has_ended else self.generated
+        text = model.decode(tokens)
         cuts = [at for stop in sampling.stop if (at := text.find(stop)) >= 0]
         if not (has_ended or is_full or cuts):
             return None
+        if not (has_ended or cuts):
+            text = model.decode(tokens, is_cut=True)
         return Completion(
             text[: min(cuts)] if cuts else text,
             len(self.generated),
@@ -137,7 +166,13 @@ class ScoredRun:
 
 
 class Scoring:
-    """A Score request: the continuations as a tree of leaves, each shared start computed once."""
+    """A Score request: the continuations as a tree of leaves, each shared start computed once.
+
+    Args:
+        number: its ticket.
+        prompt: token ids after which all continuations are scored, at least one.
+        continuations: token ids of each, at least one.
+    """
 
     def __init__(
         self, number: int, prompt: tuple[int, ...], continuations: Sequence[tuple[int, ...]]
@@ -153,12 +188,18 @@ class Scoring:
         self.leaves: list[Leaf] = []  # one a run, from `start` on
 
     def start(self, cache: TreeCache, node: CacheNode) -> None:
-        for run in self.runs:
-            parent = node if run.parent is None else self.leaves[run.parent]
-            leaf = cache.fork(parent, len(run.tokens), keep=False)
-            for token in run.tokens:
-                cache.append(leaf, token)
-            self.leaves.append(leaf)
+        """Take places below `node`, where the prefix ends: all of them, or none if one fails."""
+        leaves: list[Leaf] = []
+        try:
+            for run in self.runs:
+                parent = node if run.parent is None else leaves[run.parent]
+                leaves.append(cache.fork(parent, len(run.tokens), keep=False))
+                for token in run.tokens:
+                    cache.append(leaves[-1], token)
+        except BaseException:
+            cache.release(leaves, keep=False)
+            raise
+        self.leaves = leaves
 
     def to_compute(self) -> Iterator[KVNode]:
         yield from _uncomputed(self.leaves[0].anchor)
@@ -168,7 +209,16 @@ class Scoring:
     def is_done(self) -> bool:
         return all(leaf.num_computed == len(leaf.tokens) for leaf in self.leaves)
 
-    def end(self) -> ScoreReply:
+    @property
+    def error(self) -> Exception | None:
+        if any(map(math.isnan, self.logprobs)):
+            return _not_a_number(len(self.prompt) + max(map(len, self.continuations)))
+        return None
+
+    def end(self) -> ScoreReply | Failure:
+        error = self.error
+        if error is not None:
+            return Failure(error)
         lengths = tuple(len(tokens) for tokens in self.continuations)
         return ScoreReply(
             tuple(self.logprobs),
@@ -181,11 +231,19 @@ class Scoring:
             ),
         )
 
+    def again(self) -> list[Scoring]:
+        """The job of the request, from its beginning."""
+        return [Scoring(self.number, self.prompt, self.continuations)]
+
     def charge(self, count: int) -> None:
         self.num_computed += count
 
     def path_lengths(self) -> list[int]:
         return [len(self.prefix) + len(tokens) for tokens in self.continuations]
+
+
+def _not_a_number(num_tokens: int) -> NotANumber:
+    return NotANumber(f"the model's logits are NaN within the first {num_tokens} tokens")
 
 
 def _uncomputed(node: CacheNode | None) -> Iterator[CacheNode]:

@@ -130,3 +130,9 @@ class KVPool:
             torch.zeros(num_slots, heads, width, dtype=dtype, device=device)
             for heads, _, width in layers
         ]  # each [num_slots, HK, DV]
+
+    def clear(self, slots: np.ndarray) -> None:
+        """Write zeros to slots [N] int64."""
+        rows = torch.from_numpy(slots).to(self.keys[0].device)
+        for tensor in (*self.keys, *self.values):
+            tensor.index_fill_(0, rows, 0)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from .api import (
     Classify,
@@ -53,6 +53,9 @@ class MockEngine:
             self._stats.steps += 1
             self._stats.sequences += len(requests)
         return replies
+
+    def cancel(self, tickets: Iterable[int]) -> None:
+        """Nothing is ever outstanding."""
 
     def stats(self) -> EngineStats:
         return self._stats

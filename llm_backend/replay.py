@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -74,10 +74,21 @@ class ReplayEngine:
             return replies
         self._pending |= unknown
         if unknown or not replies:
-            for number, reply in self._engine.execute(unknown).items():
-                self._append(self._pending.pop(number), reply)
-                replies[number] = reply
+            try:
+                for number, reply in self._engine.execute(unknown).items():
+                    self._append(self._pending.pop(number), reply)
+                    replies[number] = reply
+            except BaseException:
+                self.cancel(list(self._pending))
+                raise
         return replies
+
+    def cancel(self, tickets: Iterable[int]) -> None:
+        numbers = list(tickets)
+        for number in numbers:
+            self._pending.pop(number, None)
+        if self._engine is not None:
+            self._engine.cancel(numbers)
 
     def stats(self) -> EngineStats:
         return self._stats if self._engine is None else self._engine.stats()

@@ -75,7 +75,8 @@ class RowSampler:
 
     def draw(self, logits: torch.Tensor) -> torch.Tensor:
         """Device work: fills `drawn` from logits [R, V]; returns the tokens, [R] int64."""
-        with warnings.catch_warnings():  # about how it compiled a softmax, which a user cannot change
+        with warnings.catch_warnings():
+            # About how a softmax was compiled; a user cannot change that.
             warnings.filterwarnings("ignore", r"\s*Online softmax is disabled")
             tokens, drawn = self._draw(logits, self._rules, self._streams, self.counts)
         self.drawn.copy_(drawn)

@@ -74,7 +74,8 @@ def sample(
 
     Returns:
         Token ids [B] int64, and the log-probability of each at temperature 1, before any filter,
-        [B] fp32, nats.
+        [B] fp32, nats. Where logits are NaN, or plus infinity, so is NaN the log-probability, and
+        the token is any.
     """
     logits = logits.float()
     is_greedy = rules.temperature == 0
@@ -88,6 +89,7 @@ def sample(
     # No filter cuts the likeliest token, so this is the highest score.
     weights = torch.exp(_in_blocks(scores) - (top / temperature)[..., None])
     drawn = torch.where(is_greedy, _likeliest(blocks, tops), _inverse(weights, uniform))
+    drawn = drawn.clamp(max=logits.shape[-1] - 1)  # NaN has no place in an order
     if rules.forced is not None:
         drawn = torch.where(rules.forced < 0, drawn, rules.forced)
     total = torch.exp(blocks - top[..., None]).sum(-1).sum(-1)
@@ -118,7 +120,7 @@ def _inverse(weights: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
     """
     mass = weights.sum(-1).double().cumsum(-1)  # [B, V / _BLOCK], up to each block's end
     target = uniform[:, None] * mass[:, -1:]
-    block = torch.searchsorted(mass, target, right=True)
+    block = torch.searchsorted(mass, target, right=True).clamp(max=mass.shape[-1] - 1)
     before = torch.nn.functional.pad(mass, (1, 0)).gather(1, block)
     rows = torch.arange(len(weights), device=weights.device)
     inside = weights[rows, block[:, 0]].double().cumsum(-1)

@@ -5,6 +5,7 @@ It keeps no KV and shares none: an answer is read whole in one forward with the 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +13,9 @@ import torch
 
 from .api import Classify, ClassifyReply, Failure, PromptTooLong, Reply, Usage
 from .pretrained import load_pretrained
+from .rotary import chosen_context, fix_rotary
+
+_MARKS = ("\ue000", "\ue001")  # for private use: they stand for the texts in a rendered template
 
 
 class SequenceClassifier:
@@ -22,13 +26,13 @@ class SequenceClassifier:
 
     Args:
         network: as `AutoModelForSequenceClassification` makes it.
-        tokenizer: its tokenizer. Without a padding token each answer has a forward of its own.
+        tokenizer: its tokenizer.
         label: index of the output that means good; None is the only one, or the second of two.
         max_batch: answers in one forward.
 
     Raises:
-        ValueError: `label` is none of the outputs, or not given for more than two; or `max_batch`
-            is below 1.
+        ValueError: `label` is none of the outputs, or not given for more than two; `max_batch` is
+            below 1; or the network states no length of its context.
     """
 
     def __init__(
@@ -47,10 +51,11 @@ class SequenceClassifier:
         self._network = network.eval()
         self._tokenizer = tokenizer
         self._label = count - 1 if label is None else label
-        self._max_batch = 1 if tokenizer.pad_token_id is None else max_batch
-        network.config.pad_token_id = tokenizer.pad_token_id  # where the network finds the end
-        positions = network.config.get_text_config().max_position_embeddings
-        self.context_length: int = min(positions, tokenizer.model_max_length)
+        self._max_batch = max_batch
+        self._special = set(tokenizer.all_special_tokens)
+        self._config = network.config.get_text_config()
+        self.context_length = min(chosen_context(network, None), tokenizer.model_max_length)
+        fix_rotary(network, self.context_length)
 
     def classify(self, requests: Sequence[Classify]) -> list[Reply]:
         encoded = [self._encode(request) for request in requests]
@@ -65,22 +70,47 @@ class SequenceClassifier:
         return replies
 
     def _encode(self, request: Classify) -> dict[str, list[int]]:
-        tokenizer = self._tokenizer
+        tokenizer, texts = self._tokenizer, (request.question, request.answer)
+        names_special = any(name in text for name in self._special for text in texts)
         if tokenizer.chat_template:
-            turns = [("user", request.question), ("assistant", request.answer)]
-            chat = [{"role": role, "content": content} for role, content in turns]
-            return dict(tokenizer.apply_chat_template(chat, tokenize=True, return_dict=True))
+            if names_special:
+                return self._encode_around(texts)
+            return dict(tokenizer.apply_chat_template(_chat(texts), return_dict=True))
+        split = {"split_special_tokens": True} if names_special else {}
         if tokenizer.sep_token:
-            return dict(tokenizer(request.question, request.answer))
-        return dict(tokenizer(f"{request.question}\n{request.answer}"))
+            return dict(tokenizer(*texts, **split))
+        return dict(tokenizer("\n".join(texts), **split))
+
+    def _encode_around(self, texts: tuple[str, str]) -> dict[str, list[int]]:
+        """A chat whose texts name special tokens, which stay text: only the template's are read."""
+        tokenizer = self._tokenizer
+        rendered = tokenizer.apply_chat_template(_chat(_MARKS), tokenize=False)
+        ids: list[int] = []
+        for piece in re.split(f"([{''.join(_MARKS)}])", rendered):
+            is_text = piece in _MARKS
+            ids += tokenizer(
+                texts[_MARKS.index(piece)] if is_text else piece,
+                add_special_tokens=False,
+                split_special_tokens=is_text,
+            )["input_ids"]
+        others = {name: [0] * len(ids) for name in tokenizer.model_input_names}
+        return others | {"input_ids": ids, "attention_mask": [1] * len(ids)}
 
     @torch.inference_mode()
     def _scores(self, batch: list[dict[str, list[int]]]) -> list[float]:
+        # A decoder reads its score at the last token that is not the padding token. Padding with
+        # the tokenizer's would take tokens of a text for padding (an end token, if the two are
+        # one), so a batch is padded with a token that none of its texts has.
+        used = {token for tokens in batch for token in tokens["input_ids"]}
+        filling = None
         if len(batch) > 1:
-            padded = self._tokenizer.pad(batch, padding_side="right", return_tensors="pt")
-        else:
-            padded = {name: torch.tensor([ids]) for name, ids in batch[0].items()}
-        inputs = {name: ids.to(self._network.device) for name, ids in padded.items()}
+            special = set(self._tokenizer.all_special_ids)
+            ordinary = (i for i in range(self._config.vocab_size) if i not in special)
+            filling = next((token for token in ordinary if token not in used), None)
+            if filling is None:
+                return [self._scores([tokens])[0] for tokens in batch]
+        self._config.pad_token_id = filling  # of one text, the last token is read
+        inputs = _padded(batch, 0 if filling is None else filling, self._network.device)
         logits = self._network(**inputs).logits.float()  # [texts, labels]
         is_single = logits.shape[1] == 1
         scores = logits.sigmoid() if is_single else logits.softmax(dim=1)
@@ -94,12 +124,37 @@ class SequenceClassifier:
         )
 
 
+def _chat(texts: tuple[str, str]) -> list[dict[str, str]]:
+    roles = ("user", "assistant")
+    return [{"role": role, "content": text} for role, text in zip(roles, texts, strict=True)]
+
+
+def _padded(
+    batch: list[dict[str, list[int]]], filling: int, device: torch.device
+) -> dict[str, torch.Tensor]:
+    """Inputs [texts, longest], filled up on the right; a mask says where."""
+    longest = max(len(tokens["input_ids"]) for tokens in batch)
+    ones = ({"attention_mask": [1] * len(tokens["input_ids"])} for tokens in batch)
+    rows = [more | tokens for more, tokens in zip(ones, batch, strict=True)]
+    return {
+        name: torch.tensor(
+            [
+                row[name] + [filling if name == "input_ids" else 0] * (longest - len(row[name]))
+                for row in rows
+            ],
+            device=device,
+        )
+        for name in rows[0]
+    }
+
+
 def load_classifier(
     name: str,
     dtype: str = "float32",
     device: str = "cpu",
     label: int | None = None,
     max_batch: int = 32,
+    trust_remote_code: bool = False,
 ) -> SequenceClassifier:
     """Load a reward model: a sequence classifier of one output or several.
 
@@ -109,11 +164,17 @@ def load_classifier(
         device: as PyTorch names it.
         label: see `SequenceClassifier`.
         max_batch: answers in one forward.
+        trust_remote_code: run the code that the model's directory holds.
 
     Raises:
         ValueError: no such model, dtype, device or label, or the model was not trained to classify.
     """
     network, tokenizer = load_pretrained(
-        "classifier", "AutoModelForSequenceClassification", name, dtype, device
+        "classifier",
+        "AutoModelForSequenceClassification",
+        name,
+        dtype,
+        device,
+        trust_remote_code,
     )
     return SequenceClassifier(network, tokenizer, label, max_batch)

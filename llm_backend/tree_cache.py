@@ -10,7 +10,8 @@ ids, not tensors or requests.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -134,16 +135,38 @@ class TreeCache:
             raise ValueError(f"the leaf holds its capacity of {len(leaf.slots)} tokens already")
         leaf.tokens.append(token)
 
-    def release(self, leaves: Sequence[Leaf]) -> None:
+    def release(self, leaves: Sequence[Leaf], *, keep: bool = True) -> None:
         """End leaves. The computed tokens of those that are kept join the tree, in this order; what
-        is there already, and what is unused, is freed: at once, since each time costs as much."""
+        is there already, and what is unused, is freed: at once, since each time costs as much.
+
+        Args:
+            leaves: to end.
+            keep: whether any joins the tree. Where not, what is not computed of the prompts that
+                only these leaves needed is dropped.
+        """
         unused: list[np.ndarray] = []
         for leaf in leaves:
             del self._leaves[leaf]
-            unused += self._merge(leaf) if leaf.is_kept else [leaf.slots]
+            unused += self._merge(leaf) if keep and leaf.is_kept else [leaf.slots]
             self.unlock(leaf.anchor)
+            if leaf.anchor.num_computed < len(leaf.anchor.tokens):
+                unused += self._drop_uncomputed(leaf.anchor)
         if unused:
             self._allocator.free(np.concatenate(unused))
+
+    def drop(self, node: CacheNode) -> np.ndarray:
+        """Take `node`, and all above it that serves nothing else, out of the tree.
+
+        Returns:
+            The slots that this frees.
+        """
+        freed: list[np.ndarray] = [np.empty(0, dtype=np.int64)]
+        while _is_evictable(node) and node.parent is not None:
+            node, slots = self._remove(node)
+            freed.append(slots)
+        slots = np.concatenate(freed)
+        self._allocator.free(slots)
+        return slots
 
     def evict(self, count: int) -> int:
         """Free at least `count` slots if unlocked nodes hold as many; returns how many."""
@@ -155,11 +178,8 @@ class TreeCache:
             if node.last_used > last_used or not _is_evictable(node):
                 self._enqueue(node)
                 continue
-            assert node.parent is not None
-            freed.append(node.slots)
+            freed.append(self._remove(node)[1])
             num_freed += len(node.slots)
-            del node.parent.children[node.tokens[0]]
-            self._enqueue(node.parent)
         if freed:
             self._allocator.free(np.concatenate(freed))
         self.num_evicted += num_freed
@@ -169,15 +189,28 @@ class TreeCache:
         """Slots that eviction could free now."""
         return sum(len(node.slots) for node in self._nodes() if node.locks == 0)
 
-    def check_integrity(self) -> None:
-        """Every slot is owned exactly once; tree, locks and positions agree.
+    def check_integrity(self, live: Iterable[Leaf] | None = None) -> None:
+        """Every slot is owned exactly once; tree, leaves, locks and positions agree.
+
+        Args:
+            live: all leaves that are in use, and there are no locks but theirs; None if the caller
+                does not know.
 
         Raises:
-            AssertionError: they do not.
+            AssertionError: they do not agree.
         """
+        nodes = {self.root, *self._nodes()}
+        if live is not None:
+            assert self._leaves.keys() == set(live), "a leaf that nobody uses, or one that is lost"
         owned = [self._allocator.free_slots()]
-        owned += [leaf.slots for leaf in self._leaves]
-        for node in self._nodes():
+        for leaf in self._leaves:
+            assert len(leaf.tokens) <= len(leaf.slots), "a leaf beyond its capacity"
+            assert leaf.num_computed <= len(leaf.tokens), "KV of no token"
+            assert leaf.start == leaf.parent.stop, "positions have a gap"
+            assert leaf.anchor in nodes, "a leaf below a node that is gone"
+            assert leaf.parent is leaf.anchor or leaf.parent in self._leaves, "a leaf below none"
+            owned.append(leaf.slots)
+        for node in nodes - {self.root}:
             assert node.parent is not None and node.tokens, "an empty node"
             assert len(node.slots) == len(node.tokens), "tokens and slots differ in number"
             assert node.start == node.parent.stop, "positions have a gap"
@@ -185,10 +218,11 @@ class TreeCache:
             assert node.is_queued or not _is_evictable(node), "a node that no eviction would find"
             assert node.locks or node.num_computed == len(node.tokens), "KV nobody will compute"
             owned.append(node.slots)
-        for node in [self.root, *self._nodes()]:
-            below = sum(child.locks for child in node.children.values())
-            forks = sum(leaf.anchor is node for leaf in self._leaves)
-            assert node.locks >= below + forks, "a holder's path is not locked"
+        forks = Counter(leaf.anchor for leaf in self._leaves)
+        for node in nodes:
+            held = forks[node] + sum(child.locks for child in node.children.values())
+            assert node.locks >= held, "a holder's path is not locked"
+            assert live is None or node.locks == held, "a lock that nobody holds"
         every = np.sort(np.concatenate(owned))
         assert np.array_equal(every, np.arange(self._allocator.num_slots)), (
             "a slot is lost or owned twice"
@@ -214,6 +248,30 @@ class TreeCache:
             kept = slice(position, len(tokens))
             self._add_child(node, tokens[kept], leaf.slots[kept], len(tokens) - position)
         return [leaf.slots[:position], leaf.slots[len(tokens) :]]
+
+    def _drop_uncomputed(self, node: CacheNode) -> list[np.ndarray]:
+        """Shorten a path to what is computed, as far up as nobody needs it; returns the slots that
+        are no longer used."""
+        unused: list[np.ndarray] = []
+        while node.locks == 0 and (count := node.num_computed) < len(node.tokens):
+            # Nothing below it can be computed, and what was not is dropped when it is unlocked.
+            assert not node.children, "an unlocked node above one that is not computed"
+            if count:
+                unused.append(node.slots[count:])
+                node.tokens, node.slots = node.tokens[:count], node.slots[:count]
+                break
+            node, slots = self._remove(node)
+            unused.append(slots)
+        return unused
+
+    def _remove(self, node: CacheNode) -> tuple[CacheNode, np.ndarray]:
+        """Take a node without children out of the tree; returns its parent, and its slots."""
+        parent = node.parent
+        assert parent is not None
+        del parent.children[node.tokens[0]]
+        node.parent = None  # it may still be queued for eviction
+        self._enqueue(parent)
+        return parent, node.slots
 
     def _add_child(
         self, parent: CacheNode, tokens: list[int], slots: np.ndarray, num_computed: int

@@ -25,7 +25,7 @@ OWNERS = {
     "networkx": ["search/graph.py"],
     "transformers": [
         *("llm_backend/model.py", "llm_backend/networks.py"),
-        *("llm_backend/pretrained.py", "llm_backend/small_llama.py"),
+        *("llm_backend/pretrained.py", "llm_backend/probe.py", "llm_backend/small_llama.py"),
     ],
     "triton": ["kernels"],
     "torch": ["kernels", "llm_backend", "experiments"],

@@ -130,7 +130,9 @@ def test_only_replies_whose_newest_token_may_complete_a_stop_string_are_decoded(
     hf, model, monkeypatch
 ):
     decode, decoded = model.decode, []
-    monkeypatch.setattr(model, "decode", lambda tokens: decoded.append(tokens) or decode(tokens))
+    monkeypatch.setattr(
+        model, "decode", lambda tokens, **cut: decoded.append(tokens) or decode(tokens, **cut)
+    )
     serve(hf(64), greedy(("6f",)))
     assert any(len(tokens) < 12 for tokens in decoded)
     for tokens in decoded:  # of the replies alone; a full one is decoded in any case
@@ -144,7 +146,9 @@ def test_a_reply_that_has_ended_is_not_decoded_again(end, loaded, monkeypatch):
     ends = () if end is None else model.encode(end)
     monkeypatch.setattr(model, "end_tokens", frozenset(ends))
     decode, decoded = model.decode, []
-    monkeypatch.setattr(model, "decode", lambda tokens: decoded.append(tokens) or decode(tokens))
+    monkeypatch.setattr(
+        model, "decode", lambda tokens, **cut: decoded.append(tokens) or decode(tokens, **cut)
+    )
     serve(HuggingFaceEngine(loaded, model, 64), greedy(("5f", " ")))
     first = [tokens for tokens in decoded if decode(tokens).startswith("fff")]
     assert max(map(len, first)) == (5 if end is None else 3)
@@ -207,3 +211,38 @@ def test_what_it_refuses(hf):
     assert isinstance(reply, Failure) and "no reward model" in str(reply.error)
     with pytest.raises(ValueError, match="max_batch=0 must be at least 1"):
         hf(0)
+
+
+BAD = {
+    90: Generate(("half \ud800 a pair",), 1, GREEDY),
+    91: Score(("a",), (" yes", "\udc00")),
+    92: Generate(("x" * 250,), 1, GREEDY),
+    93: Generate(("",), 2, GREEDY),
+}
+
+
+def test_requests_that_cannot_be_served_fail_alone(hf):
+    replies = serve(hf(3), REQUESTS | BAD)
+    assert {ticket for ticket, reply in replies.items() if isinstance(reply, Failure)} == {*BAD}
+    for ticket in (0, 1, 3):
+        expected = serve(hf(3), {ticket: REQUESTS[ticket]})[ticket]
+        for done, alone in zip(replies[ticket].completions, expected.completions, strict=True):
+            assert (done.text, done.num_tokens) == (alone.text, alone.num_tokens)
+
+
+def test_cancelled_requests_are_dropped(hf):
+    engine = hf(1)
+    answered = engine.execute(REQUESTS)
+    engine.cancel(REQUESTS.keys() - answered.keys())
+    assert engine.execute({}) == {} and not engine._done
+    assert serve(engine, {1: REQUESTS[1]}).keys() == {1}
+
+
+def test_what_is_raised_drops_all(hf, monkeypatch):
+    engine = hf(2)
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "_serve", lambda rows: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            engine.execute(REQUESTS)
+    assert engine.execute({}) == {}
+    assert serve(engine, {7: REQUESTS[1]}).keys() == {7}

@@ -1,13 +1,11 @@
 """Models to test the engine with: tiny random ones, and SmolLM2."""
 
 import importlib.metadata
-from dataclasses import replace
 
 import pytest
-import torch
+from few_programs import few_idle_programs
 from tiny_models import byte_tokenizer, make_network
 
-from treeshare.kernels import tree_plan
 from treeshare.llm_backend.model import Model, load_model
 
 
@@ -31,15 +29,5 @@ def smollm2():
 
 
 @pytest.fixture(autouse=True)
-def few_idle_programs(monkeypatch):
-    """Triton's interpreter takes a millisecond for a program that ends as it begins, so plans there
-    have room for what a GPU of two multiprocessors would need."""
-    if not torch.cuda.is_available():
-        real = tree_plan.ample
-        monkeypatch.setattr(
-            tree_plan,
-            "ample",
-            lambda queries, entries, shape, rows: real(
-                queries, entries, replace(shape, num_sms=2), rows
-            ),
-        )
+def small_plans(monkeypatch):
+    few_idle_programs(monkeypatch)

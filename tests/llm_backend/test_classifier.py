@@ -72,3 +72,34 @@ def test_the_tree_engine_alone_says_what_is_missing(llama):
     replies = TreeEngine(llama).execute(REQUESTS)
     assert isinstance(replies[3], Failure)
     assert "add classifier=hf classifier.name=" in str(replies[3].error)
+
+
+def test_an_answer_that_cannot_be_read_fails_alone():
+    class Picky(Lengths):
+        def classify(self, requests):
+            if any("!" in request.answer for request in requests):
+                raise TypeError("not this one")
+            return super().classify(requests)
+
+    requests = {i: Classify("q", answer) for i, answer in enumerate(["a", "b!", "cd", "!"])}
+    replies = ClassifierEngine(MockEngine(), Picky()).execute(requests)
+    assert [replies[i].score for i in (0, 2)] == [0.1, 0.2]
+    assert [str(replies[i].error) for i in (1, 3)] == ["not this one"] * 2
+
+
+def test_a_score_that_is_nan_is_a_failure():
+    class Broken(Lengths):
+        def classify(self, requests):
+            return [ClassifyReply(float("nan"), Usage()) for _ in requests]
+
+    (reply,) = ClassifierEngine(MockEngine(), Broken()).execute({0: Classify("q", "a")}).values()
+    assert isinstance(reply, Failure) and "score is NaN" in str(reply.error)
+
+
+def test_cancelled_requests_are_the_engines(llama):
+    tree = TreeEngine(llama)
+    engine = ClassifierEngine(tree, Lengths())
+    assert engine.execute({0: Generate(("a prompt",), 2), 1: Score(("a",), ("b",))}).keys() == {1}
+    engine.cancel([0, 1])
+    assert engine.execute({}) == {}
+    tree.check_integrity()

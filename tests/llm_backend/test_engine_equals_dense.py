@@ -59,11 +59,13 @@ class Driver:
                 for completion in reply.completions:
                     assert completion.num_tokens == len(expected)
                     kept = [token for token in expected if token not in self.model.end_tokens]
-                    assert completion.text == self.model.decode(kept)
+                    is_cut = completion.finish_reason == "length"
+                    assert completion.text == self.model.decode(kept, is_cut=is_cut)
         else:
             assert isinstance(reply, ScoreReply)
-            for text, logprob in zip(request.continuations, reply.logprobs, strict=True):
-                continuation = self.model.encode_continuation("", text)
+            text = "".join(request.prefix_segments)
+            prompt, ends = self.model.encode_continuations(text, request.continuations)
+            for continuation, logprob in zip(ends, reply.logprobs, strict=True):
                 expected = self.dense.logprob(prompt, continuation)
                 assert abs(logprob - expected) <= 1e-3
 

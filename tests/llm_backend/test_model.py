@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 import torch
-import transformers
-from tiny_models import CONFIGS, SIZES, byte_tokenizer, make_network, metaspace_tokenizer
+from tiny_models import CONFIGS, byte_tokenizer, make_network
 
 from treeshare.kernels.segments import Segment
 from treeshare.llm_backend.model import Model, load_model
@@ -37,34 +36,6 @@ def test_unknown_attention_lists_the_known():
         Model(make_network("llama"), byte_tokenizer(), attention="flash")
 
 
-@pytest.mark.parametrize(
-    ("config", "message"),
-    [
-        (
-            transformers.BloomConfig(vocab_size=260, hidden_size=32, n_layer=2, n_head=4),
-            "BloomForCausalLM states no max_position_embeddings",
-        ),
-        (
-            transformers.FalconConfig(
-                vocab_size=260,
-                hidden_size=32,
-                num_hidden_layers=2,
-                num_attention_heads=4,
-                alibi=True,
-            ),
-            "FalconForCausalLM .* tree attention",
-        ),
-        (transformers.StableLmConfig(**SIZES), "StableLmForCausalLM cannot run on tree attention"),
-    ],
-    ids=["no_positions", "alibi", "no_kwargs"],
-)
-def test_unsupported_architectures_are_refused(config, message):
-    config._attn_implementation = "eager"
-    network = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager")
-    with pytest.raises(ValueError, match=message):
-        Model(network, byte_tokenizer())
-
-
 def test_a_saved_model_loads(tmp_path):
     network = make_network("llama")
     network.save_pretrained(tmp_path)
@@ -81,19 +52,6 @@ def test_continuations_add_up(llama):
     assert llama.encode(prompt) + llama.encode_continuation(prompt, text) == llama.encode(
         prompt + text
     )
-
-
-@pytest.mark.parametrize("prompt", ["", "a:", "a: ", "a 4", "a\n"])
-@pytest.mark.parametrize("text", ["4", "42", " 4", " 42", "2", "b 4", " ", "\n4"])
-def test_a_continuation_is_all_of_its_text_wherever_tokens_end(prompt, text):
-    tokenizer = metaspace_tokenizer()
-    model = Model(make_network("llama"), tokenizer)
-    tokens = model.encode_continuation(prompt, text)
-    begun, whole = model.encode(prompt), model.encode(prompt + text)
-    if whole[: len(begun)] == begun:
-        assert tokens == whole[len(begun) :]
-    else:  # a token spans the border
-        assert "".join(tokenizer.convert_ids_to_tokens(tokens)) == text.replace(" ", "▁")
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -129,21 +87,3 @@ def test_merged_layers_give_the_same_logits(architecture):
 def test_architectures_that_cannot_be_merged_are_named():
     with pytest.raises(ValueError, match=r"fused=true knows .* not Gemma3ForCausalLM"):
         Model(make_network("gemma3"), byte_tokenizer(), fused=True)
-
-
-def test_fused_refuses_rotary_embeddings_that_depend_on_the_length():
-    network = make_network("llama")
-    network.config.rope_parameters["rope_type"] = "dynamic"
-    with pytest.raises(ValueError, match="no rotary embeddings of rope_type='dynamic'"):
-        Model(network, byte_tokenizer(), fused=True)
-
-
-def test_prompts_encoded_together_are_those_encoded_alone(monkeypatch):
-    monkeypatch.setattr("treeshare.llm_backend.model._REMEMBERED", 2)
-    model = Model(make_network("llama"), byte_tokenizer())
-    texts = ["ab", "", "c", "ab", "dcba"]
-    encoded = model.encode_all(texts)
-    assert encoded == [tuple(byte_tokenizer().encode(text)) for text in texts]
-    assert [model.encode(text) for text in texts] == encoded
-    assert len(model._prompts) == 2
-    assert model.encode_all([]) == []

@@ -1,14 +1,16 @@
-"""Loading: a tokenizer whose texts keep their spaces, and log records of what is being done."""
+"""Loading: texts keep their spaces, foreign code is not run, and what is broken is named."""
 
+import json
 import logging
 
 import pytest
 import tokenizers
 import transformers
-from tiny_models import byte_tokenizer, make_network
+from tiny_models import byte_tokenizer, make_classifier, make_network
 
 from treeshare.llm_backend.model import Model, load_model
 from treeshare.llm_backend.pretrained import load_pretrained
+from treeshare.llm_backend.sequence_classifier import load_classifier
 
 SPACED = "a . b , c 's do n't ?  !"
 
@@ -81,3 +83,131 @@ def test_what_is_being_done_is_logged(fused, more, tmp_path, caplog):
         "treeshare.llm_backend.pretrained",
         "treeshare.llm_backend.model",
     }
+
+
+OWN_CODE = """
+import pathlib, transformers
+pathlib.Path({canary!r}).touch()
+class OwnConfig(transformers.LlamaConfig):
+    model_type = "own"
+class OwnForCausalLM(transformers.LlamaForCausalLM):
+    config_class = OwnConfig
+class OwnForSequenceClassification(transformers.LlamaForSequenceClassification):
+    config_class = OwnConfig
+class OwnTokenizer(transformers.PreTrainedTokenizerFast):
+    pass
+"""
+
+
+def with_own_code(directory, part):
+    """A saved Llama whose configuration, or whose tokenizer's, names code beside it."""
+    make_classifier(1).save_pretrained(directory)
+    make_network("llama").save_pretrained(directory)
+    byte_tokenizer().save_pretrained(directory)
+    (directory / "own.py").write_text(OWN_CODE.format(canary=str(directory / "canary")))
+    file = directory / {"model": "config.json", "tokenizer": "tokenizer_config.json"}[part]
+    config = json.loads(file.read_text())
+    if part == "model":
+        classes = ("Config", "ForCausalLM", "ForSequenceClassification")
+        names = ("AutoConfig", "AutoModelForCausalLM", "AutoModelForSequenceClassification")
+        config["model_type"] = "own"
+        config["auto_map"] = {
+            name: f"own.Own{kind}" for name, kind in zip(names, classes, strict=True)
+        }
+    else:
+        config["tokenizer_class"] = "OwnTokenizer"
+        config["auto_map"] = {"AutoTokenizer": [None, "own.OwnTokenizer"]}
+    file.write_text(json.dumps(config))
+    return str(directory)
+
+
+@pytest.fixture
+def asked(monkeypatch, tmp_path_factory):
+    """Questions on the terminal, each answered with yes; and a cache of foreign code."""
+    questions = []
+    monkeypatch.setattr("builtins.input", lambda question="": questions.append(question) or "y")
+    modules = str(tmp_path_factory.mktemp("modules"))
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", modules)
+    return questions
+
+
+@pytest.mark.parametrize("group", ["model", "classifier"])
+@pytest.mark.parametrize("part", ["model", "tokenizer"])
+def test_code_of_a_directory_is_neither_run_nor_asked_about(group, part, asked, tmp_path):
+    name = with_own_code(tmp_path, part)
+    load = {"model": load_model, "classifier": load_classifier}[group]
+    with pytest.raises(ValueError) as raised:
+        load(name)
+    message = str(raised.value)
+    assert message.startswith(f"{group}.name={name!r} ") and "\n" not in message
+    assert f"+{group}.trust_remote_code=true" in message
+    assert not asked and not (tmp_path / "canary").exists()
+
+
+def test_code_of_a_directory_that_is_trusted_runs(asked, tmp_path):
+    name = with_own_code(tmp_path, "model")
+    model = load_model(name, trust_remote_code=True)
+    assert model.layers == [(2, 8, 8)] * 3 and (tmp_path / "canary").exists()
+    assert not asked
+
+
+@pytest.mark.parametrize("load", [load_model, load_classifier])
+def test_trust_is_true_or_false(load):
+    with pytest.raises(ValueError, match=r"\.trust_remote_code='no' must be true or false"):
+        load("no/such", trust_remote_code="no")
+
+
+def break_type(directory):
+    edit(directory / "config.json", model_type="nothing_known")
+
+
+def break_weights(directory):
+    file = directory / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:1000])
+
+
+def break_header(directory):
+    (directory / "model.safetensors").write_bytes(b"\xff" * 64)
+
+
+def break_tokenizer(directory):
+    for file in directory.glob("tokenizer*"):
+        file.unlink()
+
+
+def break_json(directory):
+    (directory / "config.json").write_text("{")
+
+
+def remove_weights(directory):
+    (directory / "model.safetensors").unlink()
+
+
+def other_sizes(directory):
+    edit(directory / "config.json", hidden_size=48)
+
+
+def edit(file, **fields):
+    file.write_text(json.dumps(json.loads(file.read_text()) | fields))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        break_type,
+        break_weights,
+        break_header,
+        break_tokenizer,
+        break_json,
+        remove_weights,
+        other_sizes,
+    ],
+)
+def test_a_broken_directory_gives_one_line_that_names_it(damage, tmp_path):
+    name = save(tmp_path, byte_tokenizer())
+    damage(tmp_path)
+    with pytest.raises(ValueError) as raised:
+        load_model(name)
+    message = str(raised.value)
+    assert message.startswith(f"model.name={name!r} ") and "\n" not in message
+    assert len(message) < 500

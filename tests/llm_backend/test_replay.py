@@ -3,6 +3,7 @@
 import pytest
 
 from treeshare.llm_backend.api import Failure, Generate, Sampling, Score
+from treeshare.llm_backend.engine import TreeEngine
 from treeshare.llm_backend.mock import MockEngine
 from treeshare.llm_backend.replay import ReplayEngine, request_key
 
@@ -89,3 +90,36 @@ def test_the_key_covers_all_that_matters():
     ]
     assert len({request_key(request) for request in [base, *others]}) == 6
     assert request_key(Generate(("", "p"))) == request_key(base)
+
+
+def test_cancelled_requests_are_dropped_here_and_in_the_engine(tmp_path, llama):
+    engine = TreeEngine(llama)
+    recorder = ReplayEngine(tmp_path / "log", engine)
+    long = Generate(("long",), 1, Sampling(max_tokens=30, temperature=0.0))
+    assert recorder.execute({0: REQUESTS[1], 1: long}).keys() == {0}
+    recorder.cancel([1, 7])
+    assert (recorder.execute({}), recorder._pending) == ({}, {})
+    engine.check_integrity()
+    assert recorder.execute({1: REQUESTS[0]}).keys() == {1}
+    recorder.close()
+    assert ReplayEngine(tmp_path / "log").execute({1: REQUESTS[0]}).keys() == {1}
+
+
+def test_when_the_engine_raises_nothing_is_pending(tmp_path):
+    class Broken(MockEngine):
+        def execute(self, requests):
+            raise MemoryError
+
+    recorder = ReplayEngine(tmp_path / "log", Broken())
+    with pytest.raises(MemoryError):
+        recorder.execute(REQUESTS)
+    assert recorder._pending == {}
+    recorder.close()
+
+
+def test_any_text_can_be_recorded(tmp_path):
+    request = Generate(("half \ud800 a pair",))
+    recorder = ReplayEngine(tmp_path / "log", MockEngine())
+    first = recorder.execute({0: request})
+    recorder.close()
+    assert ReplayEngine(tmp_path / "log").execute({0: request}) == first

@@ -111,7 +111,7 @@ def test_streams_are_splitmix64():
     ("fields", "message"),
     [
         ({"max_tokens": 0}, "max_tokens=0 must be at least 1"),
-        ({"temperature": -0.1}, r"temperature=-0.1 must be at least 0"),
+        ({"temperature": -0.1}, r"temperature=-0.1 must be 0, or from 1e-06 to 1e\+06"),
         ({"top_p": 0}, r"top_p=0 must be in \(0, 1\]"),
         ({"top_k": 0}, "top_k=0 must be at least 1"),
         ({"stop": ("",)}, "empty string"),

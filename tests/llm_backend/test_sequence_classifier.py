@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import transformers
 from tiny_models import byte_tokenizer, make_classifier, make_network
 
 from treeshare.llm_backend.api import Classify, Failure, PromptTooLong
@@ -64,6 +65,86 @@ def test_chat_models_see_a_chat():
     (reply,) = SequenceClassifier(network, tokenizer).classify(REQUESTS[:1])
     text = "user: 2 3 4; assistant: 2 * 3 = 6; "
     assert reply.score == pytest.approx(logits(network, text).sigmoid().item(), abs=1e-6)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("pad", [None, "<pad>", "<end>", "a"])
+@pytest.mark.parametrize(
+    "template",
+    [CHAT, CHAT.replace("; ", "<end>"), "<end><end>{{ messages[1].content }}<pad><pad>"],
+    ids=["no end", "end", "pads"],
+)
+def test_the_last_token_of_a_text_is_read_whatever_pads(template, pad, side):
+    """Also where the text ends in, or begins with, the token that a tokenizer pads with."""
+    network = make_classifier(1)
+    special = {"padding_side": side} | ({} if pad is None else {"pad_token": pad})
+    tokenizer = byte_tokenizer(**special)
+    tokenizer.chat_template = template
+    requests = [*REQUESTS, Classify("a", "aaa"), Classify("?", "a much longer answer than that a")]
+    alone = []
+    network.eval().config.pad_token_id = None  # of one text, the last token is read
+    for request in requests:
+        turns = [("user", request.question), ("assistant", request.answer)]
+        chat = [{"role": role, "content": content} for role, content in turns]
+        ids = tokenizer.apply_chat_template(chat, tokenize=True, return_dict=True)["input_ids"]
+        with torch.inference_mode():
+            alone.append(network(torch.tensor([ids])).logits[0].sigmoid().item())
+    replies = SequenceClassifier(network, tokenizer).classify(requests)
+    assert [reply.score for reply in replies] == pytest.approx(alone, abs=1e-5)
+    singly = SequenceClassifier(network, tokenizer, max_batch=1).classify(requests)
+    assert [reply.score for reply in singly] == pytest.approx(alone, abs=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["chat", "pair", "lines"])
+def test_special_tokens_that_a_text_names_stay_text(kind):
+    special = {"sep_token": "<sep>"} if kind == "pair" else {}
+    tokenizer = byte_tokenizer(pad_token="<pad>", **special)
+    tokenizer.chat_template = CHAT.replace("; ", "<end>") if kind == "chat" else None
+    classifier = SequenceClassifier(make_classifier(1), tokenizer)
+    ids = classifier._encode(Classify("what is <end>?", "<pad> <end>"))["input_ids"]
+    assert (ids.count(257), ids.count(258)) == (2 if kind == "chat" else 0, 0)
+    written = {
+        "chat": "user: what is <end>?<end>assistant: <pad> <end><end>",
+        "pair": "what is <end>?<pad> <end>",
+        "lines": "what is <end>?\n<pad> <end>",
+    }[kind]
+    assert "".join(tokenizer.batch_decode([[token] for token in ids])) == written
+    plain = classifier._encode(Classify("what is -end-?", "-pad- -end-"))["input_ids"]
+    assert len(ids) == len(plain)
+    requests = [Classify("<end>", "a"), REQUESTS[0]]
+    alone = [classifier.classify([request])[0].score for request in requests]
+    together = [reply.score for reply in classifier.classify(requests)]
+    assert together == pytest.approx(alone, abs=1e-5)
+
+
+def test_a_batch_that_has_every_token_is_read_one_by_one():
+    network = make_classifier(1)
+    texts = ["".join(map(chr, range(begin, begin + 128))) for begin in (0, 128)]
+    short = Classify("q", "short")
+    classifier = SequenceClassifier(network, EveryToken())
+    assert {token for text in texts for token in EveryToken()(text)["input_ids"]} == set(range(256))
+    batch = [Classify(text, "") for text in texts] + [short]
+    alone = [classifier.classify([request])[0].score for request in batch]
+    assert [reply.score for reply in classifier.classify(batch)] == pytest.approx(alone, abs=1e-5)
+
+
+class EveryToken:
+    """One token a character; none is special."""
+
+    chat_template = sep_token = pad_token_id = None
+    all_special_ids = all_special_tokens = ()
+    model_max_length = 10**6
+
+    def __call__(self, text):
+        return {"input_ids": [ord(character) for character in text]}
+
+
+def test_a_network_that_states_no_context_is_refused():
+    config = transformers.BloomConfig(vocab_size=260, hidden_size=32, n_layer=2, n_head=4)
+    config.num_labels = 1
+    network = transformers.AutoModelForSequenceClassification.from_config(config)
+    with pytest.raises(ValueError, match="BloomForSequenceClassification states no max_position"):
+        SequenceClassifier(network, byte_tokenizer())
 
 
 def test_what_is_too_long_fails_alone():

@@ -27,6 +27,168 @@ CONFIGS = {
     ),
 }
 
+_ALTERNATING = ["sliding_attention", "full_attention", "sliding_attention"]
+_LATENT = {  # MLA
+    "num_key_value_heads": 4,
+    "kv_lora_rank": 16,
+    "q_lora_rank": 16,
+    "qk_rope_head_dim": 4,
+    "qk_nope_head_dim": 8,
+    "v_head_dim": 6,
+}
+_GPT = {"vocab_size": VOCABULARY, "n_positions": 256, "n_embd": 32, "n_layer": 2, "n_head": 4}
+_BART = {
+    "vocab_size": VOCABULARY,
+    "max_position_embeddings": 256,
+    "d_model": 32,
+    "decoder_layers": 2,
+    "decoder_attention_heads": 4,
+    "decoder_ffn_dim": 48,
+    "encoder_layers": 1,
+    "encoder_attention_heads": 4,
+    "encoder_ffn_dim": 48,
+    "eos_token_id": 257,
+    "pad_token_id": 258,
+    "decoder_start_token_id": 257,
+}
+
+
+def _rope(kind, **parameters):
+    return {"rope_parameters": {"rope_type": kind, "rope_theta": 10000.0, **parameters}}
+
+
+def longrope(original=32):
+    """Rotary parameters for heads of 8 whose factors change at `original` tokens."""
+    factors = {"short_factor": [1.0, 1.1, 1.2, 1.3], "long_factor": [2.0, 3.0, 4.0, 5.0]}
+    kind = _rope("longrope", **factors, factor=8.0, original_max_position_embeddings=original)
+    kind["rope_parameters"]["partial_rotary_factor"] = 1.0
+    return kind | {"original_max_position_embeddings": original}
+
+
+def _config(name, *parts, **fields):
+    """A function that makes the configuration; of `SIZES`, and of what differs from them."""
+    return lambda: getattr(transformers, f"{name}Config")(
+        **{key: value for part in (*parts, fields) for key, value in part.items()}
+    )
+
+
+FAMILIES = CONFIGS | {
+    "llama3 rope": _config(
+        "Llama", SIZES, _rope("llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0,
+        original_max_position_embeddings=32),
+    ),
+    "yarn": _config("Llama", SIZES, _rope("yarn", factor=4.0, original_max_position_embeddings=32)),
+    "dynamic": _config("Llama", SIZES, _rope("dynamic", factor=4.0)),
+    "longrope": _config("Llama", SIZES, longrope()),
+    "qwen2 window": _config(
+        "Qwen2", SIZES, use_sliding_window=True, sliding_window=9, max_window_layers=1
+    ),
+    "mixtral": _config("Mixtral", SIZES, num_local_experts=4, num_experts_per_tok=2),
+    "gemma": _config("Gemma", SIZES, head_dim=16),
+    "gemma2": _config(
+        "Gemma2", SIZES, head_dim=16, sliding_window=7, attn_logit_softcapping=5.0,
+        final_logit_softcapping=3.0,
+    ),
+    "gemma3n": _config(
+        "Gemma3nText", SIZES, num_hidden_layers=4, head_dim=16, sliding_window=7,
+        num_kv_shared_layers=2, layer_types=["sliding_attention", "full_attention"] * 2,
+        activation_sparsity_pattern=[0.0] * 4, vocab_size_per_layer_input=VOCABULARY,
+        hidden_size_per_layer_input=8, laurel_rank=8, altup_num_inputs=2,
+    ),
+    "phi": _config("Phi", SIZES),
+    "phi3": _config("Phi3", SIZES, sliding_window=7),
+    "phi3 longrope": _config("Phi3", SIZES, longrope()),
+    "phimoe": _config("Phimoe", SIZES, num_local_experts=2, sliding_window=None),
+    "phimoe longrope": _config(
+        "Phimoe", SIZES, _rope(
+            "longrope", short_factor=[1.0] * 4, long_factor=[3.0] * 4, short_mscale=1.2,
+            long_mscale=2.0, original_max_position_embeddings=32, factor=8.0,
+        ), num_local_experts=2, sliding_window=None,
+    ),
+    "gpt_oss": _config(
+        "GptOss", SIZES, head_dim=8, num_local_experts=4, num_experts_per_tok=2, sliding_window=7,
+        layer_types=_ALTERNATING,
+    ),
+    "olmo2": _config("Olmo2", SIZES),
+    "olmo3": _config("Olmo3", SIZES, sliding_window=7, layer_types=_ALTERNATING),
+    "granite": _config("Granite", SIZES, residual_multiplier=0.5),
+    "cohere2": _config("Cohere2", SIZES, sliding_window=7, layer_types=_ALTERNATING),
+    "starcoder2": _config("Starcoder2", SIZES, sliding_window=7),
+    "deepseek_v3": _config(
+        "DeepseekV3", SIZES, _LATENT, head_dim=4, n_routed_experts=4, num_experts_per_tok=2,
+        n_group=1, topk_group=1, first_k_dense_replace=1, moe_intermediate_size=16,
+        n_shared_experts=1,
+    ),
+    "gpt2": _config("GPT2", _GPT),
+    "gpt_neox": _config("GPTNeoX", SIZES),
+    "opt": _config("OPT", SIZES, ffn_dim=48, word_embed_proj_dim=32),
+}  # fmt: skip
+"""Networks that run on tree attention."""
+
+REFUSED = {
+    "bart": (_config("Bart", _BART), "gives other logits on tree attention"),
+    "mbart": (_config("MBart", _BART), "gives other logits on tree attention"),
+    "marian": (_config("Marian", _BART), "gives other logits on tree attention"),
+    "phimoe window": (
+        _config("Phimoe", SIZES, num_local_experts=2, sliding_window=30),
+        "its mask has a window of 30 tokens that it does not pass to its attention",
+    ),
+    "phimoe long window": (
+        _config("Phimoe", SIZES, num_local_experts=2, sliding_window=200),
+        "its mask has a window of 200 tokens that it does not pass to its attention",
+    ),
+    "gemma3 bidirectional": (
+        _config("Gemma3Text", SIZES, head_dim=16, use_bidirectional_attention=True),
+        "gives other logits on tree attention",
+    ),
+    "llama4": (
+        _config("Llama4Text", SIZES, head_dim=8, attention_chunk_size=16, num_local_experts=2),
+        "it has 'chunked_attention' in layer 0; supported are full attention, and sliding",
+    ),
+    "diffllama": (_config("DiffLlama", SIZES), "layer 0 attends more than once in a forward"),
+    "mamba": (
+        _config("Mamba", SIZES, state_size=8),
+        "3 of its 3 layers do not use transformers.AttentionInterface",
+    ),
+    "mamba without a length": (
+        _config("Mamba", vocab_size=VOCABULARY, hidden_size=32, num_hidden_layers=2, state_size=8),
+        "states no max_position_embeddings",
+    ),
+    "rwkv": (
+        _config("Rwkv", SIZES, context_length=256, attention_hidden_size=32),
+        "3 of its 3 layers do not use transformers.AttentionInterface",
+    ),
+    "lfm2": (
+        _config("Lfm2", SIZES, layer_types=["conv", "full_attention", "conv"]),
+        "2 of its 3 layers do not use transformers.AttentionInterface (layer_types: conv)",
+    ),
+    "falcon": (
+        _config("Falcon", SIZES),
+        "3 of its 3 layers do not use transformers.AttentionInterface",
+    ),
+    "falcon ALiBi": (
+        _config("Falcon", SIZES, alibi=True),
+        "3 of its 3 layers do not use transformers.AttentionInterface",
+    ),
+    "bloom": (
+        _config("Bloom", vocab_size=VOCABULARY, hidden_size=32, n_layer=2, n_head=4),
+        "states no max_position_embeddings",
+    ),
+    "gptj": (
+        _config("GPTJ", _GPT, rotary_dim=4),
+        "2 of its 2 layers do not use transformers.AttentionInterface",
+    ),
+    "stablelm": (
+        _config("StableLm", SIZES),
+        "StableLmAttention does not pass keyword arguments on to its attention",
+    ),
+    "short context": (
+        _config("Llama", SIZES | {"max_position_embeddings": 5}),
+        "has a context of 5 tokens; 6 are needed",
+    ),
+}
+"""Networks that do not, each with what the refusal says."""
+
 
 def byte_tokenizer(**special_tokens):
     alphabet = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
@@ -59,8 +221,11 @@ def metaspace_tokenizer():
 
 
 def make_network(architecture):
+    return network_of(FAMILIES[architecture]())
+
+
+def network_of(config):
     torch.manual_seed(0)
-    config = CONFIGS[architecture]()
     config._attn_implementation = "eager"
     network = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager")
     return _spread(network)
