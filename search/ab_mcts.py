@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
@@ -19,6 +19,7 @@ from random import Random
 from typing import Literal
 
 from .bounds import at_least, one_of
+from .checks import short
 from .context import Context, flatten
 from .graph import Node
 
@@ -84,6 +85,8 @@ class ABMCTS:
         broods = await ctx.gather(*(ctx.expand(node, n) for node, n in pending.items()))
         children = flatten(broods)
         value_of = dict(zip(children, await ctx.evaluate(children), strict=True))
+        if self.posterior == "beta":
+            check_probabilities(value_of)
         for (node, n), brood in zip(pending.items(), broods, strict=True):
             scores = [value_of[child] for child in brood]
             for arm in arms(node, beliefs):
@@ -201,10 +204,21 @@ def beta_posterior(arm: Arm, a: float = 0.5, b: float = 0.5) -> tuple[float, flo
 
 def draw_beta(draw: Random, arm: Arm) -> float:
     """μ ~ Beta(a, b)"""
-    a, b = beta_posterior(arm)
-    if min(a, b) <= 0:
-        raise ValueError("posterior='beta' needs values in [0, 1]: choose another evaluator")
-    return draw.betavariate(a, b)
+    return draw.betavariate(*beta_posterior(arm))
+
+
+def check_probabilities(value_of: Mapping[Node, float]) -> None:
+    """Refuse values that a beta posterior cannot take.
+
+    Raises:
+        ValueError: one is not in [0, 1].
+    """
+    for node, value in value_of.items():
+        if not 0 <= value <= 1:
+            raise ValueError(
+                f"posterior='beta' needs values in [0, 1], and {short(node)} has {value!r}: choose "
+                "another evaluator"
+            )
 
 
 DRAWS: dict[str, Callable[[Random, Arm], float]] = {"gaussian": draw_gaussian, "beta": draw_beta}

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 
-from ..llm_backend.api import Usage
+from ..llm_backend.api import Failure, Generate, Reply, Request, Score, Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,7 +15,9 @@ class Budget:
     """Limits of one search; None is no limit.
 
     `calls`, `nodes` and `depth` are exact. `tokens`, `seconds` and `money` are known only once a
-    reply is in: no request is sent after they are spent, those already sent may run over.
+    reply is in: no request is sent after they are spent, those already sent may run over. Requests
+    that must cost more tokens than are left (one for each sample or scored text) are not sent. Once
+    `seconds` are over, a search that goes on without a request is ended too (search/watchdog.py).
 
     Raises:
         ValueError: a limit below its bound, or money without prices.
@@ -43,6 +47,34 @@ class Budget:
             )
 
 
+class OutOfBudget(BaseException):
+    """Ends the search in whose code it is raised, unfinished; its best so far is the result.
+
+    Not an `Exception`, so that a policy's `except Exception` does not catch it.
+    """
+
+    def __init__(self, limit: str) -> None:
+        super().__init__(f"budget.{limit} is spent")
+        self.limit = limit
+
+
+def least_tokens(request: Request) -> int:
+    """Tokens that a request costs at least: one for each completion or continuation."""
+    if isinstance(request, Generate):
+        return request.n
+    return len(request.continuations) if isinstance(request, Score) else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What a search had spent at one moment."""
+
+    usage: Usage
+    calls: int  # requests
+    seconds: float  # wall time since the search began
+    hit: str | None  # the limit that ended the search, or cut its nodes
+
+
 @dataclass(slots=True)
 class Meter:
     """Spending of one search against its budget. Its driver adds calls and usage."""
@@ -50,7 +82,6 @@ class Meter:
     budget: Budget
     usage: Usage = field(default_factory=Usage)
     calls: int = 0
-    nodes: int = 1
     began: float = field(default_factory=time.monotonic)
     hit: str | None = None  # the limit that ended the search, or cut its nodes
 
@@ -63,6 +94,12 @@ class Meter:
         return time.monotonic() - self.began
 
     @property
+    def seconds_left(self) -> float:
+        """Infinite without a limit, negative beyond it."""
+        limit = self.budget.seconds
+        return math.inf if limit is None else limit - self.seconds
+
+    @property
     def money(self) -> float:
         budget = self.budget
         return (
@@ -71,17 +108,28 @@ class Meter:
         ) / 1e6
 
     @property
-    def is_full(self) -> bool:
-        """Whether the graph may have no further node."""
-        return self.budget.nodes is not None and self.nodes >= self.budget.nodes
+    def spent(self) -> Spent:
+        return Spent(self.usage, self.calls, self.seconds, self.hit)
 
-    def admit(self, num_requests: int) -> bool:
-        """Whether `num_requests` may be sent together; notes the limit if not."""
+    def add(self, replies: Sequence[Reply]) -> None:
+        """Count what the replies cost."""
+        for reply in replies:
+            if not isinstance(reply, Failure):
+                self.usage += reply.usage
+
+    def admit(self, num_requests: int, min_tokens: int = 0) -> bool:
+        """Whether requests may be sent together; notes the limit if not.
+
+        Args:
+            num_requests: how many.
+            min_tokens: what they cost at least, all together.
+        """
         budget = self.budget
         spent = {
             "calls": budget.calls is not None and self.calls + num_requests > budget.calls,
-            "tokens": budget.tokens is not None and self.tokens >= budget.tokens,
-            "seconds": budget.seconds is not None and self.seconds >= budget.seconds,
+            "tokens": budget.tokens is not None
+            and self.tokens + max(1, min_tokens) > budget.tokens,
+            "seconds": self.seconds_left <= 0,
             "money": budget.money is not None and self.money >= budget.money,
         }
         limit = next((name for name, is_spent in spent.items() if is_spent), None)

@@ -9,9 +9,10 @@ from __future__ import annotations
 import hashlib
 import math
 import random
+import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from typing import Any, Protocol
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
 from ..llm_backend.api import (
     Classify,
@@ -24,37 +25,15 @@ from ..llm_backend.api import (
     ScoreReply,
 )
 from ..tasks.task import ParseFailure, Problem, Step, Task
-from .budget import Budget, Meter
+from . import checks
+from .budget import Budget, Meter, Spent
 from .graph import Node, SearchGraph
-from .trampoline import ask, end, gather
-
-
-class Expander(Protocol):
-    """Asks the model for a node's next steps (search/expanders.py).
-
-    An attribute `needs`, here, on an evaluator and on a policy, names the protocol the task must
-    satisfy; a true `expands_once` says that the first call gives all the children a node can have.
-    """
-
-    async def expand(self, ctx: Context, node: Node, n: int) -> list[Node]: ...
-
-
-class Evaluator(Protocol):
-    """Puts a value on nodes; higher is better (search/evaluators.py).
-
-    One that is made of others names them in an attribute `parts`; a method `check_budget(budget)`
-    may refuse a budget; a true `needs_classifier` says that it sends `Classify` requests.
-    """
-
-    async def evaluate(self, ctx: Context, nodes: Sequence[Node]) -> list[float]: ...
-
-
-class Policy(Protocol):
-    """A search algorithm. Its attributes are its parameters; all state lives in the context."""
-
-    async def search(self, ctx: Context) -> Sequence[Node]:
-        """Grow `ctx.graph` and return the final nodes, best first."""
-        ...
+from .parts import Evaluator as Evaluator
+from .parts import Expander as Expander
+from .parts import Policy as Policy
+from .parts import check_needs as check_needs
+from .parts import with_parts as with_parts
+from .trampoline import Trampoline, ask, end, gather
 
 
 def value_or_least(node: Node) -> float:
@@ -65,8 +44,13 @@ def value_or_least(node: Node) -> float:
 class Context:
     """One search's world.
 
+    What expanders, evaluators, policies and tasks give back is checked here (search/checks.py):
+    anything else than nodes of this graph, finite numbers and hashable states raises one line that
+    names who gave it.
+
     Raises:
-        TypeError: the task lacks what the expander or the evaluator, or a part of it, needs.
+        TypeError: the task lacks what the expander or the evaluator, or a part of it, needs, or the
+            root's state cannot be hashed.
         ValueError: the task's sampling is out of its bounds, or the evaluator refuses the budget.
     """
 
@@ -86,14 +70,14 @@ class Context:
             if check_budget := getattr(part, "check_budget", None):
                 check_budget(budget)
         root = task.root(problem)
-        self.task = task
-        self.problem = problem
-        self.graph = SearchGraph(root, is_terminal=task.is_terminal(root))
-        self.meter = Meter(budget)
-        self.best: list[Node] | None = None
-        """The ranking to return if the budget ends the search now. A policy may set it; None
-        means `ranked()`."""
-        self.parse_failures: list[ParseFailure] = []
+        checks.hashable(root, f"the root's state of {type(task).__name__}")
+        self._task = task
+        self._problem = problem
+        is_terminal = bool(task.is_terminal(root))
+        self._graph = SearchGraph(root, is_terminal=is_terminal, max_nodes=budget.nodes)
+        self._meter = Meter(budget)
+        self._best: list[Node] | None = None
+        self._parse_failures: list[ParseFailure] = []
         self._sampling = {role: Sampling(**given) for role, given in task.sampling.items()}
         self._expander = expander
         self._evaluator = evaluator
@@ -102,8 +86,76 @@ class Context:
         self._replies: dict[Score | Classify, Any] = {}
 
     @property
+    def graph(self) -> SearchGraph:
+        return self._graph
+
+    @property
     def root(self) -> Node:
-        return self.graph.root
+        return self._graph.root
+
+    @property
+    def task(self) -> Task:
+        return self._task
+
+    @property
+    def problem(self) -> Problem:
+        return self._problem
+
+    @property
+    def parse_failures(self) -> list[ParseFailure]:
+        """The replies that could not be read; evaluators append theirs."""
+        return self._parse_failures
+
+    @property
+    def spent(self) -> Spent:
+        """A copy: the driver of the search counts."""
+        return self._meter.spent
+
+    @property
+    def best(self) -> list[Node] | None:
+        """The ranking to return if the budget ends the search now. A policy may set it; None means
+        `ranked()`.
+
+        Raises:
+            TypeError: it is set to something that is no list of nodes.
+            ValueError: it is set to nodes of another search.
+        """
+        return self._best
+
+    @best.setter
+    def best(self, nodes: list[Node] | None) -> None:
+        if nodes is not None:
+            checks.nodes_of(self._graph, nodes, "ctx.best")
+        self._best = nodes
+
+    def best_so_far(self) -> list[Node]:
+        """The result of a search that is ended now.
+
+        Raises:
+            TypeError: the list set as `best` was changed, and holds something that is no node; or
+                the policy gave nodes values that cannot be compared.
+            ValueError: it holds a node of another search.
+        """
+        if self._best is None:
+            return self.ranked()
+        return checks.nodes_of(self._graph, self._best, "ctx.best")
+
+    def start(self, policy: Policy) -> Trampoline:
+        """Begin a search: the trampoline that drives `policy`, with the time running."""
+        self._meter.began = time.monotonic()
+        return Trampoline(self._search(policy), self._meter)
+
+    async def _search(self, policy: Policy) -> list[Node]:
+        """The policy's search, from start to end.
+
+        Raises:
+            TypeError: the policy needs a task of another kind, or returned no list of nodes.
+            ValueError: it returned a node of another search.
+        """
+        check_needs(policy, self.task)
+        name = f"{type(policy).__name__}.search"
+        ranked = await checks.awaited(policy.search(self), name)
+        return checks.nodes_of(self._graph, ranked, f"what {name} returned")
 
     @property
     def expands_once(self) -> bool:
@@ -118,7 +170,7 @@ class Context:
 
     def can_expand(self, node: Node) -> bool:
         """Whether `node` may have children: it is not terminal, nor at the depth limit."""
-        depth = self.meter.budget.depth
+        depth = self._meter.budget.depth
         return not node.is_terminal and (depth is None or node.depth < depth)
 
     async def expand(self, node: Node, n: int = 1) -> list[Node]:
@@ -128,25 +180,55 @@ class Context:
 
         Returns:
             The new children; none if the node cannot be expanded or no reply could be read.
+
+        Raises:
+            TypeError: `node` or `n` is of the wrong kind, or what the expander returned is.
+            ValueError: `node` is of another search, `n` below 1, or the expander returned something
+                else than children of `node`.
         """
+        checks.node_of(self._graph, node, "what ctx.expand was given")
+        n = checks.whole(n, "n of ctx.expand")
         if not self.can_expand(node):
             return []
         await self._end_if_full()
-        return await self._expander.expand(self, node, n)
+        name = f"{type(self._expander).__name__}.expand"
+        children = await checks.awaited(self._expander.expand(self, node, n), name)
+        return checks.children_of(self._graph, node, children, name)
 
     async def evaluate(self, nodes: Sequence[Node]) -> list[float]:
-        """Values of `nodes`, in order; asks the evaluator for those that have none yet."""
+        """Values of `nodes`, in order; asks the evaluator for those that have none yet.
+
+        Raises:
+            TypeError: `nodes` is no list of nodes, or the evaluator returned no list of numbers.
+            ValueError: a node is of another search; the evaluator returned more or fewer values
+                than it had nodes, or one that is NaN or infinite.
+        """
+        nodes = checks.nodes_of(self._graph, nodes, "what ctx.evaluate was given")
         new = list(dict.fromkeys(node for node in nodes if node.value is None))
         if new:
-            for node, value in zip(new, await self._evaluator.evaluate(self, new), strict=True):
+            for node, value in zip(new, await self.values(self._evaluator, new), strict=True):
                 node.value = value
         return [node.value for node in nodes if node.value is not None]
+
+    async def values(self, evaluator: Evaluator, nodes: Sequence[Node]) -> list[float]:
+        """What an evaluator says of `nodes`, checked; for evaluators that are made of others.
+
+        Raises:
+            TypeError, ValueError: as `evaluate`.
+        """
+        name = f"{type(evaluator).__name__}.evaluate"
+        found = await checks.awaited(evaluator.evaluate(self, nodes), name)
+        return checks.numbers(found, nodes, name)
 
     async def sample(self, node: Node, role: str, n: int = 1) -> list[Node]:
         """Draw `n` replies to `role`; each that parses becomes a child (its last step's state).
 
         Nodes that cannot be expanded and the node limit count as in `expand`.
+
+        Raises:
+            TypeError, ValueError: `node`, `role` or `n` is none.
         """
+        checks.node_of(self._graph, node, "what ctx.sample was given")
         if not self.can_expand(node):
             return []
         await self._end_if_full()
@@ -163,8 +245,19 @@ class Context:
     async def generate(
         self, node: Node, role: str, n: int = 1, state: Any = None
     ) -> list[Completion]:
-        """Completions of the task's prompt for `role` at `node` (or at another `state`)."""
+        """Completions of the task's prompt for `role` at `node` (or at another `state`).
+
+        Raises:
+            TypeError: `node` is no node.
+            ValueError: the task has no such role, or no sampling for it; `n` is out of bounds.
+        """
+        checks.node_of(self._graph, node, "what ctx.generate was given")
         prompt = self.task.prompt(role, node.state if state is None else state)
+        if role not in self._sampling:
+            known = ", ".join(self._sampling) or "none"
+            raise ValueError(
+                f"task {self.task.name!r} has no sampling for {role!r}; it has {known}"
+            )
         request = Generate(prompt, n, self._sampling[role], self.request_seed(node, role))
         (reply,) = await self.ask([request])
         assert isinstance(reply, GenerateReply)
@@ -172,6 +265,7 @@ class Context:
 
     async def score(self, node: Node, role: str, continuations: Sequence[str]) -> list[float]:
         """Log-probability of each continuation of the task's prompt for `role`, nats."""
+        checks.node_of(self._graph, node, "what ctx.score was given")
         prompt = self.task.prompt(role, node.state)
         (reply,) = await self.ask([Score(prompt, tuple(continuations))])
         assert isinstance(reply, ScoreReply)
@@ -188,12 +282,16 @@ class Context:
         return [self._replies[request] for request in requests]
 
     def parse(self, role: str, node: Node, text: str) -> list[Step]:
-        """The task's reading of a reply; a failure is counted and gives no steps."""
+        """The task's reading of a reply; a failure is counted and gives no steps.
+
+        Raises:
+            TypeError: the task gave neither steps with hashable states nor a `ParseFailure`.
+        """
         parsed = self.task.parse(role, node.state, text)
         if isinstance(parsed, ParseFailure):
             self.parse_failures.append(parsed)
             return []
-        return parsed
+        return checks.steps(parsed, f"{type(self.task).__name__}.parse")
 
     def add(
         self,
@@ -206,22 +304,32 @@ class Context:
         states); stops at the node limit.
 
         With `dedupe`, a step to a state that a child of the first parent holds is dropped.
+
+        Raises:
+            TypeError: a parent is no node, a step none, its state cannot be hashed, or its
+                log-probability is no number.
+            ValueError: there is no parent, one is of another search, or a log-probability is NaN.
         """
-        first = parents if isinstance(parents, Node) else parents[0]
-        states = {child.state for child in first.children} if dedupe else set()
+        above = checks.nodes_of(
+            self._graph, [parents] if isinstance(parents, Node) else parents, "parents of ctx.add"
+        )
+        if not above:
+            raise ValueError("ctx.add was given no parents")
+        states = {child.state for child in above[0].children} if dedupe else set()
         added = []
         for step, logprob in steps:
+            checks.steps([step], "ctx.add")
+            logprob = checks.logprob(logprob, f"ctx.add: the log-probability of {step.text!r}")
             if dedupe and step.state in states:
                 continue
-            if self.meter.is_full:
-                self.meter.hit = "nodes"
+            if self._graph.is_full:
+                self._meter.hit = "nodes"
                 break
             states.add(step.state)
-            terminal = self.task.is_terminal(step.state)
-            node = self.graph.add(parents, step.text, step.state, is_terminal=terminal)
+            is_terminal = bool(self.task.is_terminal(step.state))
+            node = self._graph.add(above, step.text, step.state, is_terminal=is_terminal)
             node.logprob = logprob
             added.append(node)
-            self.meter.nodes = len(self.graph)
         return added
 
     def request_seed(self, node: Node, role: str) -> int:
@@ -243,9 +351,8 @@ class Context:
         return sorted(nodes, key=key, reverse=True)
 
     async def _end_if_full(self) -> None:
-        if self.meter.is_full:
-            self.meter.hit = "nodes"
-            await end()
+        if self._graph.is_full:
+            await end("nodes")
 
 
 def top_k(nodes: Sequence[Node], values: Sequence[float], k: int) -> list[Node]:
@@ -256,30 +363,6 @@ def top_k(nodes: Sequence[Node], values: Sequence[float], k: int) -> list[Node]:
 
 def flatten(lists: Sequence[Sequence[Node]]) -> list[Node]:
     return [node for nodes in lists for node in nodes]
-
-
-def check_needs(part: object, task: Task) -> None:
-    """Refuse a task that lacks what an expander, an evaluator or a policy needs.
-
-    Raises:
-        TypeError: it does; names what is missing.
-    """
-    needs: type | None = getattr(part, "needs", None)
-    if needs is None or isinstance(task, needs):
-        return
-    members = {*vars(needs), *needs.__annotations__}
-    missing = sorted(m for m in members if not m.startswith("_") and not hasattr(task, m))
-    raise TypeError(
-        f"{type(part).__name__} needs a task that is {needs.__name__}: "
-        f"task {task.name!r} has no {', '.join(missing)}"
-    )
-
-
-def with_parts(evaluator: object) -> Iterator[object]:
-    """An evaluator and all that it is made of."""
-    yield evaluator
-    for part in getattr(evaluator, "parts", ()):
-        yield from with_parts(part)
 
 
 def _digest(*key: object) -> int:

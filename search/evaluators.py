@@ -24,6 +24,7 @@ from ..tasks.task import (
     ParseFailure,
     Verifier,
 )
+from . import checks
 from .bounds import at_least, one_of
 from .context import Context
 from .expanders import softmax
@@ -66,13 +67,14 @@ class ValuePrompt:
 
     async def _mean_verdict(self, ctx: Context, node: Node) -> float:
         task = cast(HasValues, ctx.task)  # to check it here would cost more than the rest
+        parser = f"{type(task).__name__}.parse_value: a verdict"
         verdicts = []
         for reply in await ctx.generate(node, "value", self.samples):
             verdict = task.parse_value(node.state, reply.text)
             if isinstance(verdict, ParseFailure):
                 ctx.parse_failures.append(verdict)
             else:
-                verdicts.append(verdict)
+                verdicts.append(checks.number(verdict, parser))
         return sum(verdicts) / len(verdicts) if verdicts else 0.0
 
     async def _expected_verdict(self, ctx: Context, node: Node) -> float:
@@ -130,20 +132,23 @@ class Vote:
             if isinstance(vote, ParseFailure):
                 ctx.parse_failures.append(vote)
             else:
-                votes[vote] += 1
+                parser = f"{type(ctx.task).__name__}.parse_vote: a vote"
+                votes[checks.index(vote, len(states), parser)] += 1
         return [votes[i] / max(1, votes.total()) for i in range(len(nodes))]
 
 
 @dataclass(frozen=True)
 class LogProb:
-    """Log-probability of the path under the model: Σ log p(step) over its steps, nats, at most 0.
+    """Log-probability of the path under the model: Σ log p(step) over its steps, nats, at most 0,
+    and -1e100 for a path with an impossible step.
 
     Raises:
         ValueError: a step has no log-probability, as with the expander `Propose`.
     """
 
     async def evaluate(self, ctx: Context, nodes: Sequence[Node]) -> list[float]:
-        return [sum(_logprob(step) for step in node.path[1:]) for node in nodes]
+        sums = [sum(_logprob(step) for step in node.path[1:]) for node in nodes]
+        return [max(-checks.LARGEST, total) for total in sums]
 
 
 @dataclass(frozen=True)

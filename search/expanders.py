@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ..tasks.task import HasMoves, Step
+from . import checks
 from .bounds import at_least
 from .context import Context
 from .graph import Node
@@ -83,7 +84,7 @@ class Choose:
 
     async def expand(self, ctx: Context, node: Node, n: int) -> list[Node]:
         assert isinstance(ctx.task, HasMoves)
-        moves = ctx.task.moves(node.state)
+        moves = checks.steps(ctx.task.moves(node.state), f"{type(ctx.task).__name__}.moves")
         if not moves:
             return []
         logprobs = await ctx.score(node, "choose", [move.text for move in moves])
@@ -99,8 +100,10 @@ class Choose:
 
 
 def softmax(logits: Sequence[float]) -> list[float]:
-    """exp(l_i) / Σ_j exp(l_j)"""
+    """exp(l_i) / Σ_j exp(l_j); all alike if all are -∞."""
     largest = max(logits)
+    if largest == -math.inf:
+        return [1 / len(logits)] * len(logits)
     weights = [math.exp(logit - largest) for logit in logits]
     total = sum(weights)
     return [weight / total for weight in weights]

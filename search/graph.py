@@ -1,18 +1,21 @@
 """The node graph every policy grows: plain objects in hot loops, networkx for export and analysis.
 
-Knows nothing of models or tasks: a node's `state` is opaque. Usually a tree; a node may have
-several parents (Graph of Thoughts' merge, arXiv 2308.09687 section 3).
+A node's `state` is the task's and never looked into. Usually a tree; a node may have several
+parents (Graph of Thoughts' merge, arXiv 2308.09687 section 3).
 """
 
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import networkx as nx
+
+from .budget import OutOfBudget
 
 
 @dataclass(slots=True, eq=False)
@@ -50,27 +53,66 @@ class Node:
 
 
 class SearchGraph:
-    """Nodes in creation order; edges run from parent to child."""
+    """Nodes in creation order; edges run from parent to child.
 
-    def __init__(self, state: Any, *, is_terminal: bool = False) -> None:
-        self.root = Node(0, "", state, is_terminal)
-        self.nodes = [self.root]
+    Args:
+        state: the root's.
+        is_terminal: whether the root is.
+        max_nodes: most nodes, the root included; None is no limit.
+    """
+
+    def __init__(
+        self, state: Any, *, is_terminal: bool = False, max_nodes: int | None = None
+    ) -> None:
+        self._nodes = [Node(0, "", state, is_terminal)]
+        self._max_nodes = max_nodes
+
+    @property
+    def root(self) -> Node:
+        return self._nodes[0]
+
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        """A copy of the list of nodes: it grows by `add` alone."""
+        return tuple(self._nodes)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it may have no further node."""
+        return self._max_nodes is not None and len(self._nodes) >= self._max_nodes
 
     def __len__(self) -> int:
-        return len(self.nodes)
+        return len(self._nodes)
 
     def __iter__(self) -> Iterator[Node]:
-        return iter(self.nodes)
+        return iter(self._nodes)
+
+    def __contains__(self, node: object) -> bool:
+        return (
+            isinstance(node, Node)
+            and 0 <= node.id < len(self._nodes)
+            and self._nodes[node.id] is node
+        )
 
     def add(
         self, parents: Node | Sequence[Node], text: str, state: Any, *, is_terminal: bool
     ) -> Node:
-        """Append a node below one or several parents; the first gives depth and position."""
+        """Append a node below one or several parents; the first gives depth and position.
+
+        Raises:
+            ValueError: there is no parent, or one is of another graph.
+            OutOfBudget: the graph is full.
+        """
         above = [parents] if isinstance(parents, Node) else list(parents)
         if not above:
             raise ValueError("a node needs at least one parent; only the root has none")
+        for parent in above:
+            if parent not in self:
+                raise ValueError(f"the parent {parent!r:.80} is no node of this graph")
+        if self.is_full:
+            raise OutOfBudget("nodes")
         node = Node(
-            len(self.nodes),
+            len(self._nodes),
             text,
             state,
             is_terminal,
@@ -78,37 +120,43 @@ class SearchGraph:
             depth=above[0].depth + 1,
             position=len(above[0].children),
         )
+        self._nodes.append(node)
         for parent in above:
             parent.children.append(node)
-        self.nodes.append(node)
         return node
 
     def to_networkx(self, **about: Any) -> nx.DiGraph:
         """A copy for analysis: node ids with their fields as attributes, states as text.
 
         `about` becomes the graph's attributes. An edge's `order` is 0 from a node's first parent.
+        NumPy's and torch's numbers become Python's; numbers that are not finite become None.
         """
-        graph = nx.DiGraph(**about)
-        for node in self.nodes:
-            graph.add_node(
-                node.id,
-                text=node.text,
-                state=str(node.state),
-                depth=node.depth,
-                is_terminal=node.is_terminal,
-                value=node.value,
-                prior=node.prior,
-                logprob=node.logprob,
-                visits=node.visits,
-                value_sum=node.value_sum,
-            )
+        graph = nx.DiGraph(**_for_json(about))
+        for node in self._nodes:
+            fields = {
+                "text": node.text,
+                "state": str(node.state),
+                "depth": node.depth,
+                "is_terminal": node.is_terminal,
+                "value": node.value,
+                "prior": node.prior,
+                "logprob": node.logprob,
+                "visits": node.visits,
+                "value_sum": node.value_sum,
+            }
+            graph.add_node(node.id, **_for_json(fields))
             for order, parent in enumerate(node.parents):
                 graph.add_edge(parent.id, node.id, order=order)
         return graph
 
     def to_json(self, **about: Any) -> str:
-        """Node-link JSON; `networkx.node_link_graph(json.loads(text), edges="edges")` reads it."""
-        return json.dumps(nx.node_link_data(self.to_networkx(**about), edges="edges"))
+        """Node-link JSON; `networkx.node_link_graph(json.loads(text), edges="edges")` reads it.
+
+        Raises:
+            TypeError: `about` or a node holds what JSON has no word for.
+        """
+        data = nx.node_link_data(self.to_networkx(**about), edges="edges")
+        return json.dumps(data, allow_nan=False)
 
     def to_graphml(self, **about: Any) -> str:
         """GraphML; `networkx.parse_graphml(text, node_type=int)` reads it."""
@@ -118,9 +166,9 @@ class SearchGraph:
 def graphml(graph: nx.DiGraph) -> str:
     """A graph of `to_networkx`, or one read from its JSON, as GraphML.
 
-    The format has no None, so attributes that are None are left out; nor lists, so those become
-    JSON text. A character that XML cannot hold becomes U+FFFD, and a carriage return reads back as
-    a line feed.
+    The format has no None, so attributes that are None, NaN or infinite are left out; nor lists, so
+    those become JSON text. A character that XML cannot hold becomes U+FFFD, and a carriage return
+    reads back as a line feed.
     """
     copy = nx.DiGraph(**_for_xml(graph.graph))
     copy.add_nodes_from((node, _for_xml(about)) for node, about in graph.nodes(data=True))
@@ -131,10 +179,28 @@ def graphml(graph: nx.DiGraph) -> str:
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
+def _for_json(value: Any) -> Any:
+    """The same with NumPy's and torch's numbers and arrays as Python's, and numbers that are not
+    finite as None."""
+    if isinstance(value, Mapping):
+        return {key: _for_json(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_for_json(one) for one in value]
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+        return _for_json(value) if isinstance(value, list) else _finite(value)
+    return _finite(value)
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def _for_xml(attributes: Mapping[str, Any]) -> dict[str, Any]:
     def one(value: Any) -> str | int | float:
         if not isinstance(value, str | int | float):
             value = json.dumps(value)
         return _NOT_XML.sub("\ufffd", value) if isinstance(value, str) else value
 
-    return {key: one(value) for key, value in attributes.items() if value is not None}
+    plain = _for_json(attributes)
+    return {key: one(value) for key, value in plain.items() if value is not None}

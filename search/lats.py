@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ..tasks.task import HasReflections, State
+from . import checks
 from .bounds import at_least
 from .context import Context
 from .graph import Node
@@ -89,7 +90,9 @@ class LATS:
     async def _expand(self, ctx: Context, leaf: Node, reflections: Sequence[str]) -> list[Node]:
         if reflections:
             assert isinstance(ctx.task, HasReflections)
-            leaf.state = ctx.task.with_reflections(leaf.state, reflections)
+            state = ctx.task.with_reflections(leaf.state, reflections)
+            checks.hashable(state, f"what {type(ctx.task).__name__}.with_reflections returned")
+            leaf.state = state
         return await ctx.expand(leaf, self.samples)
 
     async def _reflect(self, ctx: Context, end: Node) -> str | None:

@@ -115,10 +115,13 @@ def systematic(weights: Sequence[float], n: int, draw: Random) -> list[int]:
     """n indices, i either ⌊n·w_i / Σ w⌋ or ⌈n·w_i / Σ w⌉ times, in rising order.
 
     The k-th is the i whose interval of the cumulated weights, scaled to [0, n), holds k + u, with
-    one u ~ U[0, 1) for all (Carpenter, Clifford & Fearnhead, 1999).
+    one u ~ U[0, 1) for all (Carpenter, Clifford & Fearnhead, 1999). Weights that are all 0 count
+    alike.
     """
     u = draw.random()
     total = math.fsum(weights)
+    if not total:
+        weights, total = [1.0] * len(weights), float(len(weights))
     indices: list[int] = []
     below = 0.0
     for i, weight in enumerate(weights):

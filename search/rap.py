@@ -76,8 +76,8 @@ class RAP:
                 )
                 for path in paths:
                     rewards = [reward(step, self.alpha) for step in path[1:]]
-                    if path[-1] in dead_ends:
-                        rewards[-1:] = [0.0]
+                    if rewards and path[-1] in dead_ends:  # the root may be one, without a reward
+                        rewards[-1] = 0.0
                     means = means_to_go(rewards)
                     for step, mean in zip(path[1:], means, strict=True):
                         best[step] = max(best.get(step, -math.inf), mean)

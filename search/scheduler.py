@@ -7,14 +7,18 @@ Batches are a pure function of (searches, seed): there is no clock and no thread
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterable, Iterator, Sequence
+import itertools
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from ..llm_backend.api import Engine, Failure, Reply, Request, Usage
-from .context import Context, Policy, check_needs
+from ..llm_backend.api import Engine, Reply, Request, Usage
+from .context import Context, Policy
 from .graph import Node, SearchGraph
 from .trampoline import Trampoline
+
+# Tickets are unique for the process: an engine may serve several schedulers, one after another, and
+# must never answer one with what another asked.
+_tickets = itertools.count()
 
 
 @dataclass(slots=True)
@@ -37,7 +41,6 @@ class Outcome:
 class _Live:
     """A search under way."""
 
-    policy: Policy
     ctx: Context
     trampoline: Trampoline
     rounds: int = 0
@@ -47,27 +50,16 @@ class _Live:
 
     @classmethod
     def start(cls, policy: Policy, ctx: Context) -> _Live:
-        ctx.meter.began = time.monotonic()
-        return cls(policy, ctx, Trampoline(_search(policy, ctx), ctx.meter.admit))
+        return cls(ctx, ctx.start(policy))
 
     def step(self) -> list[Request]:
-        meter = self.ctx.meter
         replies = [self.replies[ticket] for ticket in self.tickets]
         self.tickets, self.replies = [], {}
-        for reply in replies:
-            if not isinstance(reply, Failure):
-                meter.usage += reply.usage
         try:
             requests = self.trampoline.step(replies)
         except Exception as error:  # a user's policy: any failure is this search's alone
             self.error = error
             return []
-        meter.calls += len(requests)
-        result = self.trampoline.result
-        if self.trampoline.is_finished and not (
-            isinstance(result, list | tuple) and all(isinstance(node, Node) for node in result)
-        ):
-            self.error = TypeError(f"the policy returned {result!r}, not a list of nodes")
         self.rounds += bool(requests)
         return requests
 
@@ -76,24 +68,28 @@ class _Live:
         if self.trampoline.is_finished and self.error is None:
             ranked = list(self.trampoline.result)
         else:
-            ranked = ctx.ranked() if ctx.best is None else list(ctx.best)
+            ranked = self._best_so_far()
+        spent = ctx.spent
         return Outcome(
             problem_id=ctx.problem.id,
             ranked=ranked,
             graph=ctx.graph,
-            usage=ctx.meter.usage,
-            calls=ctx.meter.calls,
+            usage=spent.usage,
+            calls=spent.calls,
             rounds=self.rounds,
             parse_failures=len(ctx.parse_failures),
-            seconds=ctx.meter.seconds,
-            budget_hit=ctx.meter.hit,
+            seconds=spent.seconds,
+            budget_hit=spent.hit,
             error=self.error,
         )
 
-
-async def _search(policy: Policy, ctx: Context) -> Sequence[Node]:
-    check_needs(policy, ctx.task)
-    return await policy.search(ctx)
+    def _best_so_far(self) -> list[Node]:
+        """None, and an error, if the policy left what cannot be ranked."""
+        try:
+            return self.ctx.best_so_far()
+        except Exception as error:
+            self.error = self.error or error
+            return []
 
 
 class Scheduler:
@@ -121,9 +117,21 @@ class Scheduler:
         return self.requests / self.rounds if self.rounds else 0.0
 
     def run(self, searches: Iterable[tuple[Policy, Context]]) -> Iterator[Outcome]:
-        """Yield each search's outcome as it ends. Searches are taken in as there is room."""
-        waiting = iter(searches)
+        """Yield each search's outcome as it ends. Searches are taken in as there is room.
+
+        When the loop over the outcomes is left early, or something is raised in it, the requests
+        that the engine has not answered are cancelled.
+        """
         owner: dict[int, _Live] = {}  # ticket to the search that waits for it
+        try:
+            yield from self._run(iter(searches), owner)
+        finally:
+            if owner:
+                self.engine.cancel(list(owner))
+
+    def _run(
+        self, waiting: Iterator[tuple[Policy, Context]], owner: dict[int, _Live]
+    ) -> Iterator[Outcome]:
         new: dict[int, Request] = {}
         ready: list[_Live] = []
         num_live = 0
@@ -138,7 +146,7 @@ class Scheduler:
             ended = []
             for live in stepped:
                 requests = live.step()
-                live.tickets = [self.requests + i for i in range(len(requests))]
+                live.tickets = [next(_tickets) for _ in requests]
                 self.requests += len(requests)
                 new |= zip(live.tickets, requests, strict=True)
                 owner |= dict.fromkeys(live.tickets, live)

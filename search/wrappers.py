@@ -65,7 +65,7 @@ class Combined:
     async def evaluate(self, ctx: Context, nodes: Sequence[Node]) -> list[float]:
         weights = self.weights or dict.fromkeys(self.evaluators, 1.0)
         asked = [name for name in self.evaluators if weights[name]]
-        columns = await ctx.gather(*(self.evaluators[name].evaluate(ctx, nodes) for name in asked))
+        columns = await ctx.gather(*(ctx.values(self.evaluators[name], nodes) for name in asked))
         total = sum(weights[name] for name in asked)
         rows = zip(*columns, strict=True)
         return [
@@ -140,7 +140,7 @@ class Memo:
         new = [key for key in node_of if key not in self._values]
         self._hits.update(node_of.keys() & self._values.keys())
         if new:
-            values = await self.evaluator.evaluate(ctx, [node_of[key] for key in new])
+            values = await ctx.values(self.evaluator, [node_of[key] for key in new])
             for key, value in zip(new, values, strict=True):
                 self._values.setdefault(key, value)
         return [self._values[key_of[node.state]] for node in nodes]

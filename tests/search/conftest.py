@@ -147,6 +147,9 @@ class RecordingEngine:
         self.usages.append([reply.usage for reply in replies.values()])
         return replies
 
+    def cancel(self, tickets):
+        self.engine.cancel(tickets)
+
     def stats(self):
         return self.engine.stats()
 

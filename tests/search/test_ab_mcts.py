@@ -147,7 +147,16 @@ def test_nothing_readable(run):
 
 def test_beta_wants_values_from_0_to_1(run):
     outcome = run(ABMCTS(posterior="beta"), expander=Sample(), evaluator=LogProb())
-    assert "posterior='beta' needs values in [0, 1]" in str(outcome.error)
+    assert "posterior='beta' needs values in [0, 1], and node 1" in str(outcome.error)
+
+
+def test_one_value_above_1_is_refused_though_the_sum_would_do(run):
+    class Mostly:
+        async def evaluate(self, ctx, nodes):
+            return [1.5 if node.id == 4 else 0.1 for node in nodes]
+
+    outcome = run(ABMCTS(posterior="beta"), expander=Sample(), evaluator=Mostly())
+    assert "node 4" in str(outcome.error) and "has 1.5" in str(outcome.error)
 
 
 def test_whole_search(run):

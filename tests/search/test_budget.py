@@ -1,7 +1,7 @@
 import pytest
 
-from treeshare.llm_backend.api import Usage
-from treeshare.search.budget import Budget, Meter
+from treeshare.llm_backend.api import Classify, Failure, Generate, Score, ScoreReply, Usage
+from treeshare.search.budget import Budget, Meter, least_tokens
 
 
 @pytest.mark.parametrize(
@@ -20,9 +20,8 @@ def test_limits_below_their_bound_are_refused(limits, message):
 
 
 def test_without_limits_all_is_admitted():
-    meter = Meter(Budget(), usage=Usage(10**9, 10**9), calls=10**9, nodes=10**9)
-    assert meter.admit(10**9)
-    assert not meter.is_full
+    meter = Meter(Budget(), usage=Usage(10**9, 10**9), calls=10**9)
+    assert meter.admit(10**9, 10**9)
     assert meter.hit is None
 
 
@@ -57,6 +56,26 @@ def test_soft_limits_admit_until_spent():
     assert meter.admit(1)
 
 
-def test_full_at_the_node_limit():
-    assert not Meter(Budget(nodes=3), nodes=2).is_full
-    assert Meter(Budget(nodes=3), nodes=3).is_full
+def test_requests_that_must_cost_more_than_is_left_are_refused():
+    meter = Meter(Budget(tokens=30), usage=Usage(prompt_tokens=10))
+    assert meter.admit(1, min_tokens=20)
+    assert not meter.admit(1, min_tokens=21)
+    assert meter.hit == "tokens"
+
+
+@pytest.mark.parametrize(
+    ("request_", "tokens"),
+    [
+        (Generate(("a",), n=7), 7),
+        (Score(("a",), ("x", "y")), 2),
+        (Classify("question", "answer"), 0),
+    ],
+)
+def test_a_request_costs_a_token_for_each_sample_or_scored_text(request_, tokens):
+    assert least_tokens(request_) == tokens
+
+
+def test_a_meter_adds_up_usage():
+    meter = Meter(Budget(calls=9))
+    meter.add([ScoreReply((0.0,), (1,), Usage(3, 1)), Failure(ValueError())])
+    assert meter.usage == meter.spent.usage == Usage(3, 1)

@@ -5,6 +5,7 @@ import pytest
 from treeshare.search.budget import Budget
 from treeshare.search.evaluators import Heuristic, SelfEvaluation, ValuePrompt, Vote
 from treeshare.search.expanders import Choose
+from treeshare.search.scheduler import Scheduler
 from treeshare.search.wrappers import Combined, Memo
 from treeshare.tasks.task import Step
 
@@ -112,7 +113,8 @@ def test_steps_may_be_added_below_several_nodes(make_context):
     a, b = ctx.add(ctx.root, [(Step(text, ("p", text)), None) for text in "ab"])
     (merged,) = ctx.add([a, b], [(Step("ab", ("p", "a", "b")), -1.0)] * 2, dedupe=False)
     assert merged.parents == [a, b]
-    assert ctx.meter.is_full
+    assert ctx.graph.is_full
+    assert ctx.spent.hit == "nodes"
 
 
 def test_ranking_takes_terminal_nodes_then_the_deepest(make_context):
@@ -155,3 +157,78 @@ def test_a_policys_own_draws_are_fixed_by_seed_problem_and_key(make_context):
     assert len(set(draws)) == len(draws)
     assert make_context().random("a").random() == make_context().random("a").random()
     assert not math.isnan(draws[0])
+
+
+def test_a_root_that_cannot_be_hashed_is_refused_at_once(make_context):
+    class Listed(Bare):
+        def root(self, problem):
+            return ["p"]
+
+    with pytest.raises(TypeError, match=r"the root's state of Listed is the list \['p'\], which"):
+        make_context(task=Listed(), evaluator=object())
+
+
+def test_a_role_without_sampling_is_named(make_context, run, Digits):
+    class Quiet(Digits):
+        sampling = {"step": {}}  # noqa: RUF012
+
+    async def body(ctx):
+        await ctx.generate(ctx.root, "value")
+
+    with pytest.raises(ValueError, match=r"task 'digits' has no sampling for 'value'; it has step"):
+        in_search(run, body, task=Quiet())
+
+
+def test_what_was_spent_is_a_copy(run):
+    seen = []
+
+    async def body(ctx):
+        seen.append(ctx.spent)
+        await ctx.expand(ctx.root)
+        seen.append(ctx.spent)
+
+    outcome = in_search(run, body)
+    assert [spent.calls for spent in seen] == [0, 1]
+    assert seen[1].usage == outcome.usage
+
+
+@pytest.mark.parametrize("ends", ["error", "budget"])
+@pytest.mark.parametrize("spoil", ["best", "values"])
+def test_what_cannot_be_ranked_is_an_error_of_that_search(ends, spoil, make_context, make_engine):
+    class Spoils:
+        async def search(self, ctx):
+            ctx.add(ctx.root, [(Step(t, ("p", "1", t)), None) for t in "12"])
+            if spoil == "best":
+                ctx.best = [ctx.root]
+                ctx.best.append(7)
+            else:
+                ctx.graph.nodes[1].value = "a"
+                ctx.graph.nodes[2].value = 1.0
+            if ends == "error":
+                raise LookupError("mine")
+            await ctx.generate(ctx.root, "step")
+            await ctx.generate(ctx.root, "step")
+
+    class Honest:
+        async def search(self, ctx):
+            return await ctx.expand(ctx.root)
+
+    searches = [(Spoils(), make_context("bad", budget=Budget(calls=1))), (Honest(), make_context())]
+    found = {outcome.problem_id: outcome for outcome in Scheduler(make_engine()).run(searches)}
+    assert found["p"].error is None
+    assert found["bad"].ranked == []
+    expected = {"best": "item 1 of ctx.best is the int 7", "values": "'<' not supported"}
+    message = str(found["bad"].error)
+    assert message.startswith("mine" if ends == "error" else expected[spoil])
+
+
+def test_a_list_set_as_best_may_grow(run):
+    class Grows:
+        async def search(self, ctx):
+            ctx.best = found = [ctx.root]
+            while True:
+                found += await ctx.sample(ctx.root, "cot", 3)
+
+    outcome = run(Grows(), budget=Budget(calls=2))
+    assert outcome.error is None
+    assert len(outcome.ranked) > 1

@@ -1,9 +1,14 @@
 import json
+import math
+import re
 
 import networkx as nx
+import numpy as np
 import pytest
+import torch
 
-from treeshare.search.graph import SearchGraph, graphml
+from treeshare.search.budget import OutOfBudget
+from treeshare.search.graph import Node, SearchGraph, graphml
 
 
 @pytest.fixture
@@ -100,7 +105,7 @@ def test_edges_carry_the_order_of_a_nodes_parents(diamond):
 def test_graphml_round_trip(diamond):
     first, last = diamond.nodes[1], diamond.nodes[4]
     first.text = "<b> & \"quoted\" 'ünï' 树\n  indented "
-    first.value, first.logprob = float("-inf"), -0.1
+    first.value, first.logprob = -3.0, -0.1
     last.value, last.prior, last.visits, last.value_sum = 1, 0.25, 2, 1.5
     read = nx.parse_graphml(diamond.to_graphml(), node_type=int)
     copy = diamond.to_networkx()
@@ -132,3 +137,81 @@ def test_graphml_replaces_what_xml_cannot_hold():
     read = nx.parse_graphml(text, node_type=int)
     assert read.nodes[1]["text"] == "a\ufffdb\ufffdc\ufffdd\ufffde\nf\U0001f333"
     assert read.nodes[0]["text"] == ""
+
+
+def refuse(constant):
+    raise AssertionError(f"JSON has no {constant}")
+
+
+NOT_FINITE = [float("nan"), float("inf"), float("-inf"), np.float32("nan"), torch.tensor(math.inf)]
+
+
+@pytest.mark.parametrize("value", NOT_FINITE, ids=repr)
+@pytest.mark.parametrize("field", ["value", "prior", "logprob", "value_sum"])
+def test_numbers_that_are_not_finite_never_reach_a_file(field, value, diamond):
+    setattr(diamond.nodes[1], field, value)
+    about = {"scores": [value, {"deep": value}], "first": value}
+    read = json.loads(diamond.to_json(**about), parse_constant=refuse)
+    assert read["nodes"][1][field] is None
+    assert read["graph"] == {"scores": [None, {"deep": None}], "first": None}
+    text = diamond.to_graphml(**about)
+    assert not re.search(r">(nan|-?inf)", text, re.IGNORECASE)
+    parsed = nx.parse_graphml(text, node_type=int)
+    assert field not in parsed.nodes[1]
+    assert json.loads(parsed.graph["scores"], parse_constant=refuse) == [None, {"deep": None}]
+
+
+def test_an_old_tree_with_nan_becomes_graphml_without():
+    old = nx.DiGraph()
+    old.add_node(0, value=math.nan, text="a")
+    assert nx.parse_graphml(graphml(old), node_type=int).nodes[0] == {"text": "a"}
+
+
+@pytest.mark.parametrize(
+    ("number", "plain"),
+    [
+        (np.float32(0.5), 0.5),
+        (np.int64(3), 3),
+        (np.bool_(True), True),
+        (torch.tensor(0.5), 0.5),
+        (np.array([1, 2]), [1, 2]),
+    ],
+    ids=repr,
+)
+def test_numbers_of_numpy_and_torch_become_pythons(number, plain, diamond):
+    diamond.nodes[1].value = number
+    read = json.loads(diamond.to_json(about=number))
+    assert read["nodes"][1]["value"] == read["graph"]["about"] == plain
+
+
+def test_what_json_has_no_word_for_is_refused(diamond):
+    with pytest.raises(TypeError, match="not JSON serializable"):
+        diamond.to_json(about=object())
+
+
+def test_a_full_graph_takes_no_further_node():
+    graph = SearchGraph(0, max_nodes=2)
+    assert not graph.is_full
+    child = graph.add(graph.root, "a", 1, is_terminal=False)
+    assert graph.is_full
+    with pytest.raises(OutOfBudget, match=r"budget\.nodes is spent"):
+        graph.add(child, "b", 2, is_terminal=False)
+    assert len(graph) == 2
+    assert child.children == []
+
+
+def test_a_graph_holds_its_own_nodes_alone(diamond):
+    other = SearchGraph(("root",))
+    assert all(node in diamond for node in diamond)
+    assert diamond.root not in other
+    assert Node(0, "", ("root",), False) not in diamond
+    assert Node(99, "", (), False) not in diamond
+    assert 0 not in diamond
+    with pytest.raises(ValueError, match="no node of this graph"):
+        diamond.add([diamond.root, other.root], "x", (), is_terminal=False)
+
+
+def test_the_list_of_nodes_is_a_copy(diamond):
+    assert diamond.nodes == tuple(diamond)
+    with pytest.raises(AttributeError):
+        diamond.nodes = ()

@@ -175,3 +175,11 @@ def test_a_task_without_end_is_cut_at_the_depth(run, Digits):
 def test_parameters_are_checked(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_a_root_without_children_has_no_reward_to_back_up(run):
+    outcome = run(RAP(5, samples=2), engine=MockEngine(["I do not know"]))
+    assert outcome.error is None
+    assert outcome.ranked == [outcome.graph.root]
+    assert outcome.parse_failures == 2
+    assert (outcome.graph.root.visits, outcome.graph.root.value_sum) == (5, 0.0)

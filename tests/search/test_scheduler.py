@@ -1,3 +1,4 @@
+import contextlib
 import random
 
 import pytest
@@ -46,6 +47,10 @@ class PiecemealEngine:
         self.random = random.Random(seed)
         self.outstanding = {}
 
+    def cancel(self, tickets):
+        for ticket in tickets:
+            self.outstanding.pop(ticket, None)
+
     def execute(self, requests):
         self.outstanding |= requests
         tickets = self.random.sample(
@@ -68,6 +73,9 @@ class FailingEngine:
             else reply
             for ticket, reply in self.engine.execute(requests).items()
         }
+
+    def cancel(self, tickets):
+        self.engine.cancel(tickets)
 
 
 def outcomes(engine, searches, **options):
@@ -249,6 +257,65 @@ def test_abandoning_the_run_leaves_nothing_unawaited(make_context, make_engine):
     searches[0] = (ReturnsNoNodes(), make_context("p0"))
     for _ in Scheduler(make_engine()).run(searches):
         break
+
+
+@pytest.mark.parametrize("leave", ["break", "raise", "policy"])
+def test_what_an_earlier_run_asked_never_answers_a_later_one(
+    leave, make_context, make_engine, run, snapshot
+):
+    """Tickets are unique, and a run that is left early, or in which something is raised, cancels
+    what the engine has not answered."""
+
+    class Interrupted(OneAtATime):
+        async def search(self, ctx):
+            await ctx.expand(ctx.root)
+            raise KeyboardInterrupt
+
+    engine = PiecemealEngine(make_engine(), 0)
+    searches = [(OneAtATime(), make_context(f"old{i}")) for i in range(6)]
+    searches[3] = (Interrupted() if leave == "policy" else ReturnsNoNodes(), make_context("old3"))
+    outstanding = set()
+    with contextlib.suppress(KeyboardInterrupt):
+        for _ in Scheduler(engine).run(searches):
+            outstanding |= engine.outstanding.keys()
+            if leave == "break":
+                break
+            if leave == "raise":
+                raise KeyboardInterrupt
+    assert engine.outstanding == {}
+    found, _ = outcomes(engine, [(OneAtATime(), make_context(f"p{i}")) for i in range(3)])
+    for name, outcome in found.items():
+        assert outcome.error is None
+        assert snapshot(outcome.graph) == snapshot(run(OneAtATime(), problem=name).graph)
+
+
+def test_what_an_engine_that_raises_holds_is_cancelled(make_context, make_engine):
+    class Broken(PiecemealEngine):
+        cancelled = None
+
+        def execute(self, requests):
+            self.outstanding |= requests
+            raise MemoryError
+
+        def cancel(self, tickets):
+            self.cancelled = set(tickets)
+
+    engine = Broken(make_engine(), 0)
+    with pytest.raises(MemoryError):
+        outcomes(engine, [(OneAtATime(), make_context(f"p{i}")) for i in range(3)])
+    assert engine.cancelled == engine.outstanding.keys() and len(engine.cancelled) == 3
+
+
+def test_tickets_are_unique_for_the_process(make_context, make_engine):
+    class Watched(PiecemealEngine):
+        def execute(self, requests):
+            seen.extend(requests)
+            return super().execute(requests)
+
+    seen = []
+    for _ in range(2):
+        outcomes(Watched(make_engine(), 0), [(OneAtATime(), make_context())])
+    assert len(seen) == len(set(seen)) > 4
 
 
 def test_a_policy_of_ones_own_takes_ten_lines(run):

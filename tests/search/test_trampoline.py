@@ -1,6 +1,9 @@
+import asyncio
+
 import pytest
 
-from treeshare.llm_backend.api import Failure, Generate, Score
+from treeshare.llm_backend.api import Failure, Generate, Score, Usage
+from treeshare.search.budget import Budget, Meter
 from treeshare.search.trampoline import Trampoline, ask, end, gather
 
 
@@ -8,16 +11,22 @@ def request(name):
     return Score((name,), ("x",))
 
 
-def drive(coroutine, admit=lambda _: True):
+class Reply(str):
+    """A reply that is a text, for what it costs nothing."""
+
+    usage = Usage()
+
+
+def drive(coroutine, meter=None):
     """Run to the end; the reply to a request is its prompt.
 
     Returns the trampoline and the names asked for in each step.
     """
-    trampoline = Trampoline(coroutine, admit)
+    trampoline = Trampoline(coroutine, meter)
     steps = []
     replies = []
     while requests := trampoline.step(replies):
-        replies = ["".join(r.prefix_segments) for r in requests]
+        replies = [Reply("".join(r.prefix_segments)) for r in requests]
         steps.append(replies)
     return trampoline, steps
 
@@ -74,7 +83,7 @@ def test_empty_ask_and_gather_answer_at_once():
     async def search():
         return [await ask([]), await gather(), await gather(gather(), many())]
 
-    trampoline, steps = drive(search(), admit=lambda _: False)
+    trampoline, steps = drive(search(), Meter(Budget(calls=0)))
     assert trampoline.result == [[], [], [[], []]]
     assert steps == []
 
@@ -130,12 +139,60 @@ def test_uncaught_error_comes_out_of_step_and_closes_the_search():
         await gather(sibling(), fail("f", error=KeyError("boom")))
 
     trampoline = Trampoline(search())
-    replies = trampoline.step()
+    assert len(trampoline.step()) == 2
     with pytest.raises(KeyError, match="boom"):
-        trampoline.step(replies)
+        trampoline.step([Reply("a"), Reply("f")])
     assert closed == [True]
     assert trampoline.is_done
     assert not trampoline.is_finished
+
+
+@pytest.mark.parametrize(
+    "error", [SystemExit(3), GeneratorExit(), asyncio.CancelledError()], ids=repr
+)
+def test_what_is_no_exception_passes_through_gathers_and_comes_out_as_one(error):
+    passed = []
+
+    async def sibling():
+        try:
+            await many("a", "b")
+        finally:
+            passed.append("sibling")
+
+    async def between():
+        try:
+            await gather(sibling(), fail("f", error=error))
+        finally:
+            passed.append("between")
+
+    async def search():
+        await gather(between())
+
+    trampoline = Trampoline(search())
+    assert len(trampoline.step()) == 2
+    with pytest.raises(RuntimeError, match="the search raised") as raised:
+        trampoline.step([Reply("a"), Reply("f")])
+    assert raised.value.__cause__ is error
+    assert raised.traceback[-1].name == "fail"
+    assert passed == ["sibling", "between"]
+    assert trampoline.is_done
+
+
+def test_an_interrupt_comes_out_as_it_is():
+    with pytest.raises(KeyboardInterrupt):
+        drive(fail("a", error=KeyboardInterrupt()))
+
+
+def test_requests_that_are_dropped_take_no_tokens():
+    async def search():
+        wide = ask([Generate(("a",), n=8)])
+        try:
+            await gather(wide, fail(error=KeyError("boom")))
+        except KeyError:
+            return await ask([Generate(("b",), n=8)])
+
+    trampoline = Trampoline(search(), Meter(Budget(tokens=10)))
+    assert [request.prefix_segments for request in trampoline.step()] == [("b",)]
 
 
 def test_failure_reply_is_raised_where_it_was_asked_for():
@@ -147,17 +204,13 @@ def test_failure_reply_is_raised_where_it_was_asked_for():
 
     trampoline = Trampoline(search())
     assert len(trampoline.step()) == 2
-    assert trampoline.step(["fine", Failure(LookupError("too long"))]) == []
+    assert trampoline.step([Reply("fine"), Failure(LookupError("too long"))]) == []
     assert trampoline.result == "too long"
 
 
 def test_refused_requests_end_the_search_at_once():
-    asked = []
     reached = []
-
-    def admit(count):
-        asked.append(count)
-        return count <= 3
+    meter = Meter(Budget(calls=5))
 
     async def child(name):
         await one(name)
@@ -171,18 +224,18 @@ def test_refused_requests_end_the_search_at_once():
         await gather(child("a"), child("b"))
         reached.append("beyond")
 
-    trampoline, steps = drive(search(), admit)
+    trampoline, steps = drive(search(), meter)
     assert trampoline.is_done
     assert not trampoline.is_finished
     assert steps == [["a", "b"]]
-    assert asked == [1, 2, 2, 4]
+    assert (meter.calls, meter.hit) == (2, "calls")
     assert reached == ["a", "b"]
 
 
 def test_end_ends_the_whole_search_from_within_a_gather():
     async def child():
         await one("a")
-        await end()
+        await end("nodes")
 
     async def search():
         await gather(child(), many("b", "c"))

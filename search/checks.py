@@ -1,0 +1,240 @@
+"""Checks of what a user's expander, evaluator, policy or task gives back to a search.
+
+Each raises one line that names the class, the node and the mistake. Numbers of NumPy and torch
+become Python floats here, so that a graph holds nothing that JSON cannot write.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+import operator
+from collections.abc import Awaitable, Iterable, Sequence
+from reprlib import Repr
+from typing import Any, cast
+
+from ..tasks.task import Step
+from .graph import Node, SearchGraph
+
+LARGEST = 1e100  # of a value: its square, and the sum of a million of these, are finite
+
+_short = Repr()
+_short.maxstring = _short.maxother = 60
+
+
+def short(value: object) -> str:
+    """A value in an error message: a node by its id, anything else by its type and short `repr`."""
+    if isinstance(value, Node):
+        return f"node {value.id!r} ({_short.repr(value.text)})"
+    if value is None:
+        return "None"
+    return f"the {type(value).__name__} {' '.join(_short.repr(value).split())}"
+
+
+def number(value: object, what: str, of: object | None = None, *, least: float = -LARGEST) -> float:
+    """A value as a Python float.
+
+    Args:
+        value: a real number of Python, or a NumPy or torch number without dimensions.
+        what: names the value in the error message, such as `Mine.evaluate: the value`.
+        of: the node whose value it is, for the error message.
+        least: the lower bound.
+
+    Raises:
+        TypeError: it is no number.
+        ValueError: it is NaN, or outside [least, 1e100].
+    """
+    if type(value) is not float:
+        value = _python_float(value, what, of)
+    if not least <= value <= LARGEST:
+        raise ValueError(
+            f"{_named(what, of)} is {value!r}; it must be a number from {least:g} to {LARGEST:g}"
+        )
+    return value
+
+
+def _named(what: str, of: object | None) -> str:
+    return what if of is None else f"{what} of {short(of)}"
+
+
+def _python_float(value: object, what: str, of: object | None) -> float:
+    plain: Any = value.tolist() if hasattr(value, "tolist") else value  # of NumPy and torch
+    if hasattr(type(plain), "__float__") or hasattr(type(plain), "__index__"):
+        try:
+            return float(plain)
+        except OverflowError:
+            return math.inf  # an int that no float can hold
+    raise TypeError(f"{_named(what, of)} is {short(value)}, not a number")
+
+
+def numbers(values: object, nodes: Sequence[Node], what: str) -> list[float]:
+    """One value for each node, as Python floats.
+
+    Args:
+        values: a list, a tuple, or a NumPy array or torch tensor of shape [len(nodes)].
+        nodes: what the values are of.
+        what: names the method in the error message, such as `Mine.evaluate`.
+
+    Raises:
+        TypeError: `values` is no list, or holds something that is no number.
+        ValueError: there are more or fewer values than nodes, or one is NaN or infinite.
+    """
+    if not isinstance(values, list | tuple) and not getattr(values, "shape", ()):
+        raise TypeError(
+            f"{what} returned {short(values)}, not a list of numbers, one for each node"
+        )
+    listed = list(cast(Iterable[object], values))
+    if len(listed) != len(nodes):
+        raise ValueError(f"{what} returned {len(listed)} values for {len(nodes)} nodes")
+    name = f"{what}: the value"
+    return [number(value, name, node) for value, node in zip(listed, nodes, strict=True)]
+
+
+def whole(value: object, what: str) -> int:
+    """A count, at least 1, as a Python int.
+
+    Raises:
+        TypeError: it is no whole number.
+        ValueError: it is below 1.
+    """
+    count = _python_int(value, what)
+    if count < 1:
+        raise ValueError(f"{what} is {count}; it must be at least 1")
+    return count
+
+
+def index(value: object, length: int, what: str) -> int:
+    """An index of a list of `length`, from 0, as a Python int.
+
+    Raises:
+        TypeError: it is no whole number.
+        ValueError: there is no such item.
+    """
+    place = _python_int(value, what)
+    if not 0 <= place < length:
+        raise ValueError(f"{what} is {place}; it must be from 0 to {length - 1}")
+    return place
+
+
+def _python_int(value: object, what: str) -> int:
+    try:
+        return operator.index(cast(Any, value))
+    except TypeError:  # of an array too, unless it holds one whole number
+        raise TypeError(f"{what} is {short(value)}, not a whole number") from None
+
+
+def node_of(graph: SearchGraph, node: object, what: str) -> Node:
+    """A node of this search.
+
+    Raises:
+        TypeError: it is no node.
+        ValueError: it is a node of another search.
+    """
+    if not isinstance(node, Node):
+        raise TypeError(f"{what} is {short(node)}, not a node")
+    if node not in graph:
+        raise ValueError(f"{what} is {short(node)}, which is no node of this search's graph")
+    return node
+
+
+def nodes_of(graph: SearchGraph, nodes: object, what: str) -> list[Node]:
+    """A list or tuple of nodes of this search.
+
+    Args:
+        what: names the list in the error message, such as `ctx.best`.
+
+    Raises:
+        TypeError: it is neither a list nor a tuple, or holds something that is no node.
+        ValueError: it holds a node of another search.
+    """
+    if isinstance(nodes, Node):
+        raise TypeError(f"{what} is {short(nodes)}, not a list of nodes: write [node]")
+    if not isinstance(nodes, list | tuple):
+        raise TypeError(f"{what} is {short(nodes)}, not a list of nodes")
+    for place, node in enumerate(nodes):
+        if not (isinstance(node, Node) and node in graph):
+            node_of(graph, node, f"item {place} of {what}")
+    return list(nodes)
+
+
+def children_of(graph: SearchGraph, parent: Node, children: object, what: str) -> list[Node]:
+    """What an expander made of `parent`: children of it, each once. Their `prior` and `logprob`
+    become Python floats.
+
+    Raises:
+        TypeError: it is no list of nodes, or a prior or log-probability is no number.
+        ValueError: a node is of another search, no child of `parent`, or there twice; a prior is
+            negative, NaN or infinite, or a log-probability NaN.
+    """
+    checked = nodes_of(graph, children, f"what {what} returned")
+    for child in checked:
+        if all(above is not parent for above in child.parents):
+            kind = "the node itself" if child is parent else "no child of it"
+            raise ValueError(f"{what} of {short(parent)} returned {short(child)}, which is {kind}")
+        if child.prior is not None:
+            child.prior = number(child.prior, f"{what}: the prior", child, least=0.0)
+        child.logprob = logprob(child.logprob, f"{what}: the log-probability", child)
+    if len(set(checked)) < len(checked):
+        twice = next(child for child in checked if checked.count(child) > 1)
+        raise ValueError(f"{what} of {short(parent)} returned {short(twice)} twice")
+    return checked
+
+
+def logprob(value: object, what: str, of: object | None = None) -> float | None:
+    """A log-probability in nats; None where it is not known, -∞ where the step is impossible.
+
+    Raises:
+        TypeError: it is no number.
+        ValueError: it is NaN or +∞.
+    """
+    if value is None or (type(value) is float and value <= 0):
+        return value
+    as_float = _python_float(value, what, of)
+    return as_float if as_float == -math.inf else number(as_float, what, of)
+
+
+def steps(found: object, what: str) -> list[Step]:
+    """Steps that a task read from a reply, or lists as legal moves.
+
+    Raises:
+        TypeError: it is no list of steps, or a step's text is no text or its state not hashable.
+    """
+    if not isinstance(found, list | tuple):
+        raise TypeError(f"{what} returned {short(found)}, not a list of steps")
+    for one in found:
+        if not isinstance(one, Step):
+            raise TypeError(f"{what}: a step is {short(one)}, not a Step")
+        if not isinstance(one.text, str):
+            raise TypeError(f"{what}: a step's text is {short(one.text)}, not text")
+        hashable(one.state, f"{what}: the state of step", one.text)
+    return list(found)
+
+
+def hashable(state: object, what: str, of: object | None = None) -> None:
+    """Check a state.
+
+    Args:
+        state: a task's state.
+        what: names it in the error message.
+        of: the text of the step that leads to it, for the error message.
+
+    Raises:
+        TypeError: the state cannot be hashed.
+    """
+    try:
+        hash(state)
+    except TypeError:
+        name = what if of is None else f"{what} {_short.repr(of)}"
+        hint = "; a tuple would do" if isinstance(state, list) else ""
+        raise TypeError(f"{name} is {short(state)}, which cannot be hashed{hint}") from None
+
+
+async def awaited(result: Awaitable[Any] | object, what: str) -> Any:
+    """The result of a user's `async def` method.
+
+    Raises:
+        TypeError: the method is not `async def`.
+    """
+    if not inspect.isawaitable(result):
+        raise TypeError(f"{what} returned {short(result)} at once; it must be an `async def`")
+    return await result
