@@ -1,6 +1,6 @@
 """Plots of accuracy against what it costs: one figure a task, by matplotlib (extra `report`).
 
-Four panels: top-1 and any-of-b, each against tokens and against wall time. Knows no files of runs.
+Four panels: top-1 and any-of-b, each against tokens and against wall time.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def draw(task: str, shown: Sequence[Setting], directory: Path) -> list[Path]:
         for panel, label in zip(panels[1], _COSTS.values(), strict=True):
             panel.set_xlabel(label)
         panels[0][0].yaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1.0))
-        figure.suptitle(f"{task}: {', '.join(models)}")
+        figure.suptitle(_literal(f"{task}: {', '.join(models)}"))
         handles, labels = panels[0][0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=4)
         paths = [directory / f"{task}.{ending}" for ending in ("svg", "png")]
@@ -99,7 +99,7 @@ def _points(panel: Any, members: Sequence[Setting], measure: str, cost: str, **l
     panel.errorbar(costs, values, yerr=reach, **lines, **look)
     for x, y, setting in zip(costs, values, members, strict=True):
         note = panel.annotate(
-            ", ".join(setting.parameters.values()),
+            _literal(", ".join(setting.parameters.values())),
             (x, y),
             (4, 4),
             textcoords="offset points",
@@ -121,7 +121,14 @@ def _label(members: Sequence[Setting], *, is_model_told: bool) -> str:
     """The series, and the names of the parameters whose values stand beside its points."""
     names = ", ".join(dict.fromkeys(name for setting in members for name in setting.parameters))
     model = f" ({members[0].model})" if is_model_told else ""
-    return f"{members[0].series}{model}{': ' if names else ''}{names}"
+    return _literal(f"{members[0].series}{model}{': ' if names else ''}{names}")
+
+
+def _literal(text: str) -> str:
+    """The text as matplotlib shows it letter by letter: between two `$` it would read a formula,
+    and a label that begins with `_` it would leave out of the legend."""
+    shown = text.replace("$", r"\$")
+    return f" {shown}" if shown.startswith("_") else shown
 
 
 def _published(row: Sequence[Any], figures: Sequence[Published], measure: str) -> None:

@@ -7,9 +7,11 @@ published figures beside ours. Reads runs without their locks, so that those und
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import quote
 
 from .accuracy_plots import draw
 from .command import complain
@@ -54,7 +56,8 @@ def write_report(paths: Sequence[Path], out: Path) -> Path:
     for task in dict.fromkeys(setting.task for setting in found):
         shown = [setting for setting in found if setting.task == task]
         vector, _ = draw(task, shown, out)
-        sections.append(f"## {task}\n\n![{task}]({vector.name})\n\n{section(task, shown)}")
+        title, image = escaped(task), quote(vector.name)
+        sections.append(f"## {title}\n\n![{title}]({image})\n\n{section(task, shown)}")
     page = out / "report.md"
     write_atomically(page, "\n\n".join(sections) + "\n")
     return page
@@ -63,7 +66,16 @@ def write_report(paths: Sequence[Path], out: Path) -> Path:
 def section(task: str, shown: Sequence[Setting]) -> str:
     """The table of one task, the published figures and what to know of both."""
     grades = list(dict.fromkeys(name for setting in shown for name in setting.grades))
-    head = ["run", "model", "puzzles", "top-1", "any-of-b", "b", "mean accuracy", *grades]
+    head = [
+        "run",
+        "model",
+        "puzzles",
+        "top-1",
+        "any-of-b",
+        "b",
+        "mean accuracy",
+        *map(escaped, grades),
+    ]
     head += ["tokens", "KV computed", "requests", "seconds"]
     rows = [_cells(setting, grades) for setting in shown]
     if task in PUBLISHED:
@@ -88,8 +100,8 @@ def _cells(setting: Setting, grades: Sequence[str]) -> list[str]:
     parameters = ", ".join(f"{name}={value}" for name, value in setting.parameters.items())
     seeds = f" x {setting.seeds} seeds" if setting.seeds > 1 else ""
     return [
-        f"{setting.series} {parameters}".strip(),
-        setting.model,
+        escaped(f"{setting.series} {parameters}".strip()),
+        escaped(setting.model),
         f"{len(setting.puzzles):,}{seeds}",
         _percent(setting.top1),
         _percent(setting.any_of_b),
@@ -107,6 +119,11 @@ def _published_cells(figure: Published, width: int) -> list[str]:
     accuracies = ("" if x is None else f"{x:.1%}" for x in (figure.top1, figure.any_of_b))
     cells = [f"*{figure.name}*", f"*{figure.model}*", "100", *accuracies, str(figure.b)]
     return cells + [""] * (width - len(cells))
+
+
+def escaped(text: str) -> str:
+    """A name as Markdown that shows it: no HTML, cell of a table, link or image begins in it."""
+    return re.sub(r"[][&<>|`*~\\$]", lambda match: f"&#{ord(match[0])};", text)
 
 
 def _percent(estimate: Estimate) -> str:

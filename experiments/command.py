@@ -61,6 +61,22 @@ def _swept(error: BaseException, arguments: Sequence[str]) -> str:
     return ""
 
 
+def show(text: str) -> None:
+    """Print to standard output, and see that it arrives.
+
+    Raises:
+        SetupError: it cannot be written to; whoever read it has gone, or its disk is full.
+    """
+    try:
+        print(text, flush=True)
+    except OSError as error:
+        # what is left in the buffer would be tried again, and fail again, when Python ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SetupError(f"standard output: {error.strerror}") from error
+
+
 def complain(program: str, message: str, code: int) -> int:
-    print(f"{program}: {message}", file=sys.stderr)
+    """Print one line to stderr, whatever characters the message holds; returns the code."""
+    line = "".join(c if c.isprintable() or c == " " else repr(c)[1:-1] for c in message)
+    print(f"{program}: {line}", file=sys.stderr)
     return code

@@ -1,6 +1,7 @@
 """Runs read back from disk, and runs of one configuration with several seeds put together.
 
-Knows the directories that record.py and setup.py lay out, and neither tables nor plots.
+The directories are those that record.py and setup.py lay out. They may come from elsewhere, so
+nothing in them is trusted: what is read is bounded, and texts are made printable.
 """
 
 from __future__ import annotations
@@ -12,10 +13,10 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from omegaconf import OmegaConf
-
+from .config_file import read_config
 from .intervals import Estimate, bootstrap, wilson
-from .record import Row, Session, read_rows
+from .record import read_rows
+from .rows import Row, Session, check_results
 from .setup import UNHASHED
 
 
@@ -101,23 +102,46 @@ def settings(runs: Sequence[FinishedRun]) -> list[Setting]:
 
 
 def _read(path: Path) -> FinishedRun | None:
+    """A run's directory; None for another program's results.jsonl, or if nothing is finished yet.
+
+    Raises:
+        OSError: a file cannot be read.
+        ValueError: a file holds something else; the message names it.
+    """
+    if not (path / "config.yaml").exists():
+        return None
     rows = read_rows(path / "results.jsonl", Row)
-    if not rows or not (path / "config.yaml").exists():
-        return None  # another program's file of that name, or nothing finished yet
-    config = OmegaConf.to_container(OmegaConf.load(path / "config.yaml"))
-    assert isinstance(config, dict)
-    sessions = {session.number: session for session in read_rows(path / "sessions.jsonl", Session)}
-    task, name, model, _ = path.parts[-4:]
+    if not rows:
+        return None
+    if len(path.parts) < 5:
+        raise ValueError(f"{path} does not lie in folders of its task, policy and model")
+    config = read_config(path / "config.yaml")
+    seed, answers = config.get("seed"), config.get("answers")
+    if type(seed) is not int or type(answers) is not int or answers < 1:
+        raise ValueError(
+            f"{path}/config.yaml: seed={seed!r} and answers={answers!r} must be whole numbers"
+        )
+    check_results(path / "results.jsonl", rows, seed=seed)
+    has_sessions = (path / "sessions.jsonl").exists()
+    lines = read_rows(path / "sessions.jsonl", Session) if has_sessions else []
+    sessions = {session.number: session for session in lines}
+    task, name, model, _ = map(_printable, path.parts[-4:])
+    identity = {k: v for k, v in config.items() if k not in {*UNHASHED, "seed"}}
     return FinishedRun(
         task=task,
         name=name,
         model=model,
-        config=dict(_flat({k: v for k, v in config.items() if k not in {*UNHASHED, "seed"}})),
-        seed=int(config["seed"]),
-        b=int(config["answers"]),
+        config={_printable(key): value for key, value in _flat(identity)},
+        seed=seed,
+        b=answers,
         rows=rows,
         seconds=sum(session.seconds for session in sessions.values()),
     )
+
+
+def _printable(text: str) -> str:
+    """The text without what no font and no file can hold: control characters, lone surrogates."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def _setting(runs: Sequence[FinishedRun], parameters: dict[str, str]) -> Setting:
@@ -166,7 +190,7 @@ def _difference(run: FinishedRun, alike: Sequence[FinishedRun]) -> dict[str, str
             parent, _, leaf = key.rpartition(".")
             is_class = leaf == "_target_"
             name = parent if is_class else leaf
-            shown = str(value).rpartition(".")[2] if is_class else str(value)
+            shown = _printable(str(value).rpartition(".")[2] if is_class else str(value))
             told[key if name in told else name] = shown
     return told
 

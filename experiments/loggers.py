@@ -1,17 +1,21 @@
-"""Where a run's figures go besides its directory. The only file that knows wandb."""
+"""Sends a run's figures elsewhere than to its directory. wandb is imported here alone."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, Protocol
 
-from .record import Row
 from .report import Summary, Totals
+from .rows import Row
 
 
 class Logger(Protocol):
+    replays: bool
+    """Whether a resumed run begins with `puzzle` for every puzzle that is on disk."""
+
     def start(self, directory: Path, title: str, config: Mapping[str, Any]) -> None:
         """Searches are about to begin. The directory's name tells runs apart."""
         ...
@@ -26,7 +30,9 @@ class Logger(Protocol):
 
 
 class NoLogger:
-    """The run's directory is all."""
+    """Logs nothing: the run's directory is all."""
+
+    replays = False
 
     def start(self, directory: Path, title: str, config: Mapping[str, Any]) -> None:
         pass
@@ -39,10 +45,15 @@ class NoLogger:
 
 
 class WandbLogger:
-    """Weights & Biases; its files lie in the run's directory.
+    """Logs to Weights & Biases, offline unless asked otherwise.
 
     The run's id is the directory's name, so that a resumed run continues the same curves. These are
     drawn over puzzles, completion tokens and wall seconds.
+
+    Offline nothing is sent, and all files lie in the run's directory, copies of tables among them.
+    wandb cannot append to a run that it has offline: a resumed run therefore logs the puzzles on
+    disk once more, and what was logged before goes to `wandb/earlier-N`. `wandb sync` of the one
+    `wandb/offline-run-*` uploads them all.
 
     Args:
         group: None takes the configuration's hash, so that the seeds of one configuration stand
@@ -63,11 +74,13 @@ class WandbLogger:
         tags: Sequence[str] = (),
         mode: str = "offline",
     ) -> None:
+        if mode not in ("offline", "online", "disabled"):
+            raise ValueError(f"mode={mode} must be offline, online or disabled")
+        if mode != "online":
+            os.environ["WANDB_ERROR_REPORTING"] = "false"  # sent from the import on, if not before
         import wandb  # slow to import, so not without this logger
 
         self._wandb = wandb
-        if mode not in ("offline", "online", "disabled"):
-            raise ValueError(f"mode={mode} must be offline, online or disabled")
         if mode == "online" and not wandb.login(prompt=False, verify=False):
             raise ValueError("mode=online needs `wandb login` or WANDB_API_KEY")
         self._where: dict[str, Any] = {
@@ -78,8 +91,12 @@ class WandbLogger:
         }
         self._group = group
         self._run: Any = None
+        self._folders: list[str] = []  # variables of the environment that are ours
+        self.replays = mode == "offline"
 
     def start(self, directory: Path, title: str, config: Mapping[str, Any]) -> None:
+        if self._where["mode"] == "offline":
+            self._keep_files_in(directory / "wandb")
         try:
             self._run = self._wandb.init(
                 **self._where,
@@ -95,6 +112,9 @@ class WandbLogger:
             )
         except self._wandb.Error as error:
             raise ConnectionError(f"wandb: {error}") from error
+        finally:
+            if self._run is None:
+                self._forget_folders()
         for axis in self.AXES:
             self._run.define_metric(axis)
             self._run.define_metric(f"by_{axis}/*", step_metric=axis)
@@ -119,3 +139,21 @@ class WandbLogger:
                 self._run.log_artifact(artifact)
         self._run.finish(exit_code=0 if summary is not None and not summary.failures else 1)
         self._run = None
+        self._forget_folders()
+
+    def _keep_files_in(self, folder: Path) -> None:
+        """Set wandb's folders, but those that the user has set, and move earlier runs away."""
+        for name in ("DATA", "CACHE", "ARTIFACT"):
+            variable = f"WANDB_{name}_DIR"
+            if variable not in os.environ:
+                os.environ[variable] = str((folder / name.lower()).absolute())
+                self._folders.append(variable)
+        for run in sorted(folder.glob("offline-run-*")):
+            earlier = folder / f"earlier-{len(list(folder.glob('earlier-*'))) + 1}"
+            earlier.mkdir()
+            run.rename(earlier / run.name)
+
+    def _forget_folders(self) -> None:
+        for variable in self._folders:
+            del os.environ[variable]
+        self._folders = []

@@ -1,7 +1,7 @@
-"""A run's directory: what is on disk after every puzzle, and where a run that broke off stood.
+"""A run's directory: what is on disk after every puzzle, and where a run that broke off goes on.
 
-Rows are appended as JSON lines, flushed and synced one at a time; a file's only writer holds a lock
-on it. Knows nothing of hydra, wandb or how a row came about.
+Rows are appended as JSON lines and synced one at a time; a file's only writer holds a lock on it.
+Hydra, wandb and the making of a row have no place here.
 """
 
 from __future__ import annotations
@@ -12,67 +12,22 @@ import os
 import platform
 import subprocess
 from collections.abc import Callable, Collection, Mapping
-from contextlib import ExitStack, closing
-from dataclasses import asdict, dataclass, field
+from contextlib import ExitStack, closing, suppress
+from dataclasses import asdict
+from hashlib import sha256
 from importlib import metadata
+from io import FileIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from urllib.parse import quote
 
 from omegaconf import OmegaConf
 
+from .digests import Digests, difference
+from .rows import FailedSearch, Row, Session
+
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One finished puzzle: a line of results.jsonl."""
-
-    problem: str  # its id
-    correct_top1: bool  # the first of the ranking is right
-    correct_any: bool  # any of the answers is right (any-of-b)
-    mean_accuracy: float  # share of the answers that are right, in [0, 1]; 0 without any
-    num_answers: int  # nodes that hold an answer; the others count as wrong
-    answers: list[str | None]  # of the first b nodes of the ranking, best first
-    nodes: int  # of the graph, the root included
-    calls: int  # requests
-    rounds: int  # times the search waited for the model
-    prompt_tokens: int
-    completion_tokens: int
-    unique_kv_tokens: int  # KV entries computed
-    logical_kv_tokens: int  # KV entries if no sequence shared any
-    parse_failures: int
-    budget_hit: str | None  # the limit that ended the search
-    seconds: float  # wall time from its start to its end, other searches' work included
-    oracle: bool  # the evaluator knew the answers
-    seed: int
-    grades: dict[str, float] = field(default_factory=dict)  # of the first of the ranking
-
-
-@dataclass(frozen=True, slots=True)
-class FailedSearch:
-    """One puzzle whose search raised an error: a line of failures.jsonl."""
-
-    problem: str
-    error: str  # the exception's type
-    message: str  # its first line
-    traceback: str
-
-
-@dataclass(frozen=True, slots=True)
-class Session:
-    """Counters of one process so far: a line of sessions.jsonl for every puzzle that ends.
-
-    The last line of a process counts; so nothing is lost when it is killed.
-    """
-
-    number: int  # of the process, from 1
-    requests: int  # sent to the engine
-    rounds: int  # times new requests went to the engine
-    seconds: float  # wall time since the searches began
-    engine: dict[str, float]  # llm_backend.api.EngineStats
-    memo_hits: int = 0  # states whose value a memo knew
 
 
 SettingType = TypeVar("SettingType", bound="DataclassInstance")
@@ -84,69 +39,121 @@ class JsonLines(Generic[RowType]):
 
     Opening it cuts off a last line without an end, which is what a killed process leaves.
 
+    Args:
+        writable: false reads the rows alone, without a lock, and changes and creates nothing.
+
     Raises:
         BlockingIOError: another process has it open.
+        OSError: it cannot be read or written; names the file.
         ValueError: a line is not a row.
     """
 
-    def __init__(self, path: Path, row_type: Callable[..., RowType]) -> None:
-        self._file: BinaryIO = path.open("a+b")
+    def __init__(
+        self, path: Path, row_type: Callable[..., RowType], *, writable: bool = True
+    ) -> None:
+        self.path = path
+        self._file: FileIO | None = None
+        if not writable:
+            self.rows: list[RowType] = read_rows(path, row_type) if path.exists() else []
+            return
+        _refuse_special(path)
+        self._file = path.open("a+b", buffering=0)
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self._file.seek(0)
-            *lines, rest = self._file.read().split(b"\n")
-            if rest:
-                self._file.truncate(self._file.tell() - len(rest))
-            self.rows: list[RowType] = [
-                _read_row(line, row_type, f"{path}:{number}")
-                for number, line in enumerate(lines, start=1)
-            ]
+            data = self._file.readall()
+            if rest := len(data) - (data.rfind(b"\n") + 1):
+                self._file.truncate(len(data) - rest)
+            self.rows = _parse_rows(data, row_type, path)
         except BlockingIOError:
-            self._file.close()
+            self.close()
             raise BlockingIOError(f"another process is at work in {path.parent}") from None
-        except ValueError:
-            self._file.close()
+        except BaseException:
+            self.close()
             raise
 
     def append(self, row: RowType) -> None:
-        self._file.write(json.dumps(asdict(row)).encode() + b"\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        """Write a row; it is on disk when this returns. If it cannot be written, the file is left
+        as it was.
+
+        Raises:
+            OSError: it cannot be written; names the file.
+        """
+        assert self._file is not None, "the file is open for reading alone"
+        line = memoryview(json.dumps(asdict(row)).encode() + b"\n")
+        end = self._file.seek(0, os.SEEK_END)
+        try:
+            while line:
+                line = line[self._file.write(line) :]
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            with suppress(OSError):
+                self._file.truncate(end)
+            raise _naming(error, self.path) from error
         self.rows.append(row)
 
     def clear(self) -> None:
+        assert self._file is not None, "the file is open for reading alone"
         self._file.truncate(0)
         self.rows = []
 
     def close(self) -> None:
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
 
 
 class RunDirectory:
-    """The files of one run. The directory must exist; one process at a time.
+    """The files of one run. The directory must exist.
+
+    Args:
+        writable: true locks the files: one process at a time. False reads what is there, of a run
+            under way or on a read-only file system too.
 
     Raises:
         BlockingIOError: another process has the run open.
+        OSError: a file cannot be read or written.
         ValueError: a file holds a line that is not a row.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, writable: bool = True) -> None:
         self.path = path
         with ExitStack() as files:
-            self.results = files.enter_context(closing(JsonLines(path / "results.jsonl", Row)))
-            self.failures = files.enter_context(
-                closing(JsonLines(path / "failures.jsonl", FailedSearch))
-            )
-            self.sessions = files.enter_context(
-                closing(JsonLines(path / "sessions.jsonl", Session))
-            )
+
+            def opened(name: str, row_type: Callable[..., RowType]) -> JsonLines[RowType]:
+                lines = JsonLines(path / name, row_type, writable=writable)
+                return files.enter_context(closing(lines))
+
+            self.results = opened("results.jsonl", Row)
+            self.failures = opened("failures.jsonl", FailedSearch)
+            self.sessions = opened("sessions.jsonl", Session)
             self._files = files.pop_all()
 
-    def describe(self, config: Mapping[str, Any]) -> None:
+    def describe(self, config: Mapping[str, Any], digests: Digests) -> None:
         """Write down what is run and with which software, as it was when the run began."""
         if not (self.path / "meta.json").exists():
+            about = {**software(), "digests": digests}
             write_atomically(self.path / "config.yaml", OmegaConf.to_yaml(config))
-            write_atomically(self.path / "meta.json", json.dumps(software(), indent=1) + "\n")
+            write_atomically(self.path / "meta.json", json.dumps(about, indent=1) + "\n")
+
+    def check_digests(self, digests: Digests) -> None:
+        """Refuse a task or a model that is not what it was when the run began.
+
+        Raises:
+            OSError: meta.json cannot be read.
+            ValueError: it holds no JSON object, or something has changed; says what.
+        """
+        path = self.path / "meta.json"
+        if not path.exists():
+            return
+        _refuse_special(path)
+        try:
+            about = json.loads(path.read_bytes())
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{path} cannot be read: {error}") from None
+        if not isinstance(about, dict):
+            raise ValueError(f"{path} holds no JSON object")
+        if changed := difference(about.get("digests"), digests):
+            raise ValueError(f"{changed} since {self.path} was begun; move the directory away")
 
     def save_tree(self, problem_id: str, tree: str) -> None:
         path = self.tree_path(problem_id)
@@ -154,12 +161,19 @@ class RunDirectory:
         write_atomically(path, tree)
 
     def tree_path(self, problem_id: str) -> Path:
-        """The id is escaped: no two share a file, none leaves the folder; `/` reads `+`."""
-        name = quote(problem_id, safe="").replace("%2F", "+")
+        """The id is escaped: no two share a file, none leaves the folder; `/` reads `+`. An id that
+        is too long for a file's name is cut, and a digest of it added."""
+        name = quote(problem_id, safe="", errors="surrogatepass").replace("%2F", "+")
+        if len(name) > _LONGEST_NAME:
+            digest = sha256(problem_id.encode(errors="surrogatepass")).hexdigest()
+            name = f"{name[:100]}={digest[:32]}"  # `=` is in no escaped id
         return self.path / "trees" / f"{name}.json"
 
     def close(self) -> None:
         self._files.close()
+
+
+_LONGEST_NAME = 255 - len(".json.tmp")  # bytes, of a tree's file while it is written
 
 
 def read_rows(path: Path, row_type: Callable[..., RowType]) -> list[RowType]:
@@ -169,20 +183,46 @@ def read_rows(path: Path, row_type: Callable[..., RowType]) -> list[RowType]:
         OSError: it cannot be read.
         ValueError: a line is not a row.
     """
-    *lines, _ = path.read_bytes().split(b"\n")
-    return [
-        _read_row(line, row_type, f"{path}:{number}") for number, line in enumerate(lines, start=1)
-    ]
+    _refuse_special(path)
+    return _parse_rows(path.read_bytes(), row_type, path)
+
+
+def _refuse_special(path: Path) -> None:
+    """Refuse a directory, and a pipe, which would be waited for without end.
+
+    Raises:
+        ValueError: it is one.
+    """
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{path} is not a file")
+
+
+def _naming(error: OSError, path: Path) -> OSError:
+    """The error, with the file's name in its message."""
+    if error.errno is None:
+        return OSError(f"{path}: {error}")
+    return OSError(error.errno, error.strerror, str(path))
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Whoever reads `path` finds all of `text` or what was there before."""
+    """Whoever reads `path` finds all of `text` or what was there before.
+
+    Raises:
+        OSError: it cannot be written; names the file.
+    """
     temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException as error:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise _naming(error, path) from error
+        raise
 
 
 def kept_setting(path: Path, setting: SettingType, measured: Collection[str]) -> SettingType | None:
@@ -214,11 +254,17 @@ def write_setting(path: Path, setting: SettingType) -> SettingType:
     return setting
 
 
-def _read_row(line: bytes, row_type: Callable[..., RowType], where: str) -> RowType:
-    try:
-        return row_type(**json.loads(line))
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{where} is not a {row_type.__name__}: {error}") from None
+def _parse_rows(data: bytes, row_type: Callable[..., RowType], path: Path) -> list[RowType]:
+    """The rows of a file's whole lines."""
+    *lines, _ = data.split(b"\n")
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            rows.append(row_type(**json.loads(line)))
+        except (ValueError, TypeError, RecursionError) as error:
+            kind = getattr(row_type, "__name__", "row")
+            raise ValueError(f"{path}:{number} is not a {kind}: {error}") from None
+    return rows
 
 
 def software() -> dict[str, Any]:

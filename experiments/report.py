@@ -5,11 +5,13 @@ Counts every puzzle of the run, those finished before an interruption included.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from .record import FailedSearch, Row, Session
+from .rows import FailedSearch, Row, Session
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,35 +40,68 @@ class Totals:
     sessions: int  # processes that worked on the run
     seconds: float  # wall time of all of them
     tokens_per_second: float  # completion tokens
+    scoring_failures: dict[str, int]  # answers that a scorer raised, timed out or died at, by kind
 
     @classmethod
     def of(cls, rows: Sequence[Row], sessions: Sequence[Session]) -> Totals:
-        last = {session.number: session for session in sessions}.values()
+        tally = Tally()
+        for session in sessions:
+            tally.add_session(session)
+        for row in rows:
+            tally.add_row(row)
+        return tally.totals()
+
+
+class Tally:
+    """The sums behind `Totals`, added up as rows and sessions come: a row costs the same, however
+    many were before it."""
+
+    def __init__(self) -> None:
+        self._num_rows = 0
+        self._sums: dict[str, Any] = dict.fromkeys((*_SUMMED, "budget_hits"), 0)
+        self._grades: dict[str, float] = {}
+        self._sessions: dict[int, Session] = {}  # the last of each process
+
+    def add_row(self, row: Row) -> None:
+        self._num_rows += 1
+        for name in _SUMMED:
+            self._sums[name] += getattr(row, name)
+        self._sums["budget_hits"] += row.budget_hit is not None
+        for name, grade in row.grades.items():
+            self._grades[name] = self._grades.get(name, 0.0) + grade
+
+    def add_session(self, session: Session) -> None:
+        self._sessions[session.number] = session
+
+    def totals(self) -> Totals:
+        sums, last = self._sums, self._sessions.values()
+
+        def share(total: float) -> float:
+            return _ratio(total, self._num_rows)
 
         def engine(counter: str) -> float:
             # an earlier version's session lacks the counters that came later
             return sum(session.engine.get(counter, 0) for session in last)
 
+        scoring: Counter[str] = Counter()
+        for session in last:
+            scoring.update(session.scoring_failures)
         rounds = sum(session.rounds for session in last)
         seconds = sum(session.seconds for session in last)
-        completion_tokens = sum(row.completion_tokens for row in rows)
-        return cls(
-            puzzles=len(rows),
-            top1=_ratio(sum(row.correct_top1 for row in rows), len(rows)),
-            any_of_b=_ratio(sum(row.correct_any for row in rows), len(rows)),
-            mean_accuracy=_ratio(sum(row.mean_accuracy for row in rows), len(rows)),
-            grades={
-                name: _ratio(sum(row.grades.get(name, 0.0) for row in rows), len(rows))
-                for name in dict.fromkeys(name for row in rows for name in row.grades)
-            },
-            nodes=sum(row.nodes for row in rows),
-            calls=sum(row.calls for row in rows),
-            prompt_tokens=sum(row.prompt_tokens for row in rows),
-            completion_tokens=completion_tokens,
-            unique_kv_tokens=sum(row.unique_kv_tokens for row in rows),
-            logical_kv_tokens=sum(row.logical_kv_tokens for row in rows),
-            parse_failures=sum(row.parse_failures for row in rows),
-            budget_hits=sum(row.budget_hit is not None for row in rows),
+        return Totals(
+            puzzles=self._num_rows,
+            top1=share(sums["correct_top1"]),
+            any_of_b=share(sums["correct_any"]),
+            mean_accuracy=share(sums["mean_accuracy"]),
+            grades={name: share(total) for name, total in self._grades.items()},
+            nodes=sums["nodes"],
+            calls=sums["calls"],
+            prompt_tokens=sums["prompt_tokens"],
+            completion_tokens=sums["completion_tokens"],
+            unique_kv_tokens=sums["unique_kv_tokens"],
+            logical_kv_tokens=sums["logical_kv_tokens"],
+            parse_failures=sums["parse_failures"],
+            budget_hits=sums["budget_hits"],
             rounds=rounds,
             requests_per_round=_ratio(sum(session.requests for session in last), rounds),
             sequences_per_forward=_ratio(engine("sequences"), engine("steps")),
@@ -77,8 +112,26 @@ class Totals:
             memo_hits=sum(session.memo_hits for session in last),
             sessions=len(last),
             seconds=seconds,
-            tokens_per_second=_ratio(completion_tokens, seconds),
+            tokens_per_second=_ratio(sums["completion_tokens"], seconds),
+            scoring_failures=dict(scoring),
         )
+
+
+_SUMMED = (
+    *("correct_top1", "correct_any", "mean_accuracy", "nodes", "calls", "prompt_tokens"),
+    *("completion_tokens", "unique_kv_tokens", "logical_kv_tokens", "parse_failures"),
+)
+
+
+def replayed(rows: Sequence[Row], sessions: Sequence[Session]) -> Iterator[tuple[Row, Totals]]:
+    """The rows of a run, each with the totals as they were when it was written. Sessions of
+    earlier versions do not say how many rows there were: those count from the first row on."""
+    tally, waiting = Tally(), list(reversed(sessions))
+    for number, row in enumerate(rows):
+        while waiting and waiting[-1].num_rows <= number:
+            tally.add_session(waiting.pop())
+        tally.add_row(row)
+        yield row, tally.totals()
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +143,8 @@ class Summary:
     rows: list[Row]
     failures: list[FailedSearch]
     totals: Totals
-    trees: list[Path]
+    trees: list[Path]  # that are on disk
+    num_missing_trees: int  # of finished puzzles; 0 if none are to be saved
 
     def table(self) -> str:
         t = self.totals
@@ -123,20 +177,27 @@ class Summary:
             )
         if t.memo_hits:
             cells["memo hits"] = f"{t.memo_hits:,} values not asked for"
+        if any(t.scoring_failures.values()):
+            counts = (f"{n:,} {kind}" for kind, n in t.scoring_failures.items() if n)
+            cells["scoring failures"] = ", ".join(counts).replace("_", " ")
         if any(row.oracle for row in self.rows):
             cells["oracle"] = "the evaluator knew the answers"
         cells["results"] = str(self.directory / "results.jsonl")
         if self.trees:
             cells["a tree"] = str(self.trees[0])
+        if self.num_missing_trees:
+            cells["trees"] = f"{self.num_missing_trees:,} of {t.puzzles:,} trees are missing"
         width = max(map(len, cells))
         lines = [f"{label:<{width}}  {text}" for label, text in cells.items()]
         return "\n".join([self.title, *lines])
 
     def failure_line(self) -> str:
         first = self.failures[0]
+        where = f"{first.where}: " if first.where else ""
         return (
             f"{len(self.failures)} of {self.num_problems} puzzles failed; "
-            f"first {first.problem}: {first.error}: {first.message}"
+            f"first {first.problem}: {where}{first.error}: {first.message} "
+            f"(all in {self.directory / 'failures.jsonl'})"
         )
 
 
@@ -151,6 +212,7 @@ def comparison(jobs: Sequence[tuple[Sequence[str], Summary]]) -> str:
     for overrides, summary in jobs:
         t = summary.totals
         name = " ".join(override for override in overrides if override not in shared)
+        name = name.replace("|", "\\|")
         counts = (f"{t.calls:,}", f"{t.rounds:,}", f"{t.sequences_per_forward:.1f}")
         kv = (f"{t.unique_kv_tokens:,}", f"{t.logical_kv_tokens:,}")
         rows.append((name, f"{t.top1:.1%}", f"{t.any_of_b:.1%}", *counts, *kv))

@@ -1,7 +1,7 @@
-"""From a configuration to the objects of a run, and from what is wrong with it to one line.
+"""Makes the objects of a run from its configuration, and one line from what is wrong with it.
 
-Makes everything but the engine, which is slow to load and not needed for a finished run. Writes
-nothing to disk and runs nothing.
+The engine is not among them: it is slow to load and a finished run needs none. Nothing is written
+to disk and no search is run.
 """
 
 from __future__ import annotations
@@ -100,6 +100,12 @@ class Setup:
         """States whose value a memo knew, so far."""
         return int(getattr(self.evaluator, "memo_hits", 0))
 
+    @property
+    def scoring_failures(self) -> dict[str, int]:
+        """Answers that a scorer in a process of its own could not mark, by kind, so far."""
+        counts: Mapping[str, int] = getattr(self.verifier, "scoring_failures", {})
+        return {str(kind): int(count) for kind, count in counts.items()}
+
     def context(self, problem: Problem) -> Context:
         return Context(
             self.task,
@@ -151,10 +157,27 @@ def prepare(cfg: DictConfig) -> Setup:
         logger=_make(config.get("logger"), "logger"),
     )
     with explained():
-        setup.context(problems[0])  # refuses parts that need more than the task has
+        _check_parts(setup)
         check_needs(policy, task)
     _check_classifier(setup)
     return setup
+
+
+def _check_parts(setup: Setup) -> None:
+    """Refuse parts that need more than the task has. A problem whose own root cannot be made is no
+    reason to refuse the others: it fails when its search begins.
+
+    Raises:
+        TypeError: a part needs more.
+        ValueError: the task's sampling is out of its bounds, or the evaluator refuses the budget.
+    """
+    for problem in setup.problems:
+        try:
+            setup.task.is_terminal(setup.task.root(problem))
+        except (Exception, SystemExit):
+            continue
+        setup.context(problem)
+        return
 
 
 def _check_classifier(setup: Setup) -> None:
@@ -203,8 +226,8 @@ USER_ERRORS = (
 
 
 @contextmanager
-def explained(where: str = "") -> Iterator[None]:
-    """Turn what a user can get wrong into a `SetupError` that names `where`."""
+def explained(where: str = "", errors: tuple[type[Exception], ...] = USER_ERRORS) -> Iterator[None]:
+    """Turn what a user can get wrong, the `errors`, into a `SetupError` that names `where`."""
     try:
         yield
     except InstantiationException as error:
@@ -213,7 +236,7 @@ def explained(where: str = "") -> Iterator[None]:
         if not isinstance(cause, USER_ERRORS):
             message += f" ({type(cause).__name__}; HYDRA_FULL_ERROR=1 shows where)"
         raise SetupError(message) from error
-    except USER_ERRORS as error:
+    except errors as error:
         raise SetupError(one_line(error, where)) from error
 
 
@@ -270,6 +293,9 @@ def _problems(task: Task) -> list[Problem]:
     problems = list(task.problems())
     if not problems:
         raise ValueError("no problems; at least one is needed")
+    for problem in problems:
+        if not isinstance(problem.id, str):
+            raise ValueError(f"a problem has the id {problem.id!r}; ids must be text")
     (name, count), *_ = Counter(problem.id for problem in problems).most_common(1)
     if count > 1:
         raise ValueError(f"{count} problems have the id {name!r}; ids must differ")

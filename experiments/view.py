@@ -1,8 +1,8 @@
 """Search trees as one HTML page: `treeshare-view RUN_DIRECTORY` or `treeshare-view TREE.json`.
 
-Puts the data of a run, or of one tree, into viewer.html. The page needs no network and no other
-file; what it looks like and how it behaves is that template's affair. Reads a run without its
-locks, so one that is under way can be looked at.
+Puts the data of a run, or of one tree, into viewer.html, which draws them. The page needs no
+network and no other file. A run is read without its locks, so one that is under way can be looked
+at.
 """
 
 from __future__ import annotations
@@ -11,14 +11,16 @@ import argparse
 import json
 import math
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-from .record import Row, RowType, Session, read_rows, write_atomically
+from .command import complain
+from .record import read_rows, write_atomically
 from .report import Totals
+from .rows import Row, Session, check_results
 
 TEMPLATE = Path(__file__).with_name("viewer.html")
 
@@ -45,11 +47,11 @@ def main() -> int:
     try:
         text = run_page(path) if path.is_dir() else tree_page(path)
     except ViewError as error:
-        return _complain(str(error))
+        return complain("treeshare-view", str(error), 2)
     try:
         write_atomically(output, text)
     except OSError as error:
-        return _complain(f"{output}: {error.strerror}")
+        return complain("treeshare-view", f"{output}: {error.strerror}", 2)
     print(output)
     return 0
 
@@ -65,17 +67,19 @@ def run_page(directory: Path) -> str:
     paths = sorted((directory / "trees").glob("*.json"))
     if not paths:
         raise ViewError(
-            f"{directory}/trees holds no tree; was the run started with save_trees=false?"
+            f"{directory}/trees holds no tree; was the run started with save_trees=false, or were "
+            "they removed?"
         )
-    rows = _read_rows(directory / "results.jsonl", Row)
-    sessions = _read_rows(directory / "sessions.jsonl", Session)
+    rows, sessions = _rows_of(directory)
     row_of = {row.problem: asdict(row) for row in rows}
     trees = {path: read_tree(path) for path in paths}
     problems = {path: problem_of(path, tree) for path, tree in trees.items()}
+    num_missing = len(row_of.keys() - set(problems.values()))
+    missing = f" ({num_missing} of {len(row_of)} trees are missing)" if num_missing else ""
     order = {problem: i for i, problem in enumerate(row_of)}
     paths.sort(key=lambda path: order.get(problems[path], len(order)))  # as they ended
     run = {
-        "title": " / ".join(directory.resolve().parts[-4:]),  # task, policy, model, id
+        "title": " / ".join(directory.resolve().parts[-4:]) + missing,  # task, policy, model, id
         "totals": asdict(Totals.of(rows, sessions)),
         "trees": [{"problem": problems[p], "row": row_of.get(problems[p])} for p in paths],
     }
@@ -137,31 +141,50 @@ def problem_of(path: Path, tree: Mapping[str, Any]) -> str:
 
 
 def _check(tree: Any) -> None:
-    """What the page relies on: ids in creation order, and edges to later nodes only."""
+    """Check what the page relies on: ids in creation order, edges to later nodes only, and lists
+    and numbers where it goes through them. In Python 1 equals true and 1.0, in the page not."""
     if not isinstance(tree, dict) or not isinstance(tree["graph"], dict):
         raise TypeError("it is not node-link JSON")
-    ids = [node["id"] for node in tree["nodes"]]
-    if ids != list(range(len(ids))) or not ids:
+    about, nodes, edges = tree["graph"], tree["nodes"], tree["edges"]
+    if not isinstance(nodes, list) or not isinstance(edges, list):
+        raise TypeError("its nodes and edges are not lists")
+    ids = [node["id"] for node in nodes]
+    if ids != list(range(len(ids))) or not ids or not _are_whole(ids):
         raise ValueError("its node ids are not 0, 1, 2, ...")
     reached = {0}
-    for edge in tree["edges"]:
+    for edge in edges:
         source, target = edge["source"], edge["target"]
-        if not (source in range(len(ids)) and target in range(source + 1, len(ids))):
+        is_forward = _are_whole([source, target]) and 0 <= source < target < len(ids)
+        if not is_forward:
             raise ValueError(f"edge {source!r} to {target!r} does not lead to a later node")
         reached.add(target)
     if len(reached) < len(ids):
         raise ValueError(f"node {min(set(ids) - reached)} has no parent")
-    for node in tree["graph"].get("ranked") or []:
-        if node not in range(len(ids)):
+    for key in ("ranked", "answers"):
+        if not isinstance(about.get(key) or [], list):
+            raise TypeError(f"its {key} are not a list")
+    for node in about.get("ranked") or []:
+        if not _are_whole([node]) or node not in range(len(ids)):
             raise ValueError(f"it ranks node {node!r} of {len(ids)}")
 
 
-def _read_rows(path: Path, row_type: Callable[..., RowType]) -> list[RowType]:
-    """The finished lines of a file that may still grow."""
+def _are_whole(numbers: Sequence[Any]) -> bool:
+    return all(type(number) is int for number in numbers)
+
+
+def _rows_of(directory: Path) -> tuple[list[Row], list[Session]]:
+    """The finished lines of a run's files, which may still grow.
+
+    Raises:
+        ViewError: a file cannot be read, or holds what is not of one run.
+    """
+    results = directory / "results.jsonl"
     try:
-        return read_rows(path, row_type)
+        rows = read_rows(results, Row)
+        check_results(results, rows)
+        return rows, read_rows(directory / "sessions.jsonl", Session)
     except OSError as error:
-        raise ViewError(f"{path}: {error.strerror}") from None
+        raise ViewError(f"{error.filename}: {error.strerror}") from None
     except ValueError as error:
         raise ViewError(str(error)) from None
 
@@ -180,11 +203,6 @@ def _spelled(data: Any) -> Any:
     if isinstance(data, dict):
         return {key: _spelled(value) for key, value in data.items()}
     return [_spelled(value) for value in data] if isinstance(data, list) else data
-
-
-def _complain(message: str) -> int:
-    print(f"treeshare-view: {message}", file=sys.stderr)
-    return 2
 
 
 if __name__ == "__main__":

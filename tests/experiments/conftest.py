@@ -6,8 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from hydra import compose, initialize_config_module
+from omegaconf import OmegaConf, open_dict
 
-from treeshare.experiments.run import main
+from treeshare.experiments import record
+from treeshare.experiments.run import main, run
 
 PARTS = Path(__file__).parent / "parts"
 EASY = ["engine=mock", "search=io", "task.limit=3"]
@@ -31,6 +34,32 @@ def treeshare(tmp_path, monkeypatch, capfd):
         monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
         code = main()
         return Done(code, *capfd.readouterr())
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def mock_config():
+    """The configuration of a run on the mock engine, composed once: that takes most of a run."""
+    with initialize_config_module("treeshare.conf", version_base="1.3"):
+        return compose(
+            "config",
+            ["engine=mock", "search=io", "expander=sample", "evaluator=logprob", "max_live=1"],
+        )
+
+
+@pytest.fixture
+def run_with(mock_config, tmp_path, monkeypatch):
+    """Runs the parts given by group, without the command line around it, in `tmp_path`."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(record, "software", dict)  # it asks git, which takes most of such a run
+    monkeypatch.setattr(sys, "path", [*sys.path, str(PARTS)])
+
+    def call(**parts):
+        cfg = OmegaConf.create(OmegaConf.to_container(mock_config))
+        with open_dict(cfg):
+            cfg.update(parts)
+        return run(cfg)
 
     return call
 

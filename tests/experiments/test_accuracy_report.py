@@ -177,6 +177,62 @@ def test_nothing_to_report_is_one_line(report, tmp_path, treeshare):
     assert code == 2 and err.count("\n") == 1 and "results.jsonl:1 is not a Row" in err
 
 
+BARE = {"task": {"_target_": "bare_task.Bare", "verifier": {"_target_": "bare_task.Likely"}}}
+HOSTILE_CONFIGS = {
+    "bomb": "a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]",
+    "garbage": "a: [1",
+    "no answers": "seed: 0",
+    "no seed": "answers: 5",
+    "list": "[1, 2]",
+    "wrong types": "seed: [0]\nanswers: five",
+    "true": "seed: true\nanswers: true",
+    "another seed": "seed: 3\nanswers: 5",
+}
+
+
+@pytest.mark.parametrize("config", HOSTILE_CONFIGS.values(), ids=HOSTILE_CONFIGS)
+def test_hostile_configurations_are_one_line(config, run_with, run_directory, report):
+    run_with(**BARE)
+    (run_directory() / "config.yaml").write_text(config)
+    code, out, err = report("outputs")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert err.startswith("treeshare-report: /") and str(run_directory()) in err
+
+
+def test_doubled_rows_are_one_line(run_with, run_directory, report):
+    run_with(**BARE)
+    path = run_directory() / "results.jsonl"
+    path.write_text(2 * path.read_text())
+    code, _, err = report("outputs")
+    assert code == 2 and "results.jsonl:3 repeats 'bare/0', the puzzle of line 1" in err
+
+
+NASTY = "<img src=x onerror=alert(1)>|[a](b)`*$x^{$\\_"
+
+
+def test_names_cannot_break_out_of_the_page_or_the_plot(run_with, report, tmp_path):
+    pytest.importorskip("matplotlib", reason="needs the extra `report`")
+    run_with(**BARE, name=NASTY)
+    (folder,) = tmp_path.glob("outputs/bare")
+    folder.rename(folder.with_name(NASTY))
+    assert report("outputs", "--out", "page")[0] == 0
+    page = (tmp_path / "page/report.md").read_text()
+    for character in "<>`*$\\":
+        assert character not in page.replace("**", "").partition("Brackets hold")[0]
+    (row,) = (line for line in page.splitlines() if "MockEngine" in line)
+    head = next(line for line in page.splitlines() if line.startswith("| run |"))
+    assert row.count("|") == head.count("|") and "&#60;img src=x" in row
+
+
+def test_names_that_no_file_can_hold_are_replaced(run_with, report, tmp_path):
+    pytest.importorskip("matplotlib", reason="needs the extra `report`")
+    run_with(**BARE)
+    (folder,) = tmp_path.glob("outputs/bare/IO")
+    folder.rename(folder.with_name("a\udc80b\x07c\n"))
+    assert report("outputs", "--out", "page")[0] == 0
+    assert "| a\ufffdb\ufffdc\ufffd |" in (tmp_path / "page/report.md").read_text()
+
+
 def test_without_matplotlib_the_extra_is_named(treeshare, report, monkeypatch):
     treeshare(*IO, *REPLIES)
     monkeypatch.setitem(sys.modules, "matplotlib", None)

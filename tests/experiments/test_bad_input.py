@@ -100,7 +100,7 @@ def test_multirun_with_a_bad_job_runs_the_others(treeshare):
 
 def test_wandb_and_torch_are_imported_only_when_used():
     code = (
-        "import sys, treeshare.experiments.run;"
+        "import sys, treeshare.experiments.resumable_run;"
         "assert not {'wandb', 'torch', 'transformers'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

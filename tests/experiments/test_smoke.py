@@ -6,6 +6,7 @@ a plan cannot hold, is a code other than 0.
 
 import importlib.metadata
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -30,6 +31,7 @@ def run(directory, *overrides):
     done = subprocess.run(
         [sys.executable, "-m", "treeshare.experiments.run", *overrides],
         cwd=directory,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},  # tests share the cores
         capture_output=True,
         text=True,
         check=False,
@@ -94,12 +96,12 @@ def test_every_search_on_a_cpu(tmp_path):
     pytest.importorskip("treequest", reason="needs the extra `treequest`")
     names = ",".join(name for name in SEARCHES if name != OF_PARTS)
     where = on("torch", "bfloat16", "true", "cpu")
-    run(tmp_path, "-m", f"search={names}", "task.limit=1", "budget.tokens=500", *where)
+    run(tmp_path, "-m", f"search={names}", "task.limit=1", "budget.tokens=250", *where)
     assert len(rows(tmp_path)) == len(SEARCHES) - 1
 
 
 def test_sixteen_bits_in_the_interpreter(tmp_path):
     """The shape of the package's own model, with kernels."""
-    few = ["search.samples=2", "+task.sampling.cot.max_tokens=3", "task.limit=1"]
+    few = ["search.samples=2", "+task.sampling.cot.max_tokens=2", "task.limit=1"]
     run(tmp_path, "search=cot_sc", *few, *on("deft", "float16", "true", "cpu"))
     assert len(rows(tmp_path)) == 1

@@ -149,6 +149,15 @@ BAD_TREES = {
     "names for ids": ({"graph": {}, "nodes": [{"id": "a"}], "edges": []}, "ids are not 0, 1, 2"),
     "cycle": (GOOD | {"edges": [{"source": 1, "target": 1}]}, "edge 1 to 1 does not lead"),
     "unknown node": (GOOD | {"edges": [{"source": 0, "target": 7}]}, "edge 0 to 7 does not lead"),
+    "true for ids": (GOOD | {"nodes": [{"id": False}, {"id": True}]}, "ids are not 0, 1, 2"),
+    "fractions for ids": (GOOD | {"nodes": [{"id": 0.0}, {"id": 1.0}]}, "ids are not 0, 1, 2"),
+    "true for an edge": (GOOD | {"edges": [{"source": False, "target": True}]}, "edge False to"),
+    "list for an edge": (GOOD | {"edges": [{"source": [], "target": 1}]}, "edge [] to 1 does"),
+    "number for edges": (GOOD | {"edges": 3}, "its nodes and edges are not lists"),
+    "text for nodes": (GOOD | {"nodes": "ab"}, "its nodes and edges are not lists"),
+    "true in the ranking": (GOOD | {"graph": {"ranked": [True]}}, "it ranks node True of 7"),
+    "number for a ranking": (GOOD | {"graph": {"ranked": 3}}, "its ranked are not a list"),
+    "text for answers": (GOOD | {"graph": {"answers": "24"}}, "its answers are not a list"),
     "two roots": (GOOD | {"edges": [{"source": 0, "target": 2}]}, "node 1 has no parent"),
     "ranking": (GOOD | {"graph": {"ranked": [6, 7]}}, "it ranks node 7 of 7"),
 }
@@ -182,16 +191,35 @@ def test_run_without_trees_is_one_line(treeshare, run_directory, command):
     treeshare(*SEARCH, "save_trees=false")
     code, out, err = command(run_directory())
     assert (code, out, err.count("\n")) == (2, "", 1)
-    assert "trees holds no tree; was the run started with save_trees=false?" in err
+    assert "trees holds no tree; was the run started with save_trees=false, or were they" in err
 
 
-def test_corrupt_row_is_one_line(treeshare, run_directory, command):
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (None, "results.jsonl:4 is not a Row"),
+        ({}, "results.jsonl:4 repeats 'game24/1-5-5-5', the puzzle of line 1"),
+        ({"problem": "x", "seed": 1}, "results.jsonl:4 is of seed 1, the run of seed 0"),
+        ({"problem": ["x"]}, "results.jsonl:4 is not a Row: problem=['x'] is not of type str"),
+        ({"problem": "x", "answers": 3}, "results.jsonl:4 is not a Row: answers=3 is not of type"),
+    ],
+)
+def test_corrupt_row_is_one_line(change, said, treeshare, run_directory, command):
     treeshare(*SEARCH)
-    with (run_directory() / "results.jsonl").open("a") as file:
-        file.write("{}\n")
+    path = run_directory() / "results.jsonl"
+    row = json.loads(path.read_text().splitlines()[0])
+    with path.open("a") as file:
+        file.write(f"{json.dumps({} if change is None else row | change)}\n")
     code, out, err = command(run_directory())
     assert (code, out, err.count("\n")) == (2, "", 1)
-    assert "results.jsonl:4 is not a Row" in err
+    assert said in err
+
+
+def test_missing_trees_are_said_in_the_title(treeshare, run_directory):
+    treeshare(*SEARCH)
+    next((run_directory() / "trees").iterdir()).unlink()
+    run = embedded(run_page(run_directory()))["run"]
+    assert run["title"].endswith(" (1 of 3 trees are missing)") and len(run["trees"]) == 2
 
 
 def test_place_that_cannot_be_written_is_one_line(command, write, tmp_path):
