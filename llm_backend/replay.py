@@ -94,10 +94,12 @@ class ReplayEngine:
         return self._stats if self._engine is None else self._engine.stats()
 
     def close(self) -> None:
-        if self._file is not None:
-            self._file.close()
-        if self._engine is not None:
-            self._engine.close()
+        try:
+            if self._file is not None:
+                self._file.close()
+        finally:
+            if self._engine is not None:
+                self._engine.close()
 
     def _read(self) -> None:
         data = self._path.read_bytes()
@@ -118,8 +120,11 @@ class ReplayEngine:
         self._known[key] = reply
         row = {"key": key, "prompt": "".join(request.prefix_segments), **asdict(reply)}
         assert self._file is not None
-        self._file.write(json.dumps(row) + "\n")
-        self._file.flush()
+        try:
+            self._file.write(json.dumps(row) + "\n")
+            self._file.flush()
+        except OSError as error:  # a full disk, which does not say what it was full for
+            raise OSError(error.errno, error.strerror, str(self._path)) from error
 
 
 def request_key(request: Request) -> str:

@@ -1,5 +1,7 @@
 """The request log: what was answered once is answered again without an engine."""
 
+from pathlib import Path
+
 import pytest
 
 from treeshare.llm_backend.api import Failure, Generate, Sampling, Score
@@ -123,3 +125,23 @@ def test_any_text_can_be_recorded(tmp_path):
     first = recorder.execute({0: request})
     recorder.close()
     assert ReplayEngine(tmp_path / "log").execute({0: request}) == first
+
+
+def test_a_full_disk_is_an_error_that_names_the_log_and_still_closes_the_engine(tmp_path):
+    """/dev/full refuses what is written to it, as a full disk does."""
+    closed = []
+
+    class Watched(MockEngine):
+        def close(self):
+            closed.append(True)
+
+    log = tmp_path / "log.jsonl"
+    engine = ReplayEngine(log, Watched(["a reply"]))
+    engine._file.close()
+    with Path("/dev/full").open("a", encoding="utf-8") as full:
+        engine._file = full
+        with pytest.raises(OSError, match=f"No space left on device: '{log}'"):
+            engine.execute({0: Generate(("prompt",))})
+        with pytest.raises(OSError, match="No space left"):
+            engine.close()
+    assert closed == [True]
