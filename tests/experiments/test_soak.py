@@ -43,13 +43,15 @@ def model():
 
 def test_all_attentions_and_pools_give_the_same_tokens(tmp_path, monkeypatch):
     few_idle_programs(monkeypatch)
-    rows = soaked(tmp_path, "attention=[torch,deft]", "requests.count=5", "kv_tokens=500")
+    rows = soaked(
+        tmp_path, "attention=[torch,deft]", "requests.count=4", "requests.tokens=3", "kv_tokens=300"
+    )
     assert [(row.attention, row.kv_tokens) for row in rows] == [
-        ("torch", 500),
-        ("deft", 500),
-        ("deft", 50),
+        ("torch", 300),
+        ("deft", 300),
+        ("deft", 30),
     ]
-    assert all(row.is_sound and row.requests == 5 and row.failed == 0 for row in rows)
+    assert all(row.is_sound and row.requests == 4 and row.failed == 0 for row in rows)
     assert rows[2].evicted > rows[1].evicted == 0
     assert rows[1].captures > 0 and rows[1].plan_enlargements < rows[1].captures
     assert (tmp_path / "results.md").read_text().count("| deft |") == 2
