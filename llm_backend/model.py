@@ -120,10 +120,6 @@ class Model:
     def encode_continuations(self, prompt: str, texts: Sequence[str]) -> tuple[Ids, list[Ids]]:
         return self.tokenizer.encode_continuations(prompt, texts)
 
-    def encode_continuation(self, prompt: str, text: str) -> Ids:
-        """Token ids of `text` as it is scored alone after `prompt`."""
-        return self.tokenizer.encode_continuations(prompt, [text])[1][0]
-
     @property
     def vocabulary(self) -> dict[str, int]:
         return self.tokenizer.vocabulary

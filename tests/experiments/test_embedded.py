@@ -59,14 +59,14 @@ def test_tokenizer_is_the_one_that_training_makes(model):
 @pytest.mark.parametrize("role", ROLES)
 def test_tokens_of_prompt_and_reply_are_decoded_as_they_were(model, role, reply):
     prompt = "".join(WORDS[1].prompt(role, Position.start((1, 5, 9, 14))))
-    tokens = (*model.encode(prompt), *model.encode_continuation(prompt, reply))
+    tokens = (*model.encode(prompt), *model.encode_continuations(prompt, [reply])[1][0])
     assert tokens == model.encode(prompt + reply)
     assert model.decode(tokens) == prompt + reply
 
 
 @pytest.mark.parametrize("verdict", [" sure", " likely", " impossible", " yes", " no"])
 def test_a_verdict_is_one_token(model, verdict):
-    assert len(model.encode_continuation("Verdict:", verdict)) == 1
+    assert len(model.encode_continuations("Verdict:", [verdict])[1][0]) == 1
 
 
 def test_search_solves_what_one_chain_does_not(tmp_path):

@@ -114,7 +114,7 @@ def test_requests_are_uneven_and_reproducible(model):
 def test_gap_of_greedy_tokens_is_that_of_their_logits(model):
     request = Generate(("abc",), 1, Sampling(3, 0.0))
     (reply,) = TreeEngine(model).execute({0: request}).values()
-    best = model.encode_continuation("abc", reply.completions[0].text)
+    best = model.encode_continuations("abc", [reply.completions[0].text])[1][0]
     other = (best[0] + 1, *best[1:])
     assert gap(model, request, 0, best, other) > 0
     assert gap(model, request, 0, best, best[:2]) == math.inf

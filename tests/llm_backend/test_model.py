@@ -49,7 +49,7 @@ def test_a_saved_model_loads(tmp_path):
 
 def test_continuations_add_up(llama):
     prompt, text = "4 + 4", " = 8"
-    assert llama.encode(prompt) + llama.encode_continuation(prompt, text) == llama.encode(
+    assert llama.encode(prompt) + llama.encode_continuations(prompt, [text])[1][0] == llama.encode(
         prompt + text
     )
 

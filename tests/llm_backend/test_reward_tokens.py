@@ -28,7 +28,9 @@ def test_values_are_those_of_dense_forwards(llama):
         for step in steps:
             prompt += f"{step}?"
             good, bad = (
-                dense.logprob(llama.encode(prompt), llama.encode_continuation(prompt, verdict))
+                dense.logprob(
+                    llama.encode(prompt), llama.encode_continuations(prompt, [verdict])[1][0]
+                )
                 for verdict in (" yes", " no")
             )
             expected *= 1 / (1 + math.exp(bad - good))

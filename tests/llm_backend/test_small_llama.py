@@ -76,7 +76,7 @@ def test_saved_model_loads_and_splits_continuations(network, tmp_path):
     assert not model.end_tokens & {*model.encode(f"a{END}b")}
     prompt = f"{PREAMBLE}Numbers: 3 8\nVerdict:"
     for verdict in (" sure", " impossible"):
-        (token,) = model.encode_continuation(prompt, verdict)
+        (token,) = model.encode_continuations(prompt, [verdict])[1][0]
         assert model.encode(prompt + verdict) == (*model.encode(prompt), token)
     assert model.encode(prompt)[0] == TOKENIZER.convert_tokens_to_ids(PREAMBLE)
 
