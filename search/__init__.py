@@ -1,30 +1,44 @@
 """Reasoning search: policies grow a graph of nodes, a scheduler merges what they ask."""
 
-from .ab_mcts import ABMCTS
-from .ask_tell import AskTell
-from .astar import AStar
-from .beam import Beam
-from .best_first import BestFirst
+from treeshare.search.evaluators.composite import Combined, Memo
+from treeshare.search.evaluators.prompted import (
+    Heuristic,
+    LogProb,
+    Oracle,
+    SelfEvaluation,
+    ValuePrompt,
+    Vote,
+)
+from treeshare.search.evaluators.reward_models import OutcomeReward, ProcessReward
+from treeshare.search.policies.astar import AStar
+from treeshare.search.policies.beam import Beam
+from treeshare.search.policies.best_first import BestFirst
+from treeshare.search.policies.catalog import describe
+from treeshare.search.policies.dvts import DVTS
+from treeshare.search.policies.got import GoT
+from treeshare.search.policies.one_shot import (
+    IO,
+    BestOfN,
+    CoT,
+    SelfConsistency,
+    WeightedSelfConsistency,
+)
+from treeshare.search.policies.particle import ParticleFilter
+from treeshare.search.policies.rebase import REBASE
+from treeshare.search.policies.self_refine import SelfRefine
+from treeshare.search.policies.simulation.ab_mcts import ABMCTS
+from treeshare.search.policies.simulation.gumbel import GumbelMCTS
+from treeshare.search.policies.simulation.lats import LATS
+from treeshare.search.policies.simulation.mcts import MCTS
+from treeshare.search.policies.simulation.rap import RAP
+from treeshare.search.policies.simulation.treequest_adapter import AskTell
+from treeshare.search.policies.tot import ToTBFS, ToTDFS
+
 from .budget import Budget
 from .context import Context, Evaluator, Expander, Policy, flatten, top_k
-from .describe import describe
-from .dvts import DVTS
-from .evaluators import Heuristic, LogProb, Oracle, SelfEvaluation, ValuePrompt, Vote
 from .expanders import Choose, Propose, Sample
-from .got import GoT
 from .graph import Node, SearchGraph
-from .gumbel import GumbelMCTS
-from .lats import LATS
-from .mcts import MCTS
-from .particle import ParticleFilter
-from .rap import RAP
-from .rebase import REBASE
-from .rewards import OutcomeReward, ProcessReward
-from .sampling import IO, BestOfN, CoT, SelfConsistency, WeightedSelfConsistency
 from .scheduler import Outcome, Scheduler
-from .self_refine import SelfRefine
-from .tot import ToTBFS, ToTDFS
-from .wrappers import Combined, Memo
 
 __all__ = [
     "ABMCTS",

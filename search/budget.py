@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 
-from ..llm_backend.api import Failure, Generate, Reply, Request, Score, Usage
+from treeshare.llm_backend.api import Failure, Generate, Reply, Request, Score, Usage
 
 
 @dataclass(frozen=True, slots=True)

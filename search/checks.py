@@ -13,7 +13,8 @@ from collections.abc import Awaitable, Iterable, Sequence
 from reprlib import Repr
 from typing import Any, cast
 
-from ..tasks.task import Step
+from treeshare.tasks.task import Step
+
 from .graph import Node, SearchGraph
 
 LARGEST = 1e100  # of a value: its square, and the sum of a million of these, are finite

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from ..llm_backend.api import (
+from treeshare.llm_backend.api import (
     Classify,
     Completion,
     Generate,
@@ -24,16 +24,17 @@ from ..llm_backend.api import (
     Score,
     ScoreReply,
 )
-from ..tasks.task import ParseFailure, Problem, Step, Task
+from treeshare.tasks.task import ParseFailure, Problem, Step, Task
+
 from . import checks
 from .budget import Budget, Meter, Spent
+from .coroutines import Trampoline, ask, end, gather
 from .graph import Node, SearchGraph
 from .parts import Evaluator as Evaluator
 from .parts import Expander as Expander
 from .parts import Policy as Policy
 from .parts import check_needs as check_needs
 from .parts import with_parts as with_parts
-from .trampoline import Trampoline, ask, end, gather
 
 
 def value_or_least(node: Node) -> float:

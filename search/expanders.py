@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ..tasks.task import HasMoves, Step
+from treeshare.tasks.task import HasMoves, Step
+
 from . import checks
 from .bounds import at_least
 from .context import Context

@@ -7,7 +7,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from ..tasks.task import Task
+from treeshare.tasks.task import Task
+
 from .graph import Node
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ class Expander(Protocol):
 
 
 class Evaluator(Protocol):
-    """Puts a value on nodes; higher is better (search/evaluators.py).
+    """Puts a value on nodes; higher is better (search/evaluators/prompted.py).
 
     One that is made of others names them in an attribute `parts`; a method `check_budget(budget)`
     may refuse a budget; a true `needs_classifier` says that it sends `Classify` requests.

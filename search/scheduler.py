@@ -11,10 +11,11 @@ import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from ..llm_backend.api import Engine, Reply, Request, Usage
+from treeshare.llm_backend.api import Engine, Reply, Request, Usage
+
 from .context import Context, Policy
+from .coroutines import Trampoline
 from .graph import Node, SearchGraph
-from .trampoline import Trampoline
 
 # Tickets are unique for the process: an engine may serve several schedulers, one after another, and
 # must never answer one with what another asked.

@@ -4,17 +4,16 @@ import json
 import re
 import shlex
 from itertools import product
-from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_module
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from page_examples import example, run_example
+from places import ROOT
 
-from treeshare.experiments.setup import keep_given_keys
-from treeshare.search.describe import describe, markdown
+from treeshare.experiments.runs.config import keep_given_keys
+from treeshare.search.policies.catalog import describe, markdown
 
-ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 PAGES = {path.name: path.read_text() for path in sorted(DOCS.glob("*.md"))}
 PAGES["README.md"] = (ROOT / "README.md").read_text()
@@ -146,7 +145,7 @@ def test_evaluator_example_takes_its_parameter(tmp_path):
 
 
 def test_table_of_policies_is_the_codes():
-    assert markdown() in POLICIES, "put treeshare.search.describe.markdown() in docs/policies.md"
+    assert markdown() in POLICIES, "put policies.catalog.markdown() in docs/policies.md"
 
 
 @pytest.mark.parametrize("policy", [row.policy for row in describe()])

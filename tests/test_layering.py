@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from places import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = ["conf", "experiments", "kernels", "llm_backend", "search", "tasks"]
 
 # Folder -> the modules of ours it may import (prefixes).
@@ -24,8 +24,12 @@ ALLOWED = {
 OWNERS = {
     "networkx": ["search/graph.py"],
     "transformers": [
-        *("llm_backend/model.py", "llm_backend/networks.py"),
-        *("llm_backend/pretrained.py", "llm_backend/probe.py", "llm_backend/small_llama.py"),
+        *("llm_backend/model/model.py", "llm_backend/model/random_models.py"),
+        *(
+            "llm_backend/model/loading.py",
+            "llm_backend/model/compatibility.py",
+            "experiments/training/small_llama.py",
+        ),
     ],
     "triton": ["kernels"],
     "torch": ["kernels", "llm_backend", "experiments"],
@@ -33,8 +37,8 @@ OWNERS = {
     "omegaconf": ["experiments"],
     "wandb": ["experiments"],
 }
-TORCH_FREE = ["llm_backend/api.py", "llm_backend/mock.py", "llm_backend/replay.py"]
-TORCH_FREE += ["llm_backend/classifier.py"]
+TORCH_FREE = ["llm_backend/api.py", "llm_backend/engines/mock.py", "llm_backend/engines/replay.py"]
+TORCH_FREE += ["llm_backend/reward/engine.py"]
 
 SOURCES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
 

@@ -1,16 +1,15 @@
 """The README's examples are run as they stand, through the command they name."""
 
 import re
-from pathlib import Path
 
 import pytest
 import torch
 from hydra import compose, initialize_config_module
 from page_examples import example, run_example
+from places import ROOT
 
-from treeshare.experiments.setup import prepare
+from treeshare.experiments.runs.config import prepare
 
-ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
 MAKEFILE = (ROOT / "Makefile").read_text()
 
@@ -54,7 +53,7 @@ def test_what_the_demo_prints_is_of_the_configuration_it_has_now():
 
 def test_options_in_the_table_exist():
     table = README[
-        README.index("| group | options |") : README.index("`treeshare.search.describe()`")
+        README.index("| group | options |") : README.index("`treeshare.search.policies.catalog()`")
     ]
     for line in table.splitlines()[2:]:
         if not line.strip():

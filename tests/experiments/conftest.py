@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf, open_dict
+from places import PARTS
 
-from treeshare.experiments import record
+from treeshare.experiments.results import directory as record
 from treeshare.experiments.run import main, run
 
-PARTS = Path(__file__).parent / "parts"
 EASY = ["engine=mock", "search=io", "task.limit=3"]
 
 

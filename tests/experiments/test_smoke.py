@@ -9,14 +9,11 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from places import ROOT
 from task_options import task_options
 
-from treeshare.experiments.run import __file__ as RUN
-
-ROOT = Path(RUN).parents[1]
 SEARCHES = sorted(path.stem for path in ROOT.glob("conf/search/*.yaml"))
 TASKS = sorted(path.stem for path in ROOT.glob("conf/task/*.yaml"))
 OF_PARTS = "got"  # wants a task whose parts can be merged

@@ -8,19 +8,23 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 from unittest.mock import MagicMock
 
 import pytest
 import torch
 from attention_check import device_plan
+from places import ROOT
 from trees import make_tensors, make_tree
 from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
-from treeshare.kernels import deft, deft_hopper, skinny_linear, tree_attention, tree_plan
+from treeshare.kernels.attention import hopper_kernels as deft_hopper
+from treeshare.kernels.attention import tree_attention
+from treeshare.kernels.attention import triton_kernels as deft
+from treeshare.kernels.layers import skinny_linear
+from treeshare.kernels.planning import tree_plan
 
 SHARED_BYTES = {90: 227 << 10, 86: 99 << 10}  # that a program may have, by architecture
-SCRIPT = Path(__file__).parents[1] / "support" / "compile_kernels.py"
+SCRIPT = ROOT / "tests/support" / "compile_kernels.py"
 TYPES = {
     torch.float16: "*fp16",
     torch.bfloat16: "*bf16",

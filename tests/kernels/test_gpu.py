@@ -8,10 +8,10 @@ import torch
 from attention_check import DEVICE, assert_accurate, capacity_of, device_plan, run_poisoned
 from trees import SHAPES, make_tensors, make_tree, make_trees, random_nodes
 
-from treeshare.kernels import tree_attention as launcher
-from treeshare.kernels.tree_attention import tree_attention, write_kv
-from treeshare.kernels.tree_plan import Capacity
-from treeshare.kernels.variants import VARIANTS
+from treeshare.kernels.attention import tree_attention as launcher
+from treeshare.kernels.attention.tree_attention import tree_attention, write_kv
+from treeshare.kernels.planning.tree_plan import Capacity
+from treeshare.kernels.planning.variants import VARIANTS
 
 pytestmark = pytest.mark.gpu
 

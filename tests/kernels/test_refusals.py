@@ -7,8 +7,8 @@ import torch
 from attention_check import DEVICE, device_plan
 from trees import SHAPES, make_tensors, make_tree
 
-from treeshare.kernels.tree_attention import tree_attention, write_kv
-from treeshare.kernels.tree_plan import Heads
+from treeshare.kernels.attention.tree_attention import tree_attention, write_kv
+from treeshare.kernels.planning.tree_plan import Heads
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:Conversion of an array with ndim:DeprecationWarning"  # of Triton's interpreter

@@ -4,12 +4,12 @@ import os
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
+from places import ROOT
 
-SCRIPT = Path(__file__).parents[1] / "support" / "run_sanitized.py"
+SCRIPT = ROOT / "tests/support" / "run_sanitized.py"
 
 pytestmark = [
     pytest.mark.gpu,

@@ -6,7 +6,7 @@ import pytest
 from few_programs import few_idle_programs
 from tiny_models import byte_tokenizer, make_network
 
-from treeshare.llm_backend.model import Model, load_model
+from treeshare.llm_backend.model.model import Model, load_model
 
 
 @pytest.fixture(scope="session", params=["llama", "qwen3", "mistral", "gemma3"])

@@ -5,9 +5,9 @@ import random
 import pytest
 
 from treeshare.llm_backend.api import Generate
-from treeshare.llm_backend.mock import MockEngine
+from treeshare.llm_backend.engines.mock import MockEngine
 from treeshare.search.context import Context
-from treeshare.search.evaluators import ValuePrompt
+from treeshare.search.evaluators.prompted import ValuePrompt
 from treeshare.search.expanders import Propose
 from treeshare.search.scheduler import Scheduler
 from treeshare.tasks.task import ParseFailure, Problem, Step

@@ -10,13 +10,18 @@ import torch
 from any_of import AnyOf
 
 import treeshare.search
-from treeshare.llm_backend.mock import MockEngine
-from treeshare.search.ask_tell import AskTell
+from treeshare.llm_backend.engines.mock import MockEngine
 from treeshare.search.budget import Budget
-from treeshare.search.describe import describe
-from treeshare.search.evaluators import Heuristic, SelfEvaluation, ValuePrompt, Vote
+from treeshare.search.evaluators.prompted import (
+    Heuristic,
+    SelfEvaluation,
+    ValuePrompt,
+    Vote,
+)
 from treeshare.search.expanders import Choose, Propose, Sample
-from treeshare.search.particle import systematic
+from treeshare.search.policies.catalog import describe
+from treeshare.search.policies.particle import systematic
+from treeshare.search.policies.simulation.treequest_adapter import AskTell
 from treeshare.tasks.task import Step
 
 ARGUMENTS = {"AskTell": {"algorithm": AnyOf(), "trials": 6}, "MCTS": {"simulations": 20}}

@@ -3,10 +3,15 @@ import math
 import pytest
 
 from treeshare.search.budget import Budget
-from treeshare.search.evaluators import Heuristic, SelfEvaluation, ValuePrompt, Vote
+from treeshare.search.evaluators.composite import Combined, Memo
+from treeshare.search.evaluators.prompted import (
+    Heuristic,
+    SelfEvaluation,
+    ValuePrompt,
+    Vote,
+)
 from treeshare.search.expanders import Choose
 from treeshare.search.scheduler import Scheduler
-from treeshare.search.wrappers import Combined, Memo
 from treeshare.tasks.task import Step
 
 

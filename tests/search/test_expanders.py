@@ -3,7 +3,7 @@ import math
 import pytest
 
 from treeshare.llm_backend.api import Generate, Score
-from treeshare.llm_backend.mock import MockEngine
+from treeshare.llm_backend.engines.mock import MockEngine
 from treeshare.search.expanders import Choose, Propose, Sample, softmax
 
 

@@ -13,21 +13,21 @@ end is not known; we cut before the first line told twice.
 
 import json
 from contextlib import closing
-from pathlib import Path
 
 import pytest
+from places import DATA
 
-from treeshare.llm_backend.mock import MockEngine
-from treeshare.llm_backend.replay import ReplayEngine
+from treeshare.llm_backend.engines.mock import MockEngine
+from treeshare.llm_backend.engines.replay import ReplayEngine
 from treeshare.search.context import Context
-from treeshare.search.evaluators import ValuePrompt
+from treeshare.search.evaluators.prompted import ValuePrompt
 from treeshare.search.expanders import Propose
+from treeshare.search.policies.tot import ToTBFS
 from treeshare.search.scheduler import Scheduler
-from treeshare.search.tot import ToTBFS
-from treeshare.tasks.game24 import Game24, Game24Verifier
+from treeshare.tasks.arithmetic.game24 import Game24, Game24Verifier
 from treeshare.tasks.task import Problem, Step
 
-LOG = Path(__file__).resolve().parents[2].parent / "shared/data/tot/game24_gpt4_bfs_log.json"
+LOG = DATA / "tot/game24_gpt4_bfs_log.json"
 
 pytestmark = pytest.mark.skipif(not LOG.exists(), reason=f"needs ToT's published log at {LOG}")
 

@@ -8,10 +8,10 @@ import pytest
 
 from treeshare.llm_backend.api import Generate
 from treeshare.search.budget import Budget, OutOfBudget
-from treeshare.search.evaluators import ValuePrompt
+from treeshare.search.coroutines import Trampoline, ask, gather
+from treeshare.search.evaluators.prompted import ValuePrompt
+from treeshare.search.policies.tot import ToTBFS
 from treeshare.search.scheduler import Scheduler
-from treeshare.search.tot import ToTBFS
-from treeshare.search.trampoline import Trampoline, ask, gather
 from treeshare.search.watchdog import watchdog
 from treeshare.tasks.task import Step
 
@@ -151,7 +151,7 @@ def test_an_interrupt_is_passed_on_and_the_handler_put_back(run):
 
 
 def test_many_requests_and_gathers_are_no_endless_loop(run, monkeypatch):
-    monkeypatch.setattr("treeshare.search.trampoline.MAX_IDLE", 300)
+    monkeypatch.setattr("treeshare.search.coroutines.MAX_IDLE", 300)
 
     async def deep(ctx, depth):
         if depth:

@@ -11,14 +11,14 @@ import pytest
 import torch
 
 from treeshare.llm_backend.api import Score
-from treeshare.search.evaluators import Heuristic, ValuePrompt, Vote
+from treeshare.search.evaluators.composite import Combined, Memo
+from treeshare.search.evaluators.prompted import Heuristic, ValuePrompt, Vote
 from treeshare.search.expanders import Choose
 from treeshare.search.graph import Node, SearchGraph
-from treeshare.search.lats import LATS
-from treeshare.search.mcts import MCTS
+from treeshare.search.policies.simulation.lats import LATS
+from treeshare.search.policies.simulation.mcts import MCTS
+from treeshare.search.policies.tot import ToTBFS, ToTDFS
 from treeshare.search.scheduler import Scheduler
-from treeshare.search.tot import ToTBFS, ToTDFS
-from treeshare.search.wrappers import Combined, Memo
 from treeshare.tasks.task import Step
 
 
@@ -532,8 +532,8 @@ CASES = {
 
 @pytest.fixture(autouse=True)
 def low_bounds(monkeypatch):
-    monkeypatch.setattr("treeshare.search.trampoline.MAX_IDLE", 1000)
-    monkeypatch.setattr("treeshare.search.trampoline.MAX_DEPTH", 300)
+    monkeypatch.setattr("treeshare.search.coroutines.MAX_IDLE", 1000)
+    monkeypatch.setattr("treeshare.search.coroutines.MAX_DEPTH", 300)
 
 
 @pytest.fixture(scope="module")

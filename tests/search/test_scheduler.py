@@ -6,11 +6,11 @@ import pytest
 from treeshare.llm_backend.api import Failure
 from treeshare.search.budget import Budget
 from treeshare.search.context import flatten, top_k
-from treeshare.search.evaluators import ValuePrompt
+from treeshare.search.evaluators.prompted import ValuePrompt
 from treeshare.search.expanders import Propose
-from treeshare.search.mcts import MCTS
+from treeshare.search.policies.simulation.mcts import MCTS
+from treeshare.search.policies.tot import ToTBFS
 from treeshare.search.scheduler import Scheduler
-from treeshare.search.tot import ToTBFS
 
 
 class OneAtATime:

@@ -17,9 +17,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from treeshare.tasks.math_answers import are_same, final_answer, normal
+from treeshare.tasks.math.answers import are_same, final_answer, normal
 
-ANSWER_SET = Path(__file__).resolve().parents[1] / "tasks/math_answer_set.jsonl"
+ANSWER_SET = Path(__file__).resolve().parents[1] / "tasks/math/answer_set.jsonl"
 
 Judge = Callable[[str, str], bool]
 

@@ -4,9 +4,9 @@ from contextlib import contextmanager
 
 import torch
 
-from treeshare.kernels.reference import tree_attention_reference
-from treeshare.kernels.tree_attention import tree_attention
-from treeshare.kernels.tree_plan import Capacity, Heads, TreePlan
+from treeshare.kernels.attention.naive import tree_attention_reference
+from treeshare.kernels.attention.tree_attention import tree_attention
+from treeshare.kernels.planning.tree_plan import Capacity, Heads, TreePlan
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"  # without CUDA the kernels are interpreted
 

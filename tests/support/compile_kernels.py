@@ -21,7 +21,9 @@ from triton.backends.nvidia.compiler import get_ptxas, sm_arch_from_capability
 from triton.compiler import ASTSource
 from triton.experimental.gluon._runtime import GluonASTSource, GluonJITFunction
 
-from treeshare.kernels import deft, deft_hopper, skinny_linear
+from treeshare.kernels.attention import hopper_kernels as deft_hopper
+from treeshare.kernels.attention import triton_kernels as deft
+from treeshare.kernels.layers import skinny_linear
 
 MODULES = (deft, deft_hopper, skinny_linear)
 BETWEEN = r"WARPGROUP\.DEPBAR\.LE gsb0, 0x1;(.*?)WARPGROUP\.DEPBAR\.LE gsb0, 0x0;"

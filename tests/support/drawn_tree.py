@@ -1,7 +1,7 @@
 """A small tree as a task, written as a drawing, and a drawing of the tree that was searched."""
 
-from treeshare.llm_backend.mock import MockEngine
-from treeshare.search.evaluators import Heuristic
+from treeshare.llm_backend.engines.mock import MockEngine
+from treeshare.search.evaluators.prompted import Heuristic
 from treeshare.search.expanders import Choose
 from treeshare.tasks.task import Step
 

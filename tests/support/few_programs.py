@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import torch
 
-from treeshare.kernels import tree_plan
+from treeshare.kernels.planning import tree_plan
 
 
 def few_idle_programs(monkeypatch):

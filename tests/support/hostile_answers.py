@@ -21,9 +21,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from treeshare.tasks.sandbox import Sandbox, SandboxFailure
+from treeshare.tasks.sandbox.parent import Sandbox, SandboxFailure
 
-MARKER = "treeshare.tasks.reasoning_gym_marker"
+MARKER = "treeshare.tasks.reasoning_gym.marker"
 HARMLESS = ("no idea", "0", "24", "[1, 2]", "4 + 4 * 5", '{"a": 1}', "x**2", "['A']", "A=1,B=2")
 SIZE, SEED, SECONDS = 5_000, 3, 5.0
 
@@ -136,7 +136,7 @@ class Outcome:
 def right_answers(name: str, count: int) -> list[tuple[str, float]]:
     """The data set's own answers to its first questions, and the scorer's marks for them here, in
     this process. Where an entry has no answer: one from its metadata, or none."""
-    from treeshare.tasks.reasoning_gym_marker import Marker
+    from treeshare.tasks.reasoning_gym.marker import Marker
 
     marker, found = Marker(name, {}, SEED, SIZE), []
     for index in range(count):

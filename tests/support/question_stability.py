@@ -51,7 +51,7 @@ def entries_alone(size: int, seed: int) -> dict[str, list[list[str]]]:
 
 
 def main() -> int:
-    from treeshare.tasks.reasoning_gym import ReasoningGym
+    from treeshare.tasks.reasoning_gym.task import ReasoningGym
 
     found = {}
     for variant, (size, seed, hash_seed) in VARIANTS.items():

@@ -13,8 +13,8 @@ import transformers
 from tiny_models import byte_tokenizer, make_network
 
 from treeshare.llm_backend.api import Classify, Failure, Generate, Sampling, Score
-from treeshare.llm_backend.engine import TreeEngine
-from treeshare.llm_backend.model import Model
+from treeshare.llm_backend.engines.tree import TreeEngine
+from treeshare.llm_backend.model.model import Model
 
 NAN = "~"  # its embedding is NaN
 SURROGATES = ["\ud800", "\udc00", "a\ud83d", "\udfff!"]

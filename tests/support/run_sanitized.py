@@ -19,8 +19,8 @@ from attention_check import assert_accurate, device_plan
 from trees import SHAPES, VERIFICATION, make_tensors, make_tree
 from triton import knobs
 
-from treeshare.kernels import tree_attention as launcher
-from treeshare.kernels.variants import VARIANTS
+from treeshare.kernels.attention import tree_attention as launcher
+from treeshare.kernels.planning.variants import VARIANTS
 
 STAR = [(-1, 300, 0), *((0, 17 + 5 * i, 1) for i in range(20))]
 PREFILL = [(-1, 65, 9), (0, 400, 100)]

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from hypothesis import strategies as st
 
-from treeshare.kernels.forest import Forest
-from treeshare.kernels.segments import Segment
+from treeshare.kernels.planning.forest import Forest
+from treeshare.kernels.planning.segments import Segment
 
 SHAPES = {  # of each node: its parent, its entries, and how many of the last ones are queries
     "chain": [(-1, 17, 0), (0, 1, 0), (1, 15, 0), (2, 4, 1)],

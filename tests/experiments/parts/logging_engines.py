@@ -5,9 +5,9 @@ import logging
 from collections.abc import Mapping
 
 from treeshare.llm_backend.api import Reply, Request
-from treeshare.llm_backend.mock import MockEngine
+from treeshare.llm_backend.engines.mock import MockEngine
 
-logger = logging.getLogger("treeshare.llm_backend.decoder")
+logger = logging.getLogger("treeshare.llm_backend.runtime.multi_step")
 
 
 class Logging(MockEngine):

@@ -6,7 +6,7 @@ import signal
 from collections.abc import Mapping
 
 from treeshare.llm_backend.api import Failure, PromptTooLong, Reply, Request
-from treeshare.llm_backend.mock import MockEngine
+from treeshare.llm_backend.engines.mock import MockEngine
 
 
 class Breaking(MockEngine):

@@ -1,0 +1,1 @@
+"""The command line: configured runs, their results, reports and benchmarks."""

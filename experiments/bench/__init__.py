@@ -1,0 +1,1 @@
+"""Benchmarks: attention, decoding, searching and speculation."""

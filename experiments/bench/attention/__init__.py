@@ -1,0 +1,1 @@
+"""The attention benchmark: one attention call on recorded and synthetic trees."""

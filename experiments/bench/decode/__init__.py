@@ -1,0 +1,1 @@
+"""The decoding benchmark: whole engines on searches, samples and few-shot prompts."""

@@ -1,0 +1,1 @@
+"""A run's directory: rows, digests, records and the summary."""

@@ -1,0 +1,1 @@
+"""One run: its configuration, its loop over puzzles, its loggers and its failures."""

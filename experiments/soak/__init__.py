@@ -1,0 +1,1 @@
+"""The soak test: many uneven requests, compared with the `sequence` attention."""

@@ -1,0 +1,283 @@
+"""Serve uneven requests for a long time and check all that comes of it: `python -m
+treeshare.experiments.soak.main`, configured by conf/soak.yaml.
+
+The first attention serves the requests, which arrive and end at random, in an ample KV pool; the
+others serve the same ones there and in smaller pools. In fp32 their tokens must be the first's,
+except where two tokens are equally good within rounding (`ties.gap`); no slot may be lost and no
+memory kept. In 16 bits it is only reported how many replies differ.
+"""
+
+from __future__ import annotations
+
+import math
+import resource
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+
+from treeshare.experiments.bench.attention.tables import markdown_table
+from treeshare.experiments.bench.decode.options import ModelOptions
+from treeshare.experiments.bench.decode.workloads import Filler
+from treeshare.experiments.results.directory import JsonLines, write_atomically
+from treeshare.experiments.runs.command import complain, run_command
+from treeshare.experiments.runs.config import explained, options_of
+from treeshare.experiments.runs.gc_tuning import rare_collections
+from treeshare.llm_backend.api import Failure, Generate, Reply, ScoreReply
+from treeshare.llm_backend.engines.tree import TreeEngine
+from treeshare.llm_backend.model.attention import BACKENDS
+from treeshare.llm_backend.model.model import Model
+from treeshare.llm_backend.model.random_models import LoadedNetwork, load_network
+from treeshare.llm_backend.runtime.sequence import Draw
+
+from .ties import gap
+from .uneven_requests import Sizes, arrivals, uneven_requests
+
+Tokens = Mapping[tuple[int, int], tuple[int, ...]]
+"""Generated ids by request and sample."""
+_TIE = 1e-3  # of logits and of probabilities, in fp32: what rounding may be taken for
+_CHECKED_EVERY = 100  # calls of the engine
+
+
+@dataclass(slots=True)
+class Options:
+    """The keys of soak.yaml.
+
+    Raises:
+        ValueError: an unknown attention, or a number that is out of its bound.
+    """
+
+    model: ModelOptions
+    attention: list[str]
+    shares: list[float]
+    requests: Sizes
+    kv_tokens: int
+    max_batch: int
+    max_step_tokens: int
+    seed: int
+    output_dir: str
+
+    def __post_init__(self) -> None:
+        for name in self.attention:
+            if name not in BACKENDS:
+                raise ValueError(f"attention={name!r} must be one of {', '.join(BACKENDS)}")
+        for share in self.shares:
+            if not 0 < share <= 1:
+                raise ValueError(f"shares={share} must be above 0 and at most 1")
+        if not (self.attention and self.shares):
+            raise ValueError("attention and shares must name at least one each")
+
+
+@dataclass(frozen=True, slots=True)
+class Soaked:
+    """One attention in one pool: a line of results.jsonl."""
+
+    attention: str
+    kv_tokens: int  # of the pool
+    requests: int
+    sequences: int  # generated and scored
+    tokens: int  # generated
+    prompt_tokens: int
+    seconds: float
+    captures: int
+    plan_enlargements: int
+    capture_seconds: float
+    evicted: int  # KV tokens
+    paused: int  # times a sequence waited for memory
+    failed: int  # requests
+    lost_slots: int  # not free after all has ended and the cache is emptied
+    device_mb: list[float]  # allocated on the GPU, after each quarter of the requests
+    host_mb: float  # the process's peak
+    compared: int  # sequences, with the first attention's in its first pool
+    different: int  # of these
+    largest_gap: float  # of these, see `ties.gap`
+    score_gap: float  # nats a token, the largest between two scores
+    is_exact: bool  # in fp32: gaps mean something
+
+    @property
+    def is_sound(self) -> bool:
+        has_grown = len(self.device_mb) == 4 and self.device_mb[3] > 1.1 * self.device_mb[1]
+        is_wrong = self.is_exact and max(self.largest_gap, self.score_gap) > _TIE
+        return not (self.failed or self.lost_slots or has_grown or is_wrong)
+
+
+class RecordingEngine(TreeEngine):
+    """Keeps the ids of all that was generated."""
+
+    def __init__(self, model: Model, kv_tokens: int, max_batch: int, max_step_tokens: int) -> None:
+        super().__init__(model, kv_tokens, max_batch, max_step_tokens)
+        self.generated: dict[tuple[int, int], tuple[int, ...]] = {}
+
+    def _end_done(self) -> None:
+        for job in self._running:
+            if isinstance(job, Draw) and job.is_done:
+                self.generated[job.number, job.sample] = tuple(job.generated)
+        super()._end_done()
+
+
+class Soak:
+    """The requests, and what the first engine answered."""
+
+    def __init__(self, options: Options, loaded: LoadedNetwork) -> None:
+        self._options = options
+        self._loaded = loaded
+        filler = Filler(loaded.model("torch"))
+        self._requests = uneven_requests(filler, options.requests, options.seed)
+        self._tokens: Tokens = {}
+        self._scores: dict[int, ScoreReply] = {}
+
+    def run(self) -> Iterator[Soaked]:
+        """One row for the first attention, and one for each other attention in each pool; an only
+        attention is compared with itself.
+
+        Raises:
+            AssertionError: the cache of an engine is inconsistent.
+        """
+        (first, *others), shares = self._options.attention, self._options.shares
+        for name, share in [(first, shares[0]), *product(others or [first], shares)]:
+            model = self._loaded.model(name, self._options.model.fused)
+            size = int(self._options.kv_tokens * share)
+            limits = self._options.max_batch, self._options.max_step_tokens
+            with closing(RecordingEngine(model, size, *limits)) as engine:
+                yield self._served(name, engine)
+
+    @rare_collections()
+    def _served(self, name: str, engine: RecordingEngine) -> Soaked:
+        began = time.perf_counter()
+        replies: dict[int, Reply] = {}
+        device_mb: list[float] = []
+        waiting = list(enumerate(self._requests))[::-1]
+        for call, allowed in enumerate(arrivals(self._options.requests, self._options.seed)):
+            outstanding = len(self._requests) - len(waiting) - len(replies)
+            new = [waiting.pop() for _ in range(min(len(waiting), max(allowed - outstanding, 0)))]
+            replies |= engine.execute(dict(new))
+            if call % _CHECKED_EVERY == 0:
+                engine.cache.check_integrity()
+            if len(replies) * 4 >= len(self._requests) * (len(device_mb) + 1):
+                device_mb += _device_mb(engine.model.device)
+            if len(replies) == len(self._requests):
+                break
+        seconds = time.perf_counter() - began
+        engine.cache.check_integrity()
+        stats, slots = replace(engine.stats()), engine.pool.slots
+        engine.forget()
+        done = [reply for reply in replies.values() if not isinstance(reply, Failure)]
+        scores = _scores(replies)
+        if not self._tokens:
+            self._tokens, self._scores = engine.generated, scores
+        gaps = self._gaps(engine)
+        return Soaked(
+            attention=name,
+            kv_tokens=slots.num_slots,
+            requests=len(replies),
+            sequences=len(engine.generated)
+            + sum(len(r.logprobs) for r in _scores(replies).values()),
+            tokens=sum(map(len, engine.generated.values())),
+            prompt_tokens=sum(reply.usage.prompt_tokens for reply in done),
+            seconds=seconds,
+            captures=stats.captures,
+            plan_enlargements=stats.plan_enlargements,
+            capture_seconds=stats.capture_seconds,
+            evicted=stats.evicted_kv_tokens,
+            paused=stats.paused,
+            failed=len(replies) - len(done),
+            lost_slots=slots.num_slots - slots.num_free,
+            device_mb=device_mb,
+            host_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+            compared=len(self._tokens),
+            different=len(gaps),
+            largest_gap=max(gaps, default=0.0),
+            score_gap=max(map(_score_gap, self._scores.values(), scores.values()), default=0.0),
+            is_exact=engine.model.dtype == torch.float32,
+        )
+
+    def _gaps(self, engine: RecordingEngine) -> list[float]:
+        """Of each sequence that is not the first engine's; in 16 bits no numbers."""
+        gaps = []
+        for (number, sample), expected in self._tokens.items():
+            tokens = engine.generated.get((number, sample), ())
+            if tokens != expected:
+                request = self._requests[number]
+                assert isinstance(request, Generate)
+                is_exact = engine.model.dtype == torch.float32
+                asked = engine.model, request, sample, expected, tokens
+                gaps.append(gap(*asked) if is_exact else math.nan)
+        return gaps
+
+
+def run(cfg: DictConfig) -> list[Soaked]:
+    """Soak what a composed configuration asks for.
+
+    Raises:
+        SetupError: it cannot be run.
+    """
+    with explained():
+        options = options_of(Options, cfg)
+        loaded = load_network(options.model.name, options.model.dtype, options.model.device)
+        directory = Path(options.output_dir)
+        directory.mkdir(parents=True, exist_ok=True)
+        path = directory / "results.jsonl"
+        path.unlink(missing_ok=True)
+        file: JsonLines[Any] = JsonLines(path, Soaked)
+    with closing(file):
+        for row in Soak(options, loaded).run():
+            file.append(row)
+            print(table([row]), flush=True)
+        write_atomically(directory / "results.md", table(file.rows))
+        return file.rows
+
+
+def table(rows: Sequence[Soaked]) -> str:
+    """The rows as Markdown."""
+    head = (
+        "attention", "KV pool", "requests", "sequences", "tokens", "prompt tokens", "seconds",
+        "captures", "enlargements", "their seconds", "evicted", "paused", "failed", "lost slots",
+        "GPU MB by quarter", "host MB", "different", "largest gap", "of scores",
+    )  # fmt: skip
+    body = [
+        (
+            row.attention, f"{row.kv_tokens:,}", f"{row.requests:,}", f"{row.sequences:,}",
+            f"{row.tokens:,}", f"{row.prompt_tokens:,}", f"{row.seconds:.1f}", f"{row.captures}",
+            f"{row.plan_enlargements}", f"{row.capture_seconds:.1f}", f"{row.evicted:,}",
+            f"{row.paused:,}", f"{row.failed}", f"{row.lost_slots}",
+            ", ".join(f"{mb:,.0f}" for mb in row.device_mb), f"{row.host_mb:,.0f}",
+            f"{row.different} of {row.compared:,}", f"{row.largest_gap:.1g}",
+            f"{row.score_gap:.1g}",
+        )
+        for row in rows
+    ]  # fmt: skip
+    return markdown_table(head, body, {0})
+
+
+def main() -> int:
+    """The command: 0; 1 if anything is wrong; 2 for a configuration that cannot be run."""
+    return run_command("soak", "soak", _launch)
+
+
+def _launch(cfg: DictConfig) -> int:
+    wrong = [row for row in run(cfg) if not row.is_sound]
+    if wrong:
+        first = wrong[0]
+        return complain("soak", f"{first.attention} in {first.kv_tokens} KV tokens is wrong", 1)
+    return 0
+
+
+def _scores(replies: Mapping[int, Reply]) -> dict[int, ScoreReply]:
+    """In the order of the requests."""
+    ordered = sorted(replies.items())
+    return {number: reply for number, reply in ordered if isinstance(reply, ScoreReply)}
+
+
+def _score_gap(one: ScoreReply, other: ScoreReply) -> float:
+    columns = zip(one.logprobs, other.logprobs, one.num_tokens, strict=True)
+    return max(abs(a - b) / count for a, b, count in columns)
+
+
+def _device_mb(device: torch.device) -> list[float]:
+    return [torch.cuda.memory_allocated(device) / 2**20] if device.type == "cuda" else []

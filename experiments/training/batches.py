@@ -1,0 +1,95 @@
+"""Examples as batches of tokens: packed rows of one length, and the weight of each in the loss.
+
+Batch i is a function of the seed and of i alone, so the data do not depend on how many processes
+make them. Knows nothing of the network.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from treeshare.tasks.arithmetic.game24_puzzles import Puzzle
+
+from .examples import HeldOut, Teacher
+
+_CHUNK = 512  # examples encoded at once
+
+
+class Batch(NamedTuple):
+    """Rows of examples, one after the other. What is left of a row is filled with examples of one
+    token, of which nothing is to be learnt."""
+
+    tokens: torch.Tensor  # [rows, length] int16
+    positions: torch.Tensor  # [rows, length] int16, from 0 in every example
+    weights: torch.Tensor  # [rows, length] uint8, each token's in the loss; 0 in prompts
+
+
+@dataclass(frozen=True)
+class Batches(Dataset[Batch]):
+    """All batches of a training; each is made when it is asked for."""
+
+    puzzles: Sequence[Puzzle]
+    held_out: HeldOut
+    tokenizer: Any
+    seed: int
+    count: int  # batches
+    rows: int
+    length: int  # tokens of a row
+    verdict_weight: int  # of the word that judges; all else of a reply weighs 1
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> Batch:
+        tokens = np.zeros((self.rows, self.length), np.int16)
+        positions, weights = np.zeros_like(tokens), np.zeros(tokens.shape, np.uint8)
+        row = start = 0
+        for prompt, reply, weight in self._encoded(index):
+            stop = start + len(prompt) + len(reply)
+            if stop > self.length:
+                row, start, stop = row + 1, 0, len(prompt) + len(reply)
+            if row == self.rows:
+                break
+            tokens[row, start:stop] = prompt + reply
+            positions[row, start:stop] = range(stop - start)
+            weights[row, stop - len(reply) : stop] = 1
+            weights[row, stop - len(reply)] = weight
+            start = stop
+        return Batch(*map(torch.from_numpy, (tokens, positions, weights)))
+
+    def loader(self, num_workers: int, *, pin_memory: bool) -> DataLoader[Batch]:
+        """The batches in order, made by so many processes; by this one if there are none."""
+        return DataLoader(
+            self,
+            batch_size=None,
+            num_workers=num_workers,
+            pin_memory=pin_memory,
+            worker_init_fn=_use_one_thread,
+        )
+
+    def _encoded(self, index: int) -> Iterator[tuple[list[int], list[int], int]]:
+        """Prompt and reply, in tokens, and the weight of the reply's first; without an end. An
+        example longer than a row is left out."""
+        encode = self.tokenizer.backend_tokenizer.encode_batch_fast
+        examples = Teacher(self.puzzles, self.held_out, (self.seed, index)).examples()
+        while True:
+            chunk = list(islice(examples, _CHUNK))
+            prompts = encode([example.prompt for example in chunk])
+            replies = encode([example.reply for example in chunk])
+            for example, prompt, reply in zip(chunk, prompts, replies, strict=True):
+                ids = [*reply.ids, self.tokenizer.eos_token_id]
+                if len(prompt.ids) + len(ids) <= self.length:
+                    yield prompt.ids, ids, self.verdict_weight if example.is_verdict else 1
+
+
+def _use_one_thread(_: int) -> None:
+    """The processes are as many as the cores."""
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"

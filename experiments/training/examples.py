@@ -1,0 +1,309 @@
+"""What the embedded model is trained on: examples of the tasks' own prompts with the right replies,
+as many as wanted, and the puzzles that are kept out of them.
+
+An exact solver knows what can be made; the prompts are those of `Game24` and `Countdown`. Knows no
+tokens and no network.
+
+Verdicts: `sure` if the target can be made with whole numbers all along, `likely` if only by way of
+fractions, `impossible` if not at all. Good steps are those after which the verdict is as good as it
+is now. A position in `HeldOut` stands in no example, and a step is shown as good only where none of
+the good steps leads to such a position: what is held out is neither praised nor avoided.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from itertools import combinations_with_replacement, islice
+
+import numpy as np
+import numpy.typing as npt
+
+from treeshare.tasks.arithmetic import countdown_prompts, game24_prompts
+from treeshare.tasks.arithmetic.countdown import Countdown
+from treeshare.tasks.arithmetic.game24_puzzles import (
+    LARGEST,
+    Puzzle,
+    read_puzzles,
+    select,
+    solvable_puzzles,
+)
+from treeshare.tasks.arithmetic.prompts import Words
+from treeshare.tasks.arithmetic.rules import GAME_OF_24, Position, Values, is_solution, operations
+
+from .solver import LARGEST_TARGET, Solved, solve_all
+
+Operations = npt.NDArray[np.intp]
+
+WORDS = (game24_prompts.WORDS, countdown_prompts.WORDS)
+PREAMBLES = tuple(
+    text
+    for words in WORDS
+    for text in (words.propose, words.steps, words.solve, words.value, words.judge)
+)
+VOCABULARY = (
+    *("Target:", "Numbers:", "Next", "steps:", "Step:", "left:", "Answer:", "Verdict:", "Makes"),
+    *("sure", "likely", "impossible", "yes", "no"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    prompt: str
+    reply: str
+    is_verdict: bool = False
+
+
+class HeldOut:
+    """Positions that no example shows.
+
+    Args:
+        game24: puzzles of the Game of 24.
+        countdown: puzzles of Countdown.
+        with_children: hold out also, at the target 24, every position of three numbers that one
+            step from a puzzle of `game24` leads to. Without, such a position is shown as often as
+            it comes up in other puzzles, as if nothing were held out.
+    """
+
+    def __init__(
+        self,
+        game24: Iterable[Puzzle],
+        countdown: Iterable[Position] = (),
+        *,
+        with_children: bool = False,
+    ) -> None:
+        positions = [Position.start(puzzle) for puzzle in game24]
+        if with_children:
+            steps = ((root, move) for root in positions for move in operations(len(root.numbers)))
+            children = [root.step(*move) for root, move in steps]
+            positions += [child for child in children if child is not None]
+        positions += countdown
+        self.states: frozenset[tuple[Values, Fraction]] = frozenset(map(_state, positions))
+
+    def __contains__(self, position: Position) -> bool:
+        return _state(position) in self.states
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Every puzzle of four numbers from 1 to 13 is in one of the three."""
+
+    test: tuple[Puzzle, ...]  # ToT's 100 and the 100 of our own list, some of them the same
+    validation: tuple[Puzzle, ...]
+    train: tuple[Puzzle, ...]  # also those without a solution
+
+    @classmethod
+    def of(cls, tot_puzzles: str, num_validation: int, seed: int) -> Split:
+        """
+        Args:
+            tot_puzzles: path of ToT's 24.csv.
+            num_validation: how many others that have a solution are drawn for validation.
+
+        Raises:
+            OSError, ValueError: no such file, or it is not such a list.
+        """
+        lists = read_puzzles(tot_puzzles), solvable_puzzles()
+        test = {puzzle: None for puzzles in lists for puzzle in select(puzzles, "test", 0, None)}
+        others = [puzzle for puzzle in solvable_puzzles() if puzzle not in test]
+        if not 0 < num_validation < len(others):
+            raise ValueError(f"validation={num_validation} must be from 1 to {len(others) - 1}")
+        validation = tuple(random.Random(seed).sample(others, num_validation))
+        every = combinations_with_replacement(range(1, LARGEST + 1), 4)
+        held_out = {*test, *validation}
+        return cls(tuple(test), validation, tuple(p for p in every if p not in held_out))
+
+    def held_out(self, *, with_children: bool = False) -> HeldOut:
+        """With the 100 puzzles that `Countdown` draws by default, of three, four and five
+        numbers."""
+        tasks = [Countdown(numbers=numbers) for numbers in (3, 4, 5)]
+        roots = (task.root(problem) for task in tasks for problem in task.problems())
+        games = (*self.test, *self.validation)
+        return HeldOut(games, roots, with_children=with_children)
+
+
+class Teacher:
+    """Draws puzzles and makes examples of them.
+
+    Args:
+        puzzles: of the Game of 24, to train on.
+        held_out: what no example may show.
+        seed: two teachers with the same arguments give the same examples.
+    """
+
+    def __init__(self, puzzles: Sequence[Puzzle], held_out: HeldOut, seed: Sequence[int]) -> None:
+        self._puzzles = np.array(puzzles)
+        self._held_out = held_out
+        self._generator = np.random.default_rng(seed)
+        self._random = random.Random(int(self._generator.integers(1 << 62)))
+
+    def examples(self) -> Iterator[Example]:
+        """Without an end."""
+        while True:
+            for root in self._roots():
+                if root.position not in self._held_out:
+                    yield from self._lesson(root)
+
+    # What is drawn.
+
+    def _roots(self) -> Iterator[Solved]:
+        """Puzzles of one size, each with a target."""
+        if self._random.random() < 0.2:
+            yield from solve_all(self._generator.choice(self._puzzles, 16))
+            return
+        kinds = [(16, 3, 1), (16, 4, 1), (1, 5, 8)]
+        count, size, num_targets = self._random.choices(kinds, [0.2, 0.5, 0.3])[0]
+        largest = self._random.choice([13, 13, 25, 25, 50])
+        for solved in solve_all(self._generator.integers(1, largest, (count, size), endpoint=True)):
+            for _ in range(num_targets):
+                yield solved.aimed(self._target(solved))
+
+    def _target(self, solved: Solved) -> int:
+        """Often 24; else mostly one that can be made."""
+        if self._random.random() < 0.4:
+            return int(GAME_OF_24)
+        targets = solved.targets() if self._random.random() < 0.8 else []
+        return self._random.choice(targets or range(1, 1 + LARGEST_TARGET))
+
+    def _words(self, state: Position) -> Words:
+        """The Game of 24's only where there is no other target and are no more than 4 numbers."""
+        is_game24 = state.target == GAME_OF_24 and len(state.puzzle) <= 4
+        return WORDS[0] if is_game24 and self._random.random() < 0.75 else WORDS[1]
+
+    # What is made of a puzzle.
+
+    def _lesson(self, root: Solved) -> Iterator[Example]:
+        yield self._verdict(root)
+        for child in self._children(root, 3 if len(root.position.numbers) > 3 else 1):
+            yield self._verdict(child)
+            if len(child.position.numbers) > 2 and self._random.random() < 0.2:
+                yield from map(self._verdict, self._children(child, 1))
+        if root.can_make_it() or self._random.random() < 0.2:
+            yield from self._chain(root)
+        if self._random.random() < 0.6:
+            yield from self._claim(root)
+        for state in (root, *self._children(root, 1)):
+            if len(state.position.numbers) > 1 and self._random.random() < 0.2:
+                yield from self._proposal(state)
+
+    def _verdict(self, solved: Solved) -> Example:
+        """On a position, or on the answer that a final one is."""
+        state = solved.position
+        if solved.can_make_it(only_whole=not state.is_final):
+            return self._judged(state, " sure")
+        return self._judged(state, " likely" if solved.can_make_it() else " impossible")
+
+    def _judged(self, state: Position, verdict: str) -> Example:
+        role = self._random.choice(["value", "judge"])
+        if role == "judge":
+            verdict = " no" if verdict == " impossible" else " yes"
+        prompt = "".join(self._words(state).prompt(role, state))
+        return Example(prompt, f"{verdict}\n", is_verdict=True)
+
+    def _chain(self, root: Solved) -> Iterator[Example]:
+        """Good steps to the answer; and the answer at once, if all of them may be shown."""
+        node: Solved | None = root
+        while node is not None and (moves := self._good(node)) is None:
+            node = next(self._children(node, 1), None)
+        if node is None or node.position.is_final:
+            return
+        start = node.position
+        while not node.position.is_final and (moves := self._good(node)) is not None:
+            child = self._random.choice(moves) if moves else next(self._children(node, 1), None)
+            if child is None:
+                break
+            node = child
+        end = node.position
+        if end is start:
+            return
+        reply = " " + "\nStep: ".join(end.steps[len(start.steps) :]) + "\n"
+        equation = f" {end.numbers[0].expression} = {end}"
+        if end.is_final:
+            reply += f"Answer:{equation}\n\n"
+        yield Example("".join(self._words(start).prompt("step", start)), reply)
+        is_right = end.is_final and end.values[0] == end.target
+        if is_right and start is root.position:
+            yield Example("".join(self._words(start).prompt("io", start)), f"{equation}\n")
+
+    def _proposal(self, solved: Solved) -> Iterator[Example]:
+        """Up to six good steps, or four others where there is none."""
+        moves = self._good(solved)
+        if moves is None:
+            return
+        good = self._random.sample(moves, min(6, len(moves)))
+        chosen = good or [*islice(self._any(solved), 4)]
+        lines = "\n".join(dict.fromkeys(child.position.steps[-1] for child in chosen))
+        prompt = "".join(self._words(solved.position).prompt("propose", solved.position))
+        yield Example(prompt, f"{lines}\n\n")
+
+    def _claim(self, root: Solved) -> Iterator[Example]:
+        """A verdict on an answer: composed of steps, or claimed to make the target."""
+        is_good = self._random.random() < 0.6
+        node: Solved | None = root
+        while node is not None and not node.position.is_final:
+            node = next(self._children(node, 1) if is_good else self._any(node), None)
+        if node is None:
+            return
+        end = node.position
+        if self._random.random() < 0.3:
+            yield self._verdict(node)
+            return
+        expression, puzzle = end.numbers[0].expression, end.puzzle
+        match self._random.randrange(4):
+            case 0:  # a number that is not the puzzle's
+                expression = self._with_other_number(expression)
+            case 1:  # an answer to another puzzle
+                puzzle = self._with_other_number_of(puzzle)
+        state = replace(end, answer=expression, puzzle=puzzle, steps=())
+        if Position.start(puzzle, end.target) not in self._held_out:
+            is_right = is_solution(expression, puzzle, end.target)
+            yield self._judged(state, " sure" if is_right else " impossible")
+
+    def _with_other_number(self, expression: str) -> str:
+        pieces = expression.split(" ")
+        places = [place for place, piece in enumerate(pieces) if piece.strip("()").isdigit()]
+        place = self._random.choice(places)
+        other = str(self._random.randint(1, LARGEST))
+        pieces[place] = pieces[place].replace(pieces[place].strip("()"), other)
+        return " ".join(pieces)
+
+    def _with_other_number_of(self, puzzle: Puzzle) -> Puzzle:
+        others = list(puzzle)
+        others[self._random.randrange(len(others))] = self._random.randint(1, LARGEST)
+        return tuple(sorted(others))
+
+    # Steps.
+
+    def _good(self, solved: Solved) -> list[Solved] | None:
+        """The positions that good steps lead to, one step to each; None if one is held out."""
+        operations = np.flatnonzero(solved.is_good(only_whole=True))
+        if not len(operations):
+            operations = np.flatnonzero(solved.is_good())
+        children: dict[Position, Solved] = {}
+        for operation in operations:
+            if (child := solved.after(operation)) is not None:
+                if child.position in self._held_out:
+                    return None
+                children.setdefault(child.position, child)
+        return list(children.values())
+
+    def _children(self, solved: Solved, count: int) -> Iterator[Solved]:
+        """Positions a step further that may be shown: up to `count` where the target can still be
+        made, then as many where it cannot."""
+        is_good = solved.is_good()
+        for wanted in (True, False):
+            yield from islice(self._any(solved, np.flatnonzero(is_good == wanted)), count)
+
+    def _any(self, solved: Solved, operations: Operations | None = None) -> Iterator[Solved]:
+        """Positions that these operations, by default all, lead to and that may be shown, in any
+        order."""
+        drawn = len(solved.made) if operations is None else operations
+        for operation in self._generator.permutation(drawn):
+            child = solved.after(operation)
+            if child is not None and child.position not in self._held_out:
+                yield child
+
+
+def _state(position: Position) -> tuple[Values, Fraction]:
+    return position.values, position.target

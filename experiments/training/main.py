@@ -1,0 +1,247 @@
+"""Train the embedded model from nothing: `python -m treeshare.experiments.training puzzles=24.csv`.
+
+It is configured by conf/train.yaml.
+
+A small Llama learns the Game of 24 and Countdown from examples in the tasks' own prompts. Written
+are the model in Hugging Face's format, now and then and at the end, the losses, and how the model
+does on puzzles that were held out. What it is taught is the affair of `train_examples.py`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+from torch.nn.functional import cross_entropy
+
+from treeshare.experiments.results.directory import JsonLines, software, write_atomically
+from treeshare.experiments.runs.command import run_command
+from treeshare.experiments.runs.config import explained, options_of
+from treeshare.llm_backend.model.loading import check_device
+
+from .batches import Batch, Batches
+from .check import Check, check
+from .examples import PREAMBLES, VOCABULARY, Split
+from .small_llama import Size, make_network, make_tokenizer, save
+
+
+@dataclass(slots=True)
+class Options:
+    """The keys of train.yaml.
+
+    Raises:
+        ValueError: a value out of its bound, or a device that is not there.
+    """
+
+    puzzles: str
+    validation: int
+    hold_out: str
+    model: Size
+    steps: int
+    rows: int
+    length: int
+    passes: int
+    learning_rate: float
+    warmup: int
+    weight_decay: float
+    verdict_weight: int
+    device: str
+    compile: bool
+    workers: int
+    log_every: int
+    save_every: int
+    seed: int
+    output_dir: str
+
+    def __post_init__(self) -> None:
+        if self.hold_out not in ("puzzles", "positions"):
+            raise ValueError(f"hold_out={self.hold_out!r} is neither 'puzzles' nor 'positions'")
+        for name in ("steps", "rows", "passes", "warmup", "log_every", "save_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+        if not 64 <= self.length <= self.model.context:
+            raise ValueError(f"length={self.length} must be from 64 to {self.model.context}")
+        if not 2 <= self.verdict_weight <= 255:
+            raise ValueError(f"verdict_weight={self.verdict_weight} must be from 2 to 255")
+        if self.workers < 0:
+            raise ValueError(f"workers={self.workers} must be at least 0")
+        check_device("device", self.device)
+
+
+@dataclass(frozen=True, slots=True)
+class Losses:
+    """A line of losses.jsonl. The losses are means since the line before, in nats a token."""
+
+    step: int
+    verdicts: float  # of the word that judges
+    texts: float  # of all else
+    learning_rate: float
+    tokens: int  # so far, prompts and padding included
+    seconds: float  # so far, from the first batch asked for
+
+
+def run(cfg: DictConfig) -> list[Check]:
+    """Train as a composed configuration says.
+
+    Returns:
+        How the model did after each time it was saved.
+
+    Raises:
+        SetupError: it cannot be done.
+    """
+    with explained():
+        options = options_of(Options, cfg)
+        split = Split.of(options.puzzles, options.validation, options.seed)
+        directory = Path(options.output_dir)
+        if directory.exists():
+            raise ValueError(f"output_dir={options.output_dir!r} exists; take another")
+        directory.mkdir(parents=True)
+    torch.manual_seed(options.seed)
+    tokenizer = make_tokenizer(PREAMBLES, VOCABULARY)
+    network = make_network(tokenizer, options.model).to(options.device)
+    batches = Batches(
+        puzzles=split.train,
+        held_out=split.held_out(with_children=options.hold_out == "positions"),
+        tokenizer=tokenizer,
+        seed=options.seed,
+        count=-(-options.steps // options.passes),
+        rows=options.rows,
+        length=options.length,
+        verdict_weight=options.verdict_weight,
+    )
+    about = {
+        "options": asdict(options),
+        "parameters": sum(parameter.numel() for parameter in network.parameters()),
+        "device": _device_name(options.device),
+        "software": software(),
+        "puzzles": {f.name: len(getattr(split, f.name)) for f in fields(split)},
+    }
+    write_atomically(directory / "training.json", json.dumps(about, indent=1) + "\n")
+    checks = []
+    with (
+        closing(JsonLines[Any](directory / "losses.jsonl", Losses)) as losses,
+        closing(JsonLines[Any](directory / "checks.jsonl", Check)) as checked,
+    ):
+        for line in _train(network, batches, options):
+            losses.append(line)
+            print(_told(line), flush=True)
+            if line.step % options.save_every == 0 or line.step == options.steps:
+                save(network, tokenizer, directory / "model")
+                checks.append(
+                    check(line.step, directory / "model", split.validation, options.device)
+                )
+                checked.append(checks[-1])
+                print(checks[-1].told(), flush=True)
+    return checks
+
+
+def main() -> int:
+    """The command: 0, or 2 for a configuration that cannot be run."""
+    return run_command("train", "train", lambda cfg: 0 if run(cfg) else 1)
+
+
+def _train(network: Any, batches: Batches, options: Options) -> Iterator[Losses]:
+    """Take all the steps; the losses after every `log_every` of them, and wherever it is to be
+    saved."""
+    device = torch.device(options.device)
+    optimizer = _optimizer(network, options)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, options))
+    if options.compile:
+        for layer in network.model.layers:  # the first is compiled, the others are like it
+            layer.compile()
+    loader = batches.loader(options.workers, pin_memory=device.type == "cuda")
+    stream = _repeated(loader, options, device)
+    sums = torch.zeros(2, 2, device=device)  # of texts and of verdicts: losses, tokens
+    began = time.monotonic()
+    for step, batch in enumerate(stream, start=1):
+        network.train()
+        losses, weight = _losses(network, batch)
+        torch.autograd.backward((losses * weight).sum() / weight.sum())
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        rate = float(schedule.get_last_lr()[0])
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
+        is_verdict = (weight > 1).long()
+        sums[:, 0].index_add_(0, is_verdict, losses.detach())
+        sums[:, 1] += torch.bincount(is_verdict, minlength=2)
+        if step % options.log_every and step % options.save_every and step != options.steps:
+            continue
+        texts, verdicts = (sums[:, 0] / sums[:, 1].clamp(min=1)).tolist()
+        sums.zero_()
+        yield Losses(
+            step, verdicts, texts, rate, step * batch.tokens.numel(), time.monotonic() - began
+        )
+
+
+def _repeated(loader: Iterable[Batch], options: Options, device: torch.device) -> Iterator[Batch]:
+    """As many batches as there are steps: every `passes`-th is new, the others are drawn from those
+    before. A GPU learns faster than the processes make examples."""
+    generator, fresh = random.Random(options.seed), iter(loader)
+    seen: list[Batch] = []
+    for step in range(options.steps):
+        if step % options.passes:
+            yield generator.choice(seen)
+            continue
+        batch = next(fresh)
+        seen.append(Batch(*(part.to(device, non_blocking=True) for part in batch)))
+        yield seen[-1]
+
+
+def _losses(network: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cross-entropies and weights of the tokens that are to be learnt, both [tokens] fp32."""
+    tokens, positions, weights = batch
+    example = (positions == 0).cumsum(1)
+    sees = (example[:, :, None] == example[:, None, :]).tril()
+    with torch.autocast(tokens.device.type, torch.bfloat16):
+        hidden = network.model(
+            input_ids=tokens.long(),
+            position_ids=positions.long(),
+            attention_mask=sees[:, None],
+            use_cache=False,
+        ).last_hidden_state
+        is_learnt = weights[:, 1:] > 0
+        logits = network.lm_head(hidden[:, :-1][is_learnt])
+    targets = tokens[:, 1:][is_learnt].long()
+    losses = cross_entropy(logits.float(), targets, reduction="none")
+    return losses, weights[:, 1:][is_learnt].float()
+
+
+def _optimizer(network: Any, options: Options) -> torch.optim.Optimizer:
+    """AdamW; only matrices decay."""
+    matrices = [p for p in network.parameters() if p.ndim > 1]
+    others = [p for p in network.parameters() if p.ndim <= 1]
+    groups = [
+        {"params": matrices, "weight_decay": options.weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=options.learning_rate, betas=(0.9, 0.95), fused=True)
+
+
+def _rate(step: int, options: Options) -> float:
+    """Of the learning rate, for the step after `step` others: up linearly, down as a cosine."""
+    if step < options.warmup:
+        return (step + 1) / options.warmup
+    done = (step - options.warmup) / max(1, options.steps - options.warmup)
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+
+
+def _device_name(device: str) -> str:
+    return torch.cuda.get_device_name(device) if device.startswith("cuda") else "CPU"
+
+
+def _told(losses: Losses) -> str:
+    speed = losses.tokens / losses.seconds
+    return (
+        f"step {losses.step}: verdicts {losses.verdicts:.4f}, texts {losses.texts:.4f} nats a "
+        f"token; {losses.tokens / 1e6:.0f}M tokens in {losses.seconds:.0f} s, {speed:,.0f} a second"
+    )

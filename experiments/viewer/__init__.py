@@ -1,0 +1,1 @@
+"""Search trees as one self-contained HTML page."""

@@ -1,0 +1,1 @@
+"""Tree attention: Triton kernels, their launcher and PyTorch references."""

@@ -1,0 +1,1 @@
+"""Fused layers of a decoder for small batches."""

@@ -1,0 +1,1 @@
+"""Engines: the tree engine, Hugging Face's `generate`, scripted and recorded replies."""

@@ -1,0 +1,104 @@
+"""A scripted engine: no model, exact and instant. For tests and for writing policies.
+
+A reply depends on the request alone, so a search on it is repeatable and blind to its neighbours.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from treeshare.llm_backend.api import (
+    Classify,
+    ClassifyReply,
+    Completion,
+    EngineStats,
+    Generate,
+    GenerateReply,
+    Reply,
+    Request,
+    Score,
+    ScoreReply,
+    Usage,
+)
+
+
+class MockEngine:
+    """Answers from a script.
+
+    Args:
+        replies: completions to pick from by a hash of (prompt, seed, sample index), or a function
+            of these three that returns the completion.
+        score: log-probability (at most 0) of a continuation given (prompt, continuation). The
+            default is a hash of the two. A reward model's score is its exponential.
+
+    Tokens are counted as words; no KV is shared.
+    """
+
+    def __init__(
+        self,
+        replies: Sequence[str] | Callable[[str, int, int], str] = ("sure", "likely", "impossible"),
+        score: Callable[[str, str], float] | None = None,
+    ) -> None:
+        if not callable(replies) and not replies:
+            raise ValueError("replies must not be empty")
+        self._replies = replies
+        self._score = score or (lambda prompt, continuation: -10 * _uniform(prompt, continuation))
+        self._stats = EngineStats()
+
+    def execute(self, requests: Mapping[int, Request]) -> Mapping[int, Reply]:
+        replies = {ticket: self._answer(request) for ticket, request in requests.items()}
+        if requests:
+            self._stats.steps += 1
+            self._stats.sequences += len(requests)
+        return replies
+
+    def cancel(self, tickets: Iterable[int]) -> None:
+        """Nothing is ever outstanding."""
+
+    def stats(self) -> EngineStats:
+        return self._stats
+
+    def close(self) -> None:
+        pass
+
+    def _answer(self, request: Request) -> Reply:
+        prompt = "".join(request.prefix_segments)
+        if isinstance(request, Score):
+            logprobs = tuple(self._score(prompt, text) for text in request.continuations)
+            lengths = tuple(len(text.split()) for text in request.continuations)
+            return ScoreReply(logprobs, lengths, self._usage(prompt, lengths))
+        if isinstance(request, Classify):
+            score = math.exp(self._score(request.question, request.answer))
+            return ClassifyReply(score, Usage(prompt_tokens=len(prompt.split())))
+        texts = [self._draw(prompt, request, k) for k in range(request.n)]
+        lengths = tuple(len(text.split()) for text in texts)
+        completions = tuple(
+            Completion(text, length, -float(length), "stop")
+            for text, length in zip(texts, lengths, strict=True)
+        )
+        return GenerateReply(completions, self._usage(prompt, lengths))
+
+    def _draw(self, prompt: str, request: Generate, k: int) -> str:
+        if callable(self._replies):
+            return self._replies(prompt, request.seed, k)
+        return self._replies[int(_uniform(prompt, request.seed, k) * len(self._replies))]
+
+    def _usage(self, prompt: str, lengths: Sequence[int]) -> Usage:
+        num_prompt = len(prompt.split())
+        usage = Usage(
+            prompt_tokens=num_prompt,
+            completion_tokens=sum(lengths),
+            logical_kv_tokens=num_prompt * len(lengths) + sum(lengths),
+            unique_kv_tokens=num_prompt * len(lengths) + sum(lengths),
+        )
+        self._stats.tokens += usage.unique_kv_tokens
+        self._stats.unique_kv_reads += usage.unique_kv_tokens
+        self._stats.logical_kv_reads += usage.logical_kv_tokens
+        return usage
+
+
+def _uniform(*key: object) -> float:
+    digest = hashlib.blake2b(repr(key).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") / 2**64

@@ -1,0 +1,1 @@
+"""Language models: loading, tokenizers, attention backends and fused layers."""

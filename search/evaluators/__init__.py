@@ -1,0 +1,1 @@
+"""Evaluators, which value nodes by prompts, log-probabilities or reward models."""

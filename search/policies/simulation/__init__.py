@@ -1,0 +1,1 @@
+"""Search policies that run simulations: Monte Carlo tree search and its relatives."""

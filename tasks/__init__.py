@@ -1,0 +1,1 @@
+"""Tasks: problems, prompts, parsers and verifiers."""

@@ -1,0 +1,1 @@
+"""Blocksworld: plans that stack blocks into a goal."""

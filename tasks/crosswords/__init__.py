@@ -1,0 +1,1 @@
+"""Mini crosswords of five by five letters."""

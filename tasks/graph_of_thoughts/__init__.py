@@ -1,0 +1,1 @@
+"""Tasks that are split into parts and merged: sorting and set intersection."""

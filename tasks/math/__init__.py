@@ -1,0 +1,1 @@
+"""Mathematics problems with a final answer, such as GSM8K and MATH."""

@@ -1,0 +1,257 @@
+"""Any data set of reasoning-gym (arXiv 2505.24760) as a task: over a hundred generators of puzzles,
+from arithmetic to games, each with its own scorer.
+
+The package comes with the extra `reasoning-gym`. It runs in processes of its own, one that makes
+the questions and ends, and one that holds the scorer for `ReasoningGymVerifier`: scorers evaluate
+answers as Python, and one data set runs programs that come with it. The task keeps the questions
+alone.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+from treeshare.tasks.generator import at_least
+from treeshare.tasks.replies import read_verdict
+from treeshare.tasks.sampling import RoleSampling, merged
+from treeshare.tasks.sandbox.parent import Sandbox, SandboxFailure
+from treeshare.tasks.task import ParseFailure, Problem, State, Step
+
+_SAMPLING: RoleSampling = {
+    "io": {"max_tokens": 256, "temperature": 0.7, "stop": ("</answer>",)},
+    "cot": {"max_tokens": 1024, "temperature": 0.7, "stop": ("</answer>",)},
+    "value": {"max_tokens": 6, "temperature": 0.7, "stop": ("\n",)},
+}
+_MARKER = "treeshare.tasks.reasoning_gym.marker"
+_SIZE = 5_000
+"""The number of questions that every data set is made for, whatever the limit: `acre` draws its
+kinds of questions by shares of it."""
+_MOST_MARKS = 1_000  # kept, so that `check` and `grades` do not mark an answer twice
+_LONGEST = 100_000
+"""Characters of an answer; the longest right ones have some 4,000."""
+
+SOLVE = """\
+Answer the question. Write the answer, and nothing else, between <answer> and </answer>, in the \
+format that the question asks for.
+
+"""
+
+REASON = """\
+Answer the question. Think step by step first. Then write the answer, and nothing else, between \
+<answer> and </answer>, in the format that the question asks for.
+
+"""
+
+VALUE = """\
+Is the answer to the question right? Say sure, likely or impossible.
+
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    question: str
+    answer: str | None = None  # right or wrong
+
+
+class ReasoningGym:
+    """The task: questions of a data set, prompts and parsers.
+
+    Args:
+        dataset: its name in reasoning-gym, such as `countdown`.
+        options: its own parameters, which set the difficulty, such as `{max_numbers: 4}`.
+        limit: questions, at most 5,000; the first of more are these.
+        seed: of the questions.
+        sampling: per role, fields that replace those of the defaults.
+
+    Raises:
+        ImportError: reasoning-gym is not installed.
+        OSError: the system is not POSIX.
+        TypeError, ValueError: there is no such data set, or it refuses the options; or the limit
+            is out of its bound.
+    """
+
+    name = "reasoning_gym"
+    values: Mapping[str, float] = {" sure": 1.0, " likely": 0.5, " impossible": 0.0}
+
+    def __init__(
+        self,
+        dataset: str,
+        *,
+        options: Mapping[str, Any] | None = None,
+        limit: int = 100,
+        seed: int = 0,
+        sampling: RoleSampling | None = None,
+    ) -> None:
+        self.sampling = merged(_SAMPLING, sampling)
+        with (
+            closing(_sandbox(dataset, options, limit, seed)) as sandbox,
+            _explained(dataset, options),
+        ):
+            questions = sandbox.call("questions", limit, is_limited=False)
+        self._problems = [Problem(_id(dataset, i), text) for i, text in enumerate(questions)]
+
+    def problems(self) -> list[Problem]:
+        """An id as `reasoning_gym/countdown/7` counts the questions from 0."""
+        return self._problems
+
+    def root(self, problem: Problem) -> Reply:
+        return Reply(problem.data)
+
+    def prompt(self, role: str, state: State) -> tuple[str, ...]:
+        """Segments of the prompt for `role`, the constant one first.
+
+        Raises:
+            ValueError: there is no such role.
+        """
+        question = f"Question:\n{state.question.strip()}\n\n"
+        match role:
+            case "io":
+                return SOLVE, question, "<answer>"
+            case "cot":
+                return REASON, question, "Reasoning:\n"
+            case "value":
+                return VALUE, question, f"<answer>{state.answer}</answer>\n", "Verdict:"
+        raise ValueError(f"role={role!r} must be one of {', '.join(self.sampling)}")
+
+    def parse(self, role: str, state: Reply, text: str) -> list[Step] | ParseFailure:
+        """The answer in a reply, of one line or several: what follows the last `<answer>`; for
+        `io` all of the reply if there is none.
+
+        Raises:
+            ValueError: the role has no such reply.
+        """
+        if role not in ("io", "cot"):
+            raise ValueError(f"role={role!r} must be one of io, cot")
+        if role == "cot" and "<answer>" not in text:
+            return ParseFailure(role, text, "no <answer>")
+        answer = text.rpartition("<answer>")[2].partition("</answer>")[0].strip()
+        if not answer:
+            return ParseFailure(role, text, "empty answer")
+        return [Step(answer, replace(state, answer=answer))]
+
+    def is_terminal(self, state: Reply) -> bool:
+        return state.answer is not None
+
+    def answer(self, state: Reply) -> str | None:
+        return state.answer
+
+    def parse_value(self, state: Reply, text: str) -> float | ParseFailure:
+        """The value of the one verdict in the reply (`read_verdict`)."""
+        return read_verdict(self.values, text)
+
+
+class ReasoningGymVerifier:
+    """Asks the data set's scorer, and is as strict as it is. The arguments must be the task's.
+
+    The scorer runs in a process of its own (`sandbox.py`): some evaluate the answer as Python. An
+    answer that makes it raise, exit or exceed its time gets 0 marks and is counted in
+    `scoring_failures`.
+
+    Args:
+        dataset, options, limit, seed: as of the task.
+        seconds: wall time of one answer.
+
+    Raises:
+        ImportError, OSError, TypeError, ValueError: as of the task.
+    """
+
+    def __init__(
+        self,
+        dataset: str,
+        *,
+        options: Mapping[str, Any] | None = None,
+        limit: int = 100,
+        seed: int = 0,
+        seconds: float = 5.0,
+    ) -> None:
+        self._dataset = dataset
+        self._sandbox = _sandbox(dataset, options, limit, seed, seconds)
+        self._index = {_id(dataset, i): i for i in range(limit)}
+        self._marks: dict[tuple[str, str], float] = {}  # by problem and answer
+
+    @property
+    def scoring_failures(self) -> Mapping[str, int]:
+        """Answers that got 0 marks because the scorer "raised", "exited" or "timed_out"."""
+        return dict(self._sandbox.failures)
+
+    def check(self, problem: Problem, answer: str) -> bool:
+        """Whether the scorer gives `answer` its full mark, 1.
+
+        Raises:
+            ValueError: the data set no longer makes the problem's question.
+        """
+        return self._score(problem, answer) >= 1.0
+
+    def promise(self, problem: Problem, state: Reply) -> float:
+        """1.0 if there is no answer yet, or it is right; else 0.0."""
+        return 1.0 if state.answer is None else float(self.check(problem, state.answer))
+
+    def grades(self, problem: Problem, state: Reply) -> dict[str, float]:
+        """The scorer's mark, `score`."""
+        return {"score": 0.0 if state.answer is None else self._score(problem, state.answer)}
+
+    def _score(self, problem: Problem, answer: str) -> float:
+        key = problem.id, answer
+        if key not in self._marks:
+            if len(self._marks) >= _MOST_MARKS:
+                self._marks.clear()
+            self._marks[key] = self._mark(problem, answer)
+        return self._marks[key]
+
+    def _mark(self, problem: Problem, answer: str) -> float:
+        index = self._index[problem.id]
+        with _explained(self._dataset, None):
+            question = self._sandbox.call("question", index, is_limited=False)
+        if question != problem.data:
+            raise ValueError(f"{problem.id}: the data set makes another question than the task's")
+        if len(answer) > _LONGEST:
+            return 0.0
+        try:
+            return float(self._sandbox.call("mark", index, answer))
+        except SandboxFailure:  # the sandbox has counted it
+            return 0.0
+
+
+def _sandbox(
+    dataset: str,
+    options: Mapping[str, Any] | None,
+    limit: int,
+    seed: int,
+    seconds: float = 5.0,
+) -> Sandbox:
+    """A process that holds the data set.
+
+    Raises:
+        ImportError, OSError, TypeError, ValueError: as of the task.
+    """
+    if importlib.util.find_spec("reasoning_gym") is None:
+        raise ImportError('task=reasoning_gym needs `pip install "treeshare[reasoning-gym]"`')
+    at_least(1, limit=limit)
+    if limit > _SIZE:
+        raise ValueError(f"limit={limit} must be at most {_SIZE}")
+    if dataset == "composite":
+        raise ValueError("dataset='composite' is not supported: run its data sets one by one")
+    with _explained(dataset, options):
+        arguments = (dataset, options or {}, seed, _SIZE)
+        return Sandbox(_MARKER, "Marker", arguments, seconds=seconds)
+
+
+@contextmanager
+def _explained(dataset: str, options: Mapping[str, Any] | None) -> Iterator[None]:
+    """Raises what the data set raised in its process, as a TypeError or ValueError of one line."""
+    try:
+        yield
+    except SandboxFailure as failure:
+        kind = TypeError if failure.error == "TypeError" else ValueError
+        what = f"dataset={dataset!r}" + (f", options={dict(options)}" if options else "")
+        message = " ".join(str(failure).split())
+        raise kind(f"{what}: {failure.error or failure.kind}: {message}") from None
+
+
+def _id(dataset: str, index: int) -> str:
+    return f"{ReasoningGym.name}/{dataset}/{index}"

@@ -1,0 +1,1 @@
+"""A child process for scorers that are not ours, without files, network or environment."""

@@ -1,0 +1,106 @@
+"""Every bad input is answered with one line that names it, and leaves nothing on disk."""
+
+import subprocess
+import sys
+
+import pytest
+
+MOCK = ["engine=mock", "task.limit=1"]
+BAD = {
+    "unknown key": (
+        ["search.bredth=3"],
+        "unknown key 'search.bredth'; known there: _target_, breadth, samples, depth",
+    ),
+    "key of a default": (
+        ["-m", *MOCK, "search=mcts_uct,mcts_puct", "search.simulations=3"],
+        "known there: _target_, breadth, samples, depth (in the default option; for those of "
+        "search=mcts_uct,mcts_puct write ++search.simulations=...)",
+    ),
+    "unknown option": (["search=foo"], "Available options in 'search': ab_mcts, astar, beam"),
+    "unknown experiment": (["experiment=foo"], "Available options in 'experiment': demo"),
+    "no option": (["search=null"], "Config group override must be a string"),
+    "grammar": (["search.breadth=[1"], "[1"),
+    "parameter's name": ([*MOCK, "+search.bredth=3"], "search: ToTBFS.__init__() got"),
+    "parameter's bound": ([*MOCK, "search.breadth=0"], "search: breadth=0 must be at least 1"),
+    "budget": ([*MOCK, "budget.tokens=-1"], "budget.tokens=-1 must be at least 0"),
+    "seed": ([*MOCK, "seed=abc"], "seed: Value 'abc'"),
+    "flag": ([*MOCK, "record=perhaps"], "record: Value 'perhaps'"),
+    "max_live": ([*MOCK, "max_live=0"], "max_live=0 must be at least 1"),
+    "mandatory value": (["model=hf"], "model.name: Missing mandatory value"),
+    "module": ([*MOCK, "search._target_=nope.Policy"], "search: Error loading 'nope.Policy'"),
+    "class": (
+        [*MOCK, "search._target_=treeshare.search.policies.tot.Nope"],
+        "search: Error loading 'treeshare.search.policies.tot.Nope'",
+    ),
+    "no verifier": ([*MOCK, "~task.verifier"], "task.verifier is None"),
+    "no task": (["engine=mock", "~task"], "task is None; it needs a _target_"),
+    "no engine": (["~engine"], "engine is None; it needs a _target_"),
+    "no problems": (["engine=mock", "task.limit=0"], "task: limit=0"),
+    "task file": (["engine=mock", "task.path=bad.csv"], "task: bad.csv:3: '1 1 x 8'"),
+    "no task file": (["engine=mock", "task.path=no.csv"], "'no.csv'"),
+    "no replay log": (["engine=replay", "engine.log=no.jsonl"], "engine: [Errno 2]"),
+    "logger's mode": ([*MOCK, "logger=wandb", "logger.mode=on"], "logger: mode=on must be"),
+    "output_dir": ([*MOCK, "output_dir=bad.csv"], "Not a directory: 'bad.csv"),
+    "model": (["model.name=no/such/model"], "model.name='no/such/model'"),
+    "classifier": (
+        [*MOCK, "classifier=hf", "classifier.name=no/such/model"],
+        "classifier.name='no/such/model' is no directory",
+    ),
+    "no classifier's name": ([*MOCK, "classifier=hf"], "classifier.name: Missing mandatory value"),
+    "no classifier": (
+        ["evaluator=outcome_reward"],
+        "evaluator: OutcomeReward needs a reward model: add classifier=hf classifier.name=...",
+    ),
+    "no classifier for steps": (
+        ["evaluator=process_reward", "evaluator.by=classifier"],
+        "evaluator: ProcessReward needs a reward model",
+    ),
+    "no classifier for a part": (
+        [
+            "evaluator=combined",
+            "evaluator.evaluators.value._target_=treeshare.search.OutcomeReward",
+        ],
+        "evaluator: OutcomeReward needs a reward model",
+    ),
+    "replies": ([*MOCK, "engine.replies=[]"], "engine: replies must not be empty"),
+    "ends in a bug": (
+        [*MOCK, "engine._target_=troubled_engines.Unmakable"],
+        "engine: it's a bug (RuntimeError; HYDRA_FULL_ERROR=1 shows where)",
+    ),
+}
+
+
+@pytest.fixture
+def bad_csv(tmp_path):
+    (tmp_path / "bad.csv").write_text("Rank,Puzzles\n1,1 1 4 6\n2,1 1 x 8\n")
+
+
+@pytest.mark.parametrize(("arguments", "said"), BAD.values(), ids=BAD.keys())
+def test_one_line_and_nothing_on_disk(arguments, said, treeshare, bad_csv, tmp_path):
+    done = treeshare(*arguments)
+    assert done.code == 2
+    assert done.out == ""
+    assert done.err.startswith("treeshare: ") and done.err.count("\n") == 1
+    assert said in done.err
+    assert [path.name for path in tmp_path.iterdir()] == ["bad.csv"]
+
+
+def test_full_traceback_on_request(treeshare_process):
+    done = treeshare_process(*MOCK, "search.breadth=0", HYDRA_FULL_ERROR="1")
+    assert done.code == 1
+    assert "Traceback" in done.err and "breadth=0 must be at least 1" in done.err
+
+
+def test_multirun_with_a_bad_job_runs_the_others(treeshare):
+    done = treeshare("-m", *MOCK, "search=tot_bfs", "search.breadth=0,1")
+    assert done.code == 2
+    assert done.err == "treeshare: search: breadth=0 must be at least 1\n"
+    assert "puzzles         1 of 1" in done.out
+
+
+def test_wandb_and_torch_are_imported_only_when_used():
+    code = (
+        "import sys, treeshare.experiments.runs.resumable_run;"
+        "assert not {'wandb', 'torch', 'transformers'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,117 @@
+"""What holds for every task of the package, run from its configuration on the mock engine."""
+
+import pickle
+
+import pytest
+from hydra import compose, initialize_config_module
+from places import ROOT
+from task_options import task_options
+
+from treeshare.experiments.run import run
+from treeshare.experiments.runs.config import prepare
+from treeshare.tasks.arithmetic.rules import solve
+from treeshare.tasks.blocksworld.task import BlocksworldVerifier
+from treeshare.tasks.task import HasMerge, HasMoves, ParseFailure, Task
+
+NAMES = sorted(path.stem for path in ROOT.glob("conf/task/*.yaml"))
+EVERY = pytest.mark.parametrize("name", NAMES)
+STEPS = {  # a reply that every role which samples steps can read
+    "crosswords": "h1. scent\nv2. carol\nRows: scent canoe arson rouse fleets",
+    "math": "so",
+    "set_intersection": "[1, 2, 3]",
+    "sorting": "[1, 2, 3]",
+}
+
+
+def composed(name, *overrides):
+    with initialize_config_module("treeshare.conf", version_base="1.3"):
+        return compose("config", ["engine=mock", *task_options(name), "task.limit=2", *overrides])
+
+
+def right_answer(setup):
+    """To the first problem, as a model would write it."""
+    problem = setup.problems[0]
+    state = setup.task.root(problem)
+    match setup.task.name:
+        case "game24" | "countdown":
+            return solve(state).numbers[0].expression
+        case "sorting":
+            return str(sorted(problem.data))
+        case "set_intersection":
+            return str([n for n in problem.data.second if n in problem.data.first])
+        case "crosswords":
+            return "scent canoe arson rouse fleet"
+        case "math":
+            return "19.0 eggs"
+        case "reasoning_gym":
+            return str(eval(problem.data.partition(": ")[2].rstrip(" =")))
+    assert isinstance(setup.verifier, BlocksworldVerifier)
+    while not setup.task.is_terminal(state):
+        state = next(
+            move.state
+            for move in setup.task.moves(state)
+            if setup.verifier.promise(problem, move.state)
+        )
+    return setup.task.answer(state)
+
+
+def result(cfg, tmp_path):
+    cfg.output_dir = str(tmp_path)
+    summary = run(cfg)
+    assert not summary.failures and len(summary.rows) == 2
+    return summary
+
+
+@EVERY
+def test_a_right_answer_is_right_for_its_problem_alone_and_an_unreadable_one_is_counted(
+    name, tmp_path
+):
+    cfg = composed(name, "search=io")
+    cfg.engine.replies = [right_answer(prepare(cfg))]
+    summary = result(cfg, tmp_path)
+    assert [row.correct_top1 for row in summary.rows] == [True, False]
+    assert summary.table().startswith(f"{name} ")
+    assert all(grade == 1 for grade in summary.rows[0].grades.values())
+    assert all(0.5 <= grade <= 1 for grade in summary.totals.grades.values())
+
+    cfg.engine.replies = [" "]
+    for row in result(cfg, tmp_path).rows:
+        assert not row.correct_any and not row.oracle and row.parse_failures == 1
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "reasoning_gym"])
+@pytest.mark.parametrize("evaluator", [None, "oracle"], ids=["its own", "oracle"])
+def test_a_tree_is_searched(name, evaluator, tmp_path):
+    """A reply that is a step grows the tree, or the task's own moves do."""
+    more = [f"evaluator={evaluator}"] if evaluator else []
+    cfg = composed(name, "search.depth=2", "search.breadth=2", *more)
+    cfg.engine.replies = [STEPS.get(name, "sure")]
+    summary = result(cfg, tmp_path)
+    assert all(row.nodes > 1 for row in summary.rows)
+    assert summary.rows[0].oracle == (evaluator == "oracle")
+
+
+@EVERY
+def test_the_task_serves_its_roles_and_holds_no_verifier(name):
+    setup = prepare(composed(name))
+    task, problem = setup.task, setup.problems[0]
+    assert isinstance(task, Task) and len({problem.id for problem in setup.problems}) == 2
+    root = task.root(problem)
+    assert hash(root) == hash(task.root(problem)) and root == task.root(problem)
+    assert not task.is_terminal(root) and task.answer(root) is None
+    assert setup.verifier.promise(problem, root) == 1.0
+    held = pickle.dumps((task, setup.problems, root))
+    assert type(setup.verifier).__name__.encode() not in held
+    for role in {"io", "cot", "step"} & set(task.sampling):
+        segments = task.prompt(role, root)
+        assert all(segments) and segments == task.prompt(role, root)
+        assert isinstance(task.parse(role, root, ""), ParseFailure)
+    assert isinstance(task, HasMoves) == (not STEPS.get(name) and name != "reasoning_gym")
+    assert isinstance(task, HasMerge) == (name in ("sorting", "set_intersection"))
+
+
+@pytest.mark.parametrize("name", ["sorting", "set_intersection"])
+def test_graph_of_thoughts_runs(name, tmp_path):
+    size = ["task.size=4", "task.part_size=2", "task.limit=2"]
+    summary = result(composed(name, "search=got", *size, "engine.replies=['[1, 2]']"), tmp_path)
+    assert [row.parse_failures for row in summary.rows] == [1, 1]  # the splits

@@ -1,0 +1,8 @@
+"""Where tests find the checkout, the recorded data and the parts that a user would write."""
+
+import os
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+DATA = Path(os.environ.get("TREESHARE_DATA", ROOT.parent / "shared/data"))
+PARTS = ROOT / "tests/experiments/parts"

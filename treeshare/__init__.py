@@ -1,0 +1,1 @@
+"""Reasoning search over language models that owns its KV cache."""
