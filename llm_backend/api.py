@@ -170,8 +170,8 @@ class Score:
 
 
 @dataclass(frozen=True, slots=True)
-class Classify:
-    """A reward model's score of an answer. Wants an engine with a classifier (classifier.py).
+class Reward:
+    """A reward model's score of an answer. Wants an engine with a reward_model (reward_model.py).
 
     Raises:
         ValueError: a field is no string.
@@ -191,7 +191,7 @@ class Classify:
         return (self.question, self.answer)
 
 
-Request = Generate | Score | Classify
+Request = Generate | Score | Reward
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,7 +229,7 @@ class ScoreReply:
 
 
 @dataclass(frozen=True, slots=True)
-class ClassifyReply:
+class RewardReply:
     score: float  # in [0, 1], higher is better
     usage: Usage
 
@@ -241,7 +241,7 @@ class Failure:
     error: Exception
 
 
-Reply = GenerateReply | ScoreReply | ClassifyReply | Failure
+Reply = GenerateReply | ScoreReply | RewardReply | Failure
 
 
 class PromptTooLong(ValueError):

@@ -15,11 +15,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from treeshare.llm_backend.api import (
-    Classify,
     Completion,
     Generate,
     GenerateReply,
     Request,
+    Reward,
     Sampling,
     Score,
     ScoreReply,
@@ -84,7 +84,7 @@ class Context:
         self._evaluator = evaluator
         self._seed = seed
         self._asked: Counter[tuple[int, str]] = Counter()
-        self._replies: dict[Score | Classify, Any] = {}
+        self._replies: dict[Score | Reward, Any] = {}
 
     @property
     def graph(self) -> SearchGraph:
@@ -276,7 +276,7 @@ class Context:
         """Send requests; the replies in order."""
         return await ask(requests)
 
-    async def ask_once(self, requests: Sequence[Score | Classify]) -> list[Any]:
+    async def ask_once(self, requests: Sequence[Score | Reward]) -> list[Any]:
         """As `ask`, but what the search has an answer to, or asks here twice, is not sent."""
         new = [request for request in dict.fromkeys(requests) if request not in self._replies]
         self._replies |= zip(new, await self.ask(new), strict=True)

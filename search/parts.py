@@ -29,7 +29,7 @@ class Evaluator(Protocol):
     """Puts a value on nodes; higher is better (search/evaluators/prompted.py).
 
     One that is made of others names them in an attribute `parts`; a method `check_budget(budget)`
-    may refuse a budget; a true `needs_classifier` says that it sends `Classify` requests.
+    may refuse a budget; a true `needs_reward_model` says that it sends `Reward` requests.
     """
 
     async def evaluate(self, ctx: Context, nodes: Sequence[Node]) -> list[float]: ...

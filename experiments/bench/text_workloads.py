@@ -75,7 +75,7 @@ def _few_shot() -> Iterator[Prompt]:
 def _trees() -> list[tuple[str, ast.Module]]:
     """Source and syntax tree of every module of the package."""
     root = Path(__file__).resolve().parents[2]
-    paths = (path for folder in _FOLDERS for path in sorted((root / folder).glob("*.py")))
+    paths = (path for folder in _FOLDERS for path in sorted((root / folder).rglob("*.py")))
     return [(source, ast.parse(source)) for source in (path.read_text() for path in paths)]
 
 

@@ -28,7 +28,7 @@ _EMBEDDED = Path(__file__).parents[2] / "llm_backend" / "embedded"
 
 def digests_of(config: Mapping[str, Any], problems: Iterable[Problem]) -> Digests:
     """Digests of the problems, of the files named in the task's configuration, and of every model
-    directory named in the engine's or the classifier's. A model that is an id on the Hugging Face
+    directory named in the engine's or the reward_model's. A model that is an id on the Hugging Face
     hub has none.
 
     Raises:
@@ -38,7 +38,7 @@ def digests_of(config: Mapping[str, Any], problems: Iterable[Problem]) -> Digest
     for key, text in _texts(config.get("task"), "task"):
         if _is_file(text):
             found[key] = {Path(text).name: _of_file(Path(text))}
-    for group in ("engine", "classifier"):
+    for group in ("engine", "reward_model"):
         for key, text in _texts(config.get(group), group):
             if key.endswith(".name") and (directory := _model_directory(text)) is not None:
                 found[key] = _of_directory(directory)

@@ -23,7 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from treeshare.llm_backend.api import Engine
-from treeshare.llm_backend.reward.engine import ClassifierEngine
+from treeshare.llm_backend.reward.engine import RewardEngine
 from treeshare.search.budget import Budget
 from treeshare.search.context import Context, Evaluator, Expander, Policy, check_needs, with_parts
 from treeshare.tasks.task import Problem, Task, Verifier
@@ -119,9 +119,9 @@ class Setup:
 
     def load_engine(self) -> Engine:
         engine: Engine = _make(self.config["engine"], "engine")
-        if self.config.get("classifier") is None:
+        if self.config.get("reward_model") is None:
             return engine
-        return ClassifierEngine(engine, _make(self.config["classifier"], "classifier"))
+        return RewardEngine(engine, _make(self.config["reward_model"], "reward_model"))
 
 
 def prepare(cfg: DictConfig) -> Setup:
@@ -160,7 +160,7 @@ def prepare(cfg: DictConfig) -> Setup:
     with explained():
         _check_parts(setup)
         check_needs(policy, task)
-    _check_classifier(setup)
+    _check_reward_model(setup)
     return setup
 
 
@@ -181,20 +181,20 @@ def _check_parts(setup: Setup) -> None:
         return
 
 
-def _check_classifier(setup: Setup) -> None:
+def _check_reward_model(setup: Setup) -> None:
     """Refuse an evaluator that would ask for a reward model when the first texts are drawn, where
     it is known that there is none.
 
     Raises:
         SetupError: it would.
     """
-    if setup.config.get("classifier") is not None or setup.config["engine"]["_target_"] != _TREE:
+    if setup.config.get("reward_model") is not None or setup.config["engine"]["_target_"] != _TREE:
         return
     for part in with_parts(setup.evaluator):
-        if getattr(part, "needs_classifier", False):
+        if getattr(part, "needs_reward_model", False):
             raise SetupError(
-                f"evaluator: {type(part).__name__} needs a reward model: add classifier=hf "
-                "classifier.name=..."
+                f"evaluator: {type(part).__name__} needs a reward model: add reward_model=hf "
+                "reward_model.name=..."
             )
 
 

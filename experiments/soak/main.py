@@ -58,8 +58,8 @@ class Options:
     shares: list[float]
     requests: Sizes
     kv_tokens: int
-    max_batch: int
-    max_step_tokens: int
+    max_num_seqs: int
+    max_num_batched_tokens: int
     seed: int
     output_dir: str
 
@@ -110,8 +110,10 @@ class Soaked:
 class RecordingEngine(TreeEngine):
     """Keeps the ids of all that was generated."""
 
-    def __init__(self, model: Model, kv_tokens: int, max_batch: int, max_step_tokens: int) -> None:
-        super().__init__(model, kv_tokens, max_batch, max_step_tokens)
+    def __init__(
+        self, model: Model, kv_tokens: int, max_num_seqs: int, max_num_batched_tokens: int
+    ) -> None:
+        super().__init__(model, kv_tokens, max_num_seqs, max_num_batched_tokens)
         self.generated: dict[tuple[int, int], tuple[int, ...]] = {}
 
     def _end_done(self) -> None:
@@ -143,7 +145,7 @@ class Soak:
         for name, share in [(first, shares[0]), *product(others or [first], shares)]:
             model = self._loaded.model(name, self._options.model.fused)
             size = int(self._options.kv_tokens * share)
-            limits = self._options.max_batch, self._options.max_step_tokens
+            limits = self._options.max_num_seqs, self._options.max_num_batched_tokens
             with closing(RecordingEngine(model, size, *limits)) as engine:
                 yield self._served(name, engine)
 

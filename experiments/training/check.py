@@ -50,7 +50,7 @@ class Check:
 
 def check(step: int, directory: Path, puzzles: Sequence[Puzzle], device: str) -> Check:
     """Ask the model that was saved after `step` steps about `puzzles`."""
-    engine = TreeEngine(load_model(str(directory), device=device), max_step_tokens=4096)
+    engine = TreeEngine(load_model(str(directory), device=device), max_num_batched_tokens=4096)
     task = Game24()
     solved = list(solve_all(np.array(puzzles)))
     roots = [root.position for root in solved]

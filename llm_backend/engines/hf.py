@@ -18,7 +18,6 @@ from typing import Any
 import torch
 
 from treeshare.llm_backend.api import (
-    Classify,
     Completion,
     EngineStats,
     Failure,
@@ -27,6 +26,7 @@ from treeshare.llm_backend.api import (
     PromptTooLong,
     Reply,
     Request,
+    Reward,
     Score,
     ScoreReply,
     Usage,
@@ -56,20 +56,22 @@ class HuggingFaceEngine:
     Args:
         loaded: network and tokenizer.
         model: the same, whose `encode` and `decode` are used.
-        max_batch: sequences in a batch; None serves each request by itself, its samples or
+        max_num_seqs: sequences in a batch; None serves each request by itself, its samples or
             continuations together.
 
     Raises:
-        ValueError: `max_batch` is below 1.
+        ValueError: `max_num_seqs` is below 1.
     """
 
-    def __init__(self, loaded: LoadedNetwork, model: Model, max_batch: int | None = None) -> None:
-        if max_batch is not None and max_batch < 1:
-            raise ValueError(f"max_batch={max_batch} must be at least 1")
+    def __init__(
+        self, loaded: LoadedNetwork, model: Model, max_num_seqs: int | None = None
+    ) -> None:
+        if max_num_seqs is not None and max_num_seqs < 1:
+            raise ValueError(f"max_num_seqs={max_num_seqs} must be at least 1")
         loaded.network.set_attn_implementation("sdpa")  # Hugging Face's own choice
         self._network = loaded.network
         self._model = model
-        self._max_batch = max_batch
+        self._max_batch = max_num_seqs
         self._ends = sorted(model.end_tokens)
         self._pad = self._ends[0] if self._ends else 0
         self._closing: dict[tuple[str, ...], torch.Tensor] = {}  # by the stop strings
@@ -82,7 +84,7 @@ class HuggingFaceEngine:
         began = time.perf_counter()
         replies: dict[int, Reply] = {}
         for ticket, request in requests.items():
-            if isinstance(request, Classify):
+            if isinstance(request, Reward):
                 replies[ticket] = Failure(ValueError("no reward model is loaded"))
                 continue
             try:

@@ -10,14 +10,14 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from treeshare.llm_backend.api import (
-    Classify,
-    ClassifyReply,
     Completion,
     EngineStats,
     Generate,
     GenerateReply,
     Reply,
     Request,
+    Reward,
+    RewardReply,
     Score,
     ScoreReply,
     Usage,
@@ -69,9 +69,9 @@ class MockEngine:
             logprobs = tuple(self._score(prompt, text) for text in request.continuations)
             lengths = tuple(len(text.split()) for text in request.continuations)
             return ScoreReply(logprobs, lengths, self._usage(prompt, lengths))
-        if isinstance(request, Classify):
+        if isinstance(request, Reward):
             score = math.exp(self._score(request.question, request.answer))
-            return ClassifyReply(score, Usage(prompt_tokens=len(prompt.split())))
+            return RewardReply(score, Usage(prompt_tokens=len(prompt.split())))
         texts = [self._draw(prompt, request, k) for k in range(request.n)]
         lengths = tuple(len(text.split()) for text in texts)
         completions = tuple(

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from treeshare.llm_backend.api import (
-    ClassifyReply,
     Completion,
     Engine,
     EngineStats,
@@ -25,6 +24,7 @@ from treeshare.llm_backend.api import (
     GenerateReply,
     Reply,
     Request,
+    RewardReply,
     ScoreReply,
     Usage,
 )
@@ -142,4 +142,4 @@ def _reply_from_json(row: dict[str, Any]) -> Reply:
         return GenerateReply(tuple(Completion(**c) for c in row["completions"]), usage)
     if "logprobs" in row:
         return ScoreReply(tuple(row["logprobs"]), tuple(row["num_tokens"]), usage)
-    return ClassifyReply(row["score"], usage)
+    return RewardReply(row["score"], usage)

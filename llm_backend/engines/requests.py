@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from treeshare.llm_backend.api import (
-    Classify,
     Failure,
     Generate,
     OutOfKVMemory,
     PromptTooLong,
     Request,
+    Reward,
     Score,
 )
 from treeshare.llm_backend.model.model import Model
@@ -39,8 +39,8 @@ def take_in(
     for number, request in requests.items():
         if isinstance(request, Generate | Score):
             served[number] = request
-        elif isinstance(request, Classify):
-            reason = "no reward model is loaded: add classifier=hf classifier.name=..."
+        elif isinstance(request, Reward):
+            reason = "no reward model is loaded: add reward_model=hf reward_model.name=..."
             failures[number] = Failure(ValueError(reason))
         else:
             failures[number] = Failure(TypeError(f"a {type(request).__name__} is no request"))

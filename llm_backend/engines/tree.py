@@ -41,10 +41,10 @@ class TreeEngine:
         model: weights, tokenizer and attention.
         kv_tokens: size of the KV pool. When it is full, prefixes no live sequence uses are evicted,
             least recently used first; then new sequences wait for running ones to end.
-        max_batch: sequences in one forward.
-        max_step_tokens: tokens in one forward; longer prompts are computed over several.
+        max_num_seqs: sequences in one forward.
+        max_num_batched_tokens: tokens in one forward; longer prompts are computed over several.
         speculative: drafts tokens that are verified several in one forward; replies stay the same.
-            Drafts take what the others leave of `max_step_tokens`.
+            Drafts take what the others leave of `max_num_batched_tokens`.
 
     Raises:
         ValueError: a limit below 1, or a drafter that cannot draft for the model.
@@ -54,14 +54,14 @@ class TreeEngine:
         self,
         model: Model,
         kv_tokens: int = 16384,
-        max_batch: int = 256,
-        max_step_tokens: int = 1024,
+        max_num_seqs: int = 256,
+        max_num_batched_tokens: int = 1024,
         speculative: Drafter | None = None,
     ) -> None:
         limits = {
             "kv_tokens": kv_tokens,
-            "max_batch": max_batch,
-            "max_step_tokens": max_step_tokens,
+            "max_num_seqs": max_num_seqs,
+            "max_num_batched_tokens": max_num_batched_tokens,
         }
         for name, value in limits.items():
             if value < 1:
@@ -70,8 +70,8 @@ class TreeEngine:
             speculative.check(model)
         self.model = model
         self._drafter = speculative
-        self.max_batch = max_batch
-        self.max_step_tokens = max_step_tokens
+        self.max_num_seqs = max_num_seqs
+        self.max_num_batched_tokens = max_num_batched_tokens
         self.pool = model.new_pool(kv_tokens)
         self._stats = EngineStats()
         self._refusal: str | None = None  # of all calls
@@ -87,7 +87,7 @@ class TreeEngine:
         if can_decode(model):
             self._forwards = GraphForward(model, pool, self._stats)
             if self._drafter is None:
-                self._decoder = Decoder(model, pool, self.max_batch, self._stats)
+                self._decoder = Decoder(model, pool, self.max_num_seqs, self._stats)
         self._waiting: deque[Draw | Scoring] = deque()
         self._running: list[Draw | Scoring] = []
         self._replies: dict[int, Reply] = {}
@@ -178,7 +178,7 @@ class TreeEngine:
         """Start waiting jobs, the oldest first, as far as batch and memory allow."""
         self._full_at = None
         prefix: Ids | None = None
-        while self._waiting and len(self._running) < self.max_batch:
+        while self._waiting and len(self._running) < self.max_num_seqs:
             job = self._waiting[0]
             if not self._may_join(job):
                 return
@@ -240,7 +240,7 @@ class TreeEngine:
         num_running = len(self._running)
         if self._full_at is not None and 4 * num_running > 3 * self._full_at:
             return False
-        return 4 * min(len(self._waiting), self.max_batch - num_running) >= num_running
+        return 4 * min(len(self._waiting), self.max_num_seqs - num_running) >= num_running
 
     def _decode(self, decoder: Decoder, draws: list[Draw]) -> None:
         """Decode the running samples until a quarter of them is done, or some when a new plan is
@@ -298,7 +298,7 @@ class TreeEngine:
         """
         ends: dict[KVNode, int] = {}
         ran: list[Draw | Scoring] = []
-        room = self.max_step_tokens
+        room = self.max_num_batched_tokens
         for job in self._running:
             if room == 0:
                 break
@@ -320,7 +320,9 @@ class TreeEngine:
     def _draft(self, ends: dict[KVNode, int], ran: list[Draw | Scoring]) -> list[Draft]:
         """The draws that ran with what is guessed of each, for which there is room left; the
         guesses are added to the tokens to compute."""
-        room = self.max_step_tokens - sum(end - node.num_computed for node, end in ends.items())
+        room = self.max_num_batched_tokens - sum(
+            end - node.num_computed for node, end in ends.items()
+        )
         drafts = make_drafts(self._drafter, [job for job in ran if isinstance(job, Draw)], room)
         ends |= {run: len(run.tokens) for draft in drafts for run in draft.runs}
         return drafts

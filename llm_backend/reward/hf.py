@@ -1,4 +1,4 @@
-"""A Hugging Face sequence classifier as a reward model: a question and an answer in, a score out.
+"""A Hugging Face sequence reward_model as a reward model: a question and an answer in, a score out.
 
 It keeps no KV and shares none: an answer is read whole in one forward with the others of its batch.
 """
@@ -11,14 +11,14 @@ from typing import Any
 
 import torch
 
-from treeshare.llm_backend.api import Classify, ClassifyReply, Failure, PromptTooLong, Reply, Usage
+from treeshare.llm_backend.api import Failure, PromptTooLong, Reply, Reward, RewardReply, Usage
 from treeshare.llm_backend.model.loading import load_pretrained
 from treeshare.llm_backend.model.rotary import chosen_context, fix_rotary
 
 _MARKS = ("\ue000", "\ue001")  # for private use: they stand for the texts in a rendered template
 
 
-class SequenceClassifier:
+class HuggingFaceRewardModel:
     """Scores in [0, 1]: the sigmoid of the only output, or the probability of the good label.
 
     The model sees the question and the answer in its tokenizer's chat template, if it has one; else
@@ -28,36 +28,36 @@ class SequenceClassifier:
         network: as `AutoModelForSequenceClassification` makes it.
         tokenizer: its tokenizer.
         label: index of the output that means good; None is the only one, or the second of two.
-        max_batch: answers in one forward.
+        max_num_seqs: answers in one forward.
 
     Raises:
-        ValueError: `label` is none of the outputs, or not given for more than two; `max_batch` is
-            below 1; or the network states no length of its context.
+        ValueError: `label` is none of the outputs, or not given for more than two; `max_num_seqs`
+            is below 1; or the network states no length of its context.
     """
 
     def __init__(
-        self, network: Any, tokenizer: Any, label: int | None = None, max_batch: int = 32
+        self, network: Any, tokenizer: Any, label: int | None = None, max_num_seqs: int = 32
     ) -> None:
         count = network.config.num_labels
         if label is None and count > 2:
             names = network.config.id2label
             raise ValueError(
-                f"classifier.label=null, but it must be one of {count} labels: {names}"
+                f"reward_model.label=null, but it must be one of {count} labels: {names}"
             )
         if label is not None and not 0 <= label < count:
-            raise ValueError(f"classifier.label={label} must be from 0 to {count - 1}")
-        if max_batch < 1:
-            raise ValueError(f"classifier.max_batch={max_batch} must be at least 1")
+            raise ValueError(f"reward_model.label={label} must be from 0 to {count - 1}")
+        if max_num_seqs < 1:
+            raise ValueError(f"reward_model.max_num_seqs={max_num_seqs} must be at least 1")
         self._network = network.eval()
         self._tokenizer = tokenizer
         self._label = count - 1 if label is None else label
-        self._max_batch = max_batch
+        self._max_batch = max_num_seqs
         self._special = set(tokenizer.all_special_tokens)
         self._config = network.config.get_text_config()
         self.context_length = min(chosen_context(network, None), tokenizer.model_max_length)
         fix_rotary(network, self.context_length)
 
-    def classify(self, requests: Sequence[Classify]) -> list[Reply]:
+    def reward(self, requests: Sequence[Reward]) -> list[Reply]:
         encoded = [self._encode(request) for request in requests]
         lengths = [len(tokens["input_ids"]) for tokens in encoded]
         replies: list[Reply] = [Failure(self._too_long(length)) for length in lengths]
@@ -66,10 +66,10 @@ class SequenceClassifier:
         for begin in range(0, len(fitting), self._max_batch):
             batch = fitting[begin : begin + self._max_batch]
             for i, score in zip(batch, self._scores([encoded[i] for i in batch]), strict=True):
-                replies[i] = ClassifyReply(score, Usage(prompt_tokens=lengths[i]))
+                replies[i] = RewardReply(score, Usage(prompt_tokens=lengths[i]))
         return replies
 
-    def _encode(self, request: Classify) -> dict[str, list[int]]:
+    def _encode(self, request: Reward) -> dict[str, list[int]]:
         tokenizer, texts = self._tokenizer, (request.question, request.answer)
         names_special = any(name in text for name in self._special for text in texts)
         if tokenizer.chat_template:
@@ -148,33 +148,33 @@ def _padded(
     }
 
 
-def load_classifier(
+def load_reward_model(
     name: str,
     dtype: str = "float32",
     device: str = "cpu",
     label: int | None = None,
-    max_batch: int = 32,
+    max_num_seqs: int = 32,
     trust_remote_code: bool = False,
-) -> SequenceClassifier:
-    """Load a reward model: a sequence classifier of one output or several.
+) -> HuggingFaceRewardModel:
+    """Load a reward model: a sequence reward_model of one output or several.
 
     Args:
         name: a directory in Hugging Face's format, or an id on the Hugging Face hub.
         dtype: `float32`, `bfloat16` or `float16`.
         device: as PyTorch names it.
-        label: see `SequenceClassifier`.
-        max_batch: answers in one forward.
+        label: see `HuggingFaceRewardModel`.
+        max_num_seqs: answers in one forward.
         trust_remote_code: run the code that the model's directory holds.
 
     Raises:
         ValueError: no such model, dtype, device or label, or the model was not trained to classify.
     """
     network, tokenizer = load_pretrained(
-        "classifier",
+        "reward_model",
         "AutoModelForSequenceClassification",
         name,
         dtype,
         device,
         trust_remote_code,
     )
-    return SequenceClassifier(network, tokenizer, label, max_batch)
+    return HuggingFaceRewardModel(network, tokenizer, label, max_num_seqs)

@@ -24,8 +24,8 @@ class ModelDrafter:
         num_tokens: guesses for one sequence.
         kv_tokens: size of its KV pool. What does not fit into it, or into its context, is decoded
             without guesses.
-        max_batch: sequences in one of its forwards.
-        max_step_tokens: tokens in one of its forwards.
+        max_num_seqs: sequences in one of its forwards.
+        max_num_batched_tokens: tokens in one of its forwards.
 
     Raises:
         ValueError: a number is below 1.
@@ -36,13 +36,13 @@ class ModelDrafter:
         model: Model,
         num_tokens: int = 4,
         kv_tokens: int = 16384,
-        max_batch: int = 256,
-        max_step_tokens: int = 1024,
+        max_num_seqs: int = 256,
+        max_num_batched_tokens: int = 1024,
     ) -> None:
         if num_tokens < 1:
             raise ValueError(f"engine.speculative.num_tokens={num_tokens} must be at least 1")
         self.num_tokens = num_tokens
-        self.engine = TreeEngine(model, kv_tokens, max_batch, max_step_tokens)
+        self.engine = TreeEngine(model, kv_tokens, max_num_seqs, max_num_batched_tokens)
         self._longest = min(model.context_length, kv_tokens)  # tokens
 
     def check(self, model: Model) -> None:

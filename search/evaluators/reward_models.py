@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from treeshare.llm_backend.api import Classify, ClassifyReply, Score, ScoreReply
+from treeshare.llm_backend.api import Reward, RewardReply, Score, ScoreReply
 from treeshare.search.bounds import one_of
 from treeshare.search.context import Context
 from treeshare.search.expanders import softmax
@@ -22,19 +22,19 @@ from treeshare.tasks.task import HasSolution
 
 @dataclass(frozen=True)
 class OutcomeReward:
-    """The classifier's score of the solution so far, in [0, 1].
+    """The reward_model's score of the solution so far, in [0, 1].
 
     One request for each solution that the search has not had scored yet. The engine needs a
-    classifier.
+    reward_model.
     """
 
     needs: ClassVar[type] = HasSolution
-    needs_classifier: ClassVar[bool] = True
+    needs_reward_model: ClassVar[bool] = True
 
     async def evaluate(self, ctx: Context, nodes: Sequence[Node]) -> list[float]:
         assert isinstance(ctx.task, HasSolution)
         solutions = [ctx.task.solution(node.state) for node in nodes]
-        requests = [Classify(question, "\n".join(steps)) for question, *steps in solutions]
+        requests = [Reward(question, "\n".join(steps)) for question, *steps in solutions]
         return [reply.score for reply in await ctx.ask_once(requests)]
 
 
@@ -51,8 +51,8 @@ class ProcessReward:
 
     after the i-th. The defaults are the format of Math-Shepherd's model (Wang et al., arXiv
     2312.08935) for steps that begin with `Step 1: ` and so on, as those of the Game of 24 do, and
-    the minimum is its authors' choice (section 3.4). By `classifier`, r_i is the classifier's score
-    of the first i steps, as `OutcomeReward` would ask for it.
+    the minimum is its authors' choice (section 3.4). By `reward_model`, r_i is the reward
+    model's score of the first i steps, as `OutcomeReward` would ask for it.
 
     One request for each step that the search has not had scored yet, all of one call together; with
     `aggregate=last` only for each solution's last.
@@ -61,7 +61,7 @@ class ProcessReward:
         ValueError: `by` or `aggregate` is none of its names.
     """
 
-    by: Literal["tokens", "classifier"] = "tokens"
+    by: Literal["tokens", "reward_model"] = "tokens"
     aggregate: Aggregate = "min"
     ask: str = " ки"  # after a step, before the verdict
     good: str = " +"
@@ -72,12 +72,12 @@ class ProcessReward:
     needs: ClassVar[type] = HasSolution
 
     def __post_init__(self) -> None:
-        one_of(("tokens", "classifier"), by=self.by)
+        one_of(("tokens", "reward_model"), by=self.by)
         one_of(tuple(AGGREGATES), aggregate=self.aggregate)
 
     @property
-    def needs_classifier(self) -> bool:
-        return self.by == "classifier"
+    def needs_reward_model(self) -> bool:
+        return self.by == "reward_model"
 
     async def evaluate(self, ctx: Context, nodes: Sequence[Node]) -> list[float]:
         assert isinstance(ctx.task, HasSolution)
@@ -86,12 +86,12 @@ class ProcessReward:
         rewards = [[_reward(next(replies)) for _ in group] for group in asked]
         return [AGGREGATES[self.aggregate](row) if row else 0.5 for row in rewards]
 
-    def _requests(self, question: str, *steps: str) -> list[Score | Classify]:
+    def _requests(self, question: str, *steps: str) -> list[Score | Reward]:
         counts = range(1, len(steps) + 1)
         if self.aggregate == "last":
             counts = counts[-1:]
-        if self.by == "classifier":
-            return [Classify(question, "\n".join(steps[:count])) for count in counts]
+        if self.by == "reward_model":
+            return [Reward(question, "\n".join(steps[:count])) for count in counts]
         marked = [f"{step}{self.ask}" for step in steps]
         prompts = [
             (f"{question}{self.opening}", self.seen.join(marked[:count])) for count in counts
@@ -99,5 +99,5 @@ class ProcessReward:
         return [Score(prompt, (self.good, self.bad)) for prompt in prompts]
 
 
-def _reward(reply: ScoreReply | ClassifyReply) -> float:
-    return reply.score if isinstance(reply, ClassifyReply) else softmax(reply.logprobs)[0]
+def _reward(reply: ScoreReply | RewardReply) -> float:
+    return reply.score if isinstance(reply, RewardReply) else softmax(reply.logprobs)[0]

@@ -1,6 +1,6 @@
 import pytest
 
-from treeshare.llm_backend.api import Classify, Failure, Generate, Score, ScoreReply, Usage
+from treeshare.llm_backend.api import Failure, Generate, Reward, Score, ScoreReply, Usage
 from treeshare.search.budget import Budget, Meter, least_tokens
 
 
@@ -68,7 +68,7 @@ def test_requests_that_must_cost_more_than_is_left_are_refused():
     [
         (Generate(("a",), n=7), 7),
         (Score(("a",), ("x", "y")), 2),
-        (Classify("question", "answer"), 0),
+        (Reward("question", "answer"), 0),
     ],
 )
 def test_a_request_costs_a_token_for_each_sample_or_scored_text(request_, tokens):

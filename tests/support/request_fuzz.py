@@ -12,7 +12,7 @@ import torch
 import transformers
 from tiny_models import byte_tokenizer, make_network
 
-from treeshare.llm_backend.api import Classify, Failure, Generate, Sampling, Score
+from treeshare.llm_backend.api import Failure, Generate, Reward, Sampling, Score
 from treeshare.llm_backend.engines.tree import TreeEngine
 from treeshare.llm_backend.model.model import Model
 
@@ -75,7 +75,7 @@ def bad_request(rng):
             Generate(("",), 1, short),
             Generate(("one",), 1, Sampling(max_tokens=1 << 31)),
             Score(("one",), tuple(f"{i}{'y' * 60}" for i in range(9))),  # beyond the pool
-            Classify("one", "two"),
+            Reward("one", "two"),
             None,
             "one",
         ]
@@ -109,7 +109,7 @@ def fuzz(num_requests, seed):
     for ticket in range(num_requests):
         is_bad = rng.random() < 1 / 3
         (bad if is_bad else good)[ticket] = (bad_request if is_bad else good_request)(rng)
-    limits = {"kv_tokens": 400, "max_batch": 12, "max_step_tokens": 48}
+    limits = {"kv_tokens": 400, "max_num_seqs": 12, "max_num_batched_tokens": 48}
     clean = serve(TreeEngine(model, **limits), good, rng)
     everything = dict(sorted((good | bad).items()))
     replies = serve(TreeEngine(model, **limits), everything, rng)

@@ -231,7 +231,7 @@ def network_of(config):
     return _spread(network)
 
 
-def make_classifier(num_labels, architecture="llama"):
+def make_reward_model(num_labels, architecture="llama"):
     torch.manual_seed(0)
     make = {"llama": transformers.LlamaConfig, "bert": transformers.BertConfig}[architecture]
     config = make(**SIZES | {"pad_token_id": 258}, num_labels=num_labels)

@@ -32,8 +32,8 @@ MEMORY_SHARE = 0.8  # of the free memory that a pool may take
 class Limits:
     """Of the engine, and of what the profiler sees."""
 
-    max_batch: int
-    max_step_tokens: int
+    max_num_seqs: int
+    max_num_batched_tokens: int
     spans: int  # stretches of steps under the profiler
     bandwidth: float | None  # bytes a second
     weight_bytes: int  # that a step reads
@@ -64,7 +64,7 @@ def measure(
     is_ahead = isinstance(model.backend, DeftAttention) and model.backend.can_grow
     watch = Watch(profiled, lead=int(is_ahead), trace=trace)
     size = pool_size(model, workload.kv_tokens + SLACK)
-    engine = WatchedEngine(model, size, limits.max_batch, limits.max_step_tokens)
+    engine = WatchedEngine(model, size, limits.max_num_seqs, limits.max_num_batched_tokens)
     with closing(engine):
         workload.warm_up().run(engine, filler)
         engine.forget()
@@ -141,7 +141,7 @@ def measure_pressure(
     rows: list[Measurement] = []
     expected: list[str] = []  # texts of the whole pool
     for size in (whole, whole // 10):
-        engine = WatchedEngine(model, size, limits.max_batch, limits.max_step_tokens)
+        engine = WatchedEngine(model, size, limits.max_num_seqs, limits.max_num_batched_tokens)
         with closing(engine):
             pressure.run(engine, Filler(model, seed=1))
             engine.forget()

@@ -119,15 +119,15 @@ def run_arm(loaded: LoadedNetwork, options: ArmOptions, limits: Limits, seed: in
     """
     if arm.arm in (HF_ONE, HF_BATCHED):
         model = loaded.model("torch")
-        max_batch = None if arm.arm == HF_ONE else options.hf_batch
-        with closing(HuggingFaceEngine(loaded, model, max_batch)) as plain:
+        max_num_seqs = None if arm.arm == HF_ONE else options.hf_batch
+        with closing(HuggingFaceEngine(loaded, model, max_num_seqs)) as plain:
             # With the search's stop string: which tokens may complete it is found out once.
             warm = Sampling(max_tokens=4, stop=("\n",))
             serve(plain, [Generate(("warm",), 2, warm)], GenerateReply)
             return _search(plain, options, seed, arm, options.seconds)
     model = loaded.model(arm.arm, arm.fused)
     size = pool_size(model, options.kv_tokens)
-    engine = WatchedEngine(model, size, limits.max_batch, limits.max_step_tokens)
+    engine = WatchedEngine(model, size, limits.max_num_seqs, limits.max_num_batched_tokens)
     with closing(engine):
         _search(engine, options, seed, arm, math.inf)  # compiles, captures, and is forgotten
         engine.forget()

@@ -62,8 +62,8 @@ class Bench:
         with explained("model"):
             loaded = load_network(model.name, model.dtype, model.device)
         limits = Limits(
-            self.options.max_batch,
-            self.options.max_step_tokens,
+            self.options.max_num_seqs,
+            self.options.max_num_batched_tokens,
             self.options.spans,
             self.setting.bandwidth,
             loaded.weight_bytes(),
@@ -189,8 +189,8 @@ def _setting(options: Options, path: Path) -> Setting:
         torch=torch.__version__,
         transformers=metadata.version("transformers"),
         triton=metadata.version("triton"),
-        max_batch=options.max_batch,
-        max_step_tokens=options.max_step_tokens,
+        max_num_seqs=options.max_num_seqs,
+        max_num_batched_tokens=options.max_num_batched_tokens,
         seed=options.seed,
         bandwidth=None,
     )

@@ -65,8 +65,8 @@ class Options:
     speculative: SpeculativeOptions
     pressure: PressureOptions
     arms: ArmOptions
-    max_batch: int
-    max_step_tokens: int
+    max_num_seqs: int
+    max_num_batched_tokens: int
     spans: int
     trace: bool
     seed: int
@@ -88,8 +88,8 @@ class Options:
             if name in self.workload and getattr(self, needs) is None:
                 raise ValueError(f"workload={name!r} needs {needs}=<{NEEDED[needs]}>")
         positive = {
-            "max_batch": self.max_batch,
-            "max_step_tokens": self.max_step_tokens,
+            "max_num_seqs": self.max_num_seqs,
+            "max_num_batched_tokens": self.max_num_batched_tokens,
             "gpt4_puzzles": self.gpt4_puzzles,
         }
         for group in ("few_shot", "speculative", "pressure"):

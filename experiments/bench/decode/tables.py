@@ -35,8 +35,8 @@ class Setting:
     torch: str  # version
     transformers: str
     triton: str
-    max_batch: int
-    max_step_tokens: int
+    max_num_seqs: int
+    max_num_batched_tokens: int
     seed: int
     bandwidth: float | None  # bytes a second, measured; None without timing
 
@@ -136,9 +136,8 @@ def report(setting: Setting, rows: Sequence[Measurement], arms: Sequence[Arm]) -
     """results.md."""
     versions = f"torch {setting.torch}, transformers {setting.transformers}"
     text = f"# Decoding end to end: {setting.machine}\n\n{versions}, triton {setting.triton}"
-    text += (
-        f"; at most {setting.max_batch} sequences and {setting.max_step_tokens} tokens a forward"
-    )
+    text += f"; at most {setting.max_num_seqs} sequences"
+    text += f" and {setting.max_num_batched_tokens} tokens a forward"
     if setting.bandwidth:
         text += f"; measured {setting.bandwidth / 1e12:.3f} TB/s"
     text += ".\n"

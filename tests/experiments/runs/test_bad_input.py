@@ -42,20 +42,23 @@ BAD = {
     "logger's mode": ([*MOCK, "logger=wandb", "logger.mode=on"], "logger: mode=on must be"),
     "output_dir": ([*MOCK, "output_dir=bad.csv"], "Not a directory: 'bad.csv"),
     "model": (["model.name=no/such/model"], "model.name='no/such/model'"),
-    "classifier": (
-        [*MOCK, "classifier=hf", "classifier.name=no/such/model"],
-        "classifier.name='no/such/model' is no directory",
+    "reward_model": (
+        [*MOCK, "reward_model=hf", "reward_model.name=no/such/model"],
+        "reward_model.name='no/such/model' is no directory",
     ),
-    "no classifier's name": ([*MOCK, "classifier=hf"], "classifier.name: Missing mandatory value"),
-    "no classifier": (
+    "no reward_model's name": (
+        [*MOCK, "reward_model=hf"],
+        "reward_model.name: Missing mandatory value",
+    ),
+    "no reward_model": (
         ["evaluator=outcome_reward"],
-        "evaluator: OutcomeReward needs a reward model: add classifier=hf classifier.name=...",
+        "evaluator: OutcomeReward needs a reward model: add reward_model=hf reward_model.name=...",
     ),
-    "no classifier for steps": (
-        ["evaluator=process_reward", "evaluator.by=classifier"],
+    "no reward_model for steps": (
+        ["evaluator=process_reward", "evaluator.by=reward_model"],
         "evaluator: ProcessReward needs a reward model",
     ),
-    "no classifier for a part": (
+    "no reward_model for a part": (
         [
             "evaluator=combined",
             "evaluator.evaluators.value._target_=treeshare.search.OutcomeReward",

@@ -16,7 +16,7 @@ MOCK = ["engine=mock", "task.limit=1"]
 OPEN = {"search=mcts_puct", "search=treequest"}
 OPEN |= {"evaluator=oracle", "evaluator=combined", "evaluator=memo"}
 MANDATORY = {"model=hf": ["model.name=x"], "engine=replay": ["engine.log=x"]}
-MANDATORY |= {"classifier=hf": ["classifier.name=x"]}
+MANDATORY |= {"reward_model=hf": ["reward_model.name=x"]}
 MANDATORY |= {"engine/speculative=model": ["engine.speculative.model.name=x"]}
 
 
@@ -35,11 +35,11 @@ def test_every_group_is_tested():
     groups = {path.name for path in CONF.iterdir() if path.is_dir() and path.name[0] not in "_."}
     assert groups == {
         *("task", "search", "expander", "evaluator", "model", "engine", "budget", "logger"),
-        *("classifier", "experiment"),
+        *("reward_model", "experiment"),
     }
 
 
-@pytest.mark.parametrize("option", options("model", "engine", "classifier"))
+@pytest.mark.parametrize("option", options("model", "engine", "reward_model"))
 def test_target_exists(option):
     cfg = composed(option, *MANDATORY.get(option, []))
     assert callable(get_object(cfg[option.partition("=")[0]]._target_))

@@ -14,7 +14,7 @@ from treeshare.experiments.training.small_llama import END, make_tokenizer
 from treeshare.llm_backend.model.model import load_model
 from treeshare.tasks.arithmetic.rules import Position
 
-DIRECTORY = Path(pretrained.__file__).parent / "embedded"
+DIRECTORY = Path(pretrained.__file__).parents[1] / "embedded"
 REPLIES = (" sure\n", " yes\n", " 14 / 4 = 7/2 (left: 7/2 9)\n", " (14 - 9) * 5 - 1 = 24\n")
 ROLES = ("propose", "step", "io", "value", "judge")
 

@@ -132,7 +132,8 @@ KILLS = """
 import os, signal, sys
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf, open_dict
-from treeshare.experiments import record, resumable_run
+from treeshare.experiments.results import directory as record
+from treeshare.experiments.runs import resumable_run
 
 record.software = dict
 with initialize_config_module("treeshare.conf", version_base="1.3"):

@@ -79,9 +79,9 @@ def test_other_evaluators_can_be_wrapped_and_combined(treeshare, read_rows):
     done = treeshare(
         *MEMO[:3],
         "evaluator=combined",
-        f"evaluator.evaluators.value._target_={prefix}.wrappers.Memo",
-        f"++evaluator.evaluators.value.evaluator._target_={prefix}.evaluators.SelfEvaluation",
-        "++evaluator.evaluators.oracle={_target_: " + prefix + ".evaluators.Oracle, verifier: "
+        f"evaluator.evaluators.value._target_={prefix}.Memo",
+        f"++evaluator.evaluators.value.evaluator._target_={prefix}.SelfEvaluation",
+        "++evaluator.evaluators.oracle={_target_: " + prefix + ".Oracle, verifier: "
         "{_target_: treeshare.tasks.arithmetic.game24.Game24Verifier}}",
         "++evaluator.weights.oracle=0.1",
     )

@@ -1,46 +1,46 @@
 """Runs valued by a reward model beside the engine."""
 
 import pytest
-from tiny_models import byte_tokenizer, make_classifier
+from tiny_models import byte_tokenizer, make_reward_model
 
-from treeshare.llm_backend.api import Classify
-from treeshare.llm_backend.reward.hf import load_classifier
+from treeshare.llm_backend.api import Reward
+from treeshare.llm_backend.reward.hf import load_reward_model
 
 SEARCH = ["engine=mock", "task.limit=2", "search=best_of_n", "search.role=io", "answers=10"]
 SEARCH += ["engine.replies=[1 + 2, 3 * 4]"]
 
 
 @pytest.fixture
-def classifier(tmp_path):
-    make_classifier(1).save_pretrained(tmp_path / "reward")
+def reward_model(tmp_path):
+    make_reward_model(1).save_pretrained(tmp_path / "reward")
     byte_tokenizer(pad_token="<pad>").save_pretrained(tmp_path / "reward")
-    return ["classifier=hf", f"classifier.name={tmp_path / 'reward'}"]
+    return ["reward_model=hf", f"reward_model.name={tmp_path / 'reward'}"]
 
 
 @pytest.mark.parametrize(
     "evaluator",
-    [["evaluator=outcome_reward"], ["evaluator=process_reward", "evaluator.by=classifier"]],
+    [["evaluator=outcome_reward"], ["evaluator=process_reward", "evaluator.by=reward_model"]],
     ids=["outcome", "process"],
 )
-def test_values_are_the_classifiers(evaluator, classifier, treeshare, read_rows):
-    done = treeshare(*SEARCH, *classifier, *evaluator)
+def test_values_are_the_classifiers(evaluator, reward_model, treeshare, read_rows):
+    done = treeshare(*SEARCH, *reward_model, *evaluator)
     assert (done.code, done.err) == (0, "")
     rows = read_rows()
     assert [row["rounds"] for row in rows] == [2, 2]
-    loaded = load_classifier(classifier[1].partition("=")[2])
+    loaded = load_reward_model(reward_model[1].partition("=")[2])
     question = "Make 24 from the numbers by + - * / and parentheses. Use each number exactly once."
     for row in rows:
         numbers = row["problem"].partition("/")[2].replace("-", " ")
         asked = [
-            Classify(f"{question} Numbers: {numbers}", f"Answer: {answer} = 24")
+            Reward(f"{question} Numbers: {numbers}", f"Answer: {answer} = 24")
             for answer in dict.fromkeys(row["answers"])
         ]
-        scores = [reply.score for reply in loaded.classify(asked)]
+        scores = [reply.score for reply in loaded.reward(asked)]
         assert scores == sorted(scores, reverse=True) and len(scores) == 2
         assert row["calls"] == 1 + 2
 
 
-def test_another_classifier_is_another_run(classifier, treeshare, tmp_path):
+def test_another_classifier_is_another_run(reward_model, treeshare, tmp_path):
     treeshare(*SEARCH)
-    treeshare(*SEARCH, *classifier)
+    treeshare(*SEARCH, *reward_model)
     assert len(list(tmp_path.glob("outputs/**/results.jsonl"))) == 2

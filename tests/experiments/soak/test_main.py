@@ -8,7 +8,7 @@ from few_programs import few_idle_programs
 from hydra import compose, initialize_config_module
 
 from treeshare.experiments.bench.decode.workloads import Filler
-from treeshare.experiments.soak.main import main as soak
+from treeshare.experiments.soak import main as soak
 from treeshare.experiments.soak.ties import gap
 from treeshare.experiments.soak.uneven_requests import Sizes, arrivals, uneven_requests
 from treeshare.llm_backend.api import Failure, Generate, OutOfKVMemory, Sampling, Score
@@ -26,8 +26,8 @@ SMALL = [
     "requests.tokens=8",
     "requests.outstanding=9",
     "kv_tokens=2000",
-    "max_batch=12",
-    "max_step_tokens=48",
+    "max_num_seqs=12",
+    "max_num_batched_tokens=48",
 ]
 
 

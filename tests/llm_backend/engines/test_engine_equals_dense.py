@@ -80,7 +80,9 @@ def machine(model):
     class EngineMachine(RuleBasedStateMachine):
         def __init__(self):
             super().__init__()
-            self.driver = Driver(model, dense, kv_tokens=40, max_batch=5, max_step_tokens=9)
+            self.driver = Driver(
+                model, dense, kv_tokens=40, max_num_seqs=5, max_num_batched_tokens=9
+            )
 
         @rule(prompt=texts, n=st.integers(1, 3), sampling=samplings, seed=st.integers(0, 9))
         def generate(self, prompt, n, sampling, seed):
@@ -126,7 +128,9 @@ def test_random_requests_equal_dense(tiny_model):
 def test_smollm2_equals_dense(smollm2):
     """Real weights: few-shot shaped prompts in a pool that must evict."""
     rng = random.Random(0)
-    driver = Driver(smollm2, Dense(smollm2), kv_tokens=60, max_batch=6, max_step_tokens=40)
+    driver = Driver(
+        smollm2, Dense(smollm2), kv_tokens=60, max_num_seqs=6, max_num_batched_tokens=40
+    )
     shots = ["Input: 2 8 8 14\n", "8 / 2 = 4 (left: 4 8 14)\n", "14 + 2 = 16 (left: 8 8 16)\n"]
     for _ in range(4):
         prompt = "".join(shots[: rng.randint(1, 3)]) + rng.choice(["Next:", "14 -", "8 *"])

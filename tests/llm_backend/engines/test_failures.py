@@ -196,7 +196,9 @@ def test_a_ticket_that_is_outstanding_is_refused_and_nothing_taken_in(llama):
     assert engine.execute({2: Generate(("b",), 1, GREEDY)}).keys() == {2}
 
 
-@pytest.mark.parametrize("limits", [{}, {"max_batch": 2}, {"max_step_tokens": 3}], ids=str)
+@pytest.mark.parametrize(
+    "limits", [{}, {"max_num_seqs": 2}, {"max_num_batched_tokens": 3}], ids=str
+)
 def test_cancelled_requests_are_dropped_wherever_they_are(llama, limits):
     """Running, waiting, in the middle of their prompt, or answered and not yet handed out."""
     for num_steps in (0, 1, 3, 9):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from tiny_models import byte_tokenizer, make_network
 
-from treeshare.llm_backend.api import Classify, Failure, Generate, Sampling, Score
+from treeshare.llm_backend.api import Failure, Generate, Reward, Sampling, Score
 from treeshare.llm_backend.engines.hf import HuggingFaceEngine
 from treeshare.llm_backend.engines.tree import TreeEngine
 from treeshare.llm_backend.model.random_models import LoadedNetwork
@@ -47,12 +47,12 @@ def serve(engine, requests=REQUESTS):
 
 @pytest.fixture
 def hf(loaded, model, ours):  # after ours: the network's attention is one or the other
-    return lambda max_batch: HuggingFaceEngine(loaded, model, max_batch)
+    return lambda max_num_seqs: HuggingFaceEngine(loaded, model, max_num_seqs)
 
 
-@pytest.mark.parametrize("max_batch", MAX_BATCHES)
-def test_greedy_texts_are_ours(max_batch, hf, ours):
-    replies = serve(hf(max_batch))
+@pytest.mark.parametrize("max_num_seqs", MAX_BATCHES)
+def test_greedy_texts_are_ours(max_num_seqs, hf, ours):
+    replies = serve(hf(max_num_seqs))
     for ticket in (0, 1, 3):
         for done, expected in zip(
             replies[ticket].completions, ours[ticket].completions, strict=True
@@ -104,12 +104,12 @@ def stopped(loaded):
 
 
 @pytest.mark.parametrize("name", STOPS)
-@pytest.mark.parametrize("max_batch", [1, 64])
-def test_replies_end_at_stop_strings_as_ours_do(name, max_batch, stopped, loaded, model):
-    engine = HuggingFaceEngine(loaded, model, max_batch)
+@pytest.mark.parametrize("max_num_seqs", [1, 64])
+def test_replies_end_at_stop_strings_as_ours_do(name, max_num_seqs, stopped, loaded, model):
+    engine = HuggingFaceEngine(loaded, model, max_num_seqs)
     assert ends(serve(engine, greedy(STOPS[name]))) == stopped[name]
     lengths = [count for _, count, _ in stopped[name]]  # a batch ends with its last row
-    assert engine.stats().steps == (sum(lengths) if max_batch == 1 else max(lengths))
+    assert engine.stats().steps == (sum(lengths) if max_num_seqs == 1 else max(lengths))
 
 
 def test_the_stop_strings_above_are_reached_where_their_names_say(stopped):
@@ -170,9 +170,9 @@ def test_a_text_may_end_by_itself(loaded, monkeypatch):
         )  # fmt: skip
 
 
-@pytest.mark.parametrize("max_batch", MAX_BATCHES)
-def test_scores_are_ours(max_batch, hf, ours):
-    replies = serve(hf(max_batch))
+@pytest.mark.parametrize("max_num_seqs", MAX_BATCHES)
+def test_scores_are_ours(max_num_seqs, hf, ours):
+    replies = serve(hf(max_num_seqs))
     for ticket in (2, 4):
         assert replies[ticket].logprobs == pytest.approx(ours[ticket].logprobs, abs=1e-3)
         assert replies[ticket].num_tokens == ours[ticket].num_tokens
@@ -207,9 +207,9 @@ def test_batches_hold_what_they_may(hf):
 
 
 def test_what_it_refuses(hf):
-    reply = hf(None).execute({0: Classify("q", "a")})[0]
+    reply = hf(None).execute({0: Reward("q", "a")})[0]
     assert isinstance(reply, Failure) and "no reward model" in str(reply.error)
-    with pytest.raises(ValueError, match="max_batch=0 must be at least 1"):
+    with pytest.raises(ValueError, match="max_num_seqs=0 must be at least 1"):
         hf(0)
 
 

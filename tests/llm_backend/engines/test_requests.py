@@ -6,7 +6,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from treeshare.llm_backend.api import Classify, Generate, Sampling, Score
+from treeshare.llm_backend.api import Generate, Reward, Sampling, Score
 
 NAN, INFINITY = float("nan"), float("inf")
 
@@ -75,8 +75,8 @@ def test_bad_sampling_is_named_in_one_line(fields, message):
         (lambda: Score(("a",), ()), r"continuations=\(\) must be non-empty strings"),
         (lambda: Score(("a",), ("b", "")), "must be non-empty strings"),
         (lambda: Score(("a",), ""), "must be non-empty strings"),
-        (lambda: Classify(None, "a"), "question=None must be a string"),
-        (lambda: Classify("a", 3), "answer=3 must be a string"),
+        (lambda: Reward(None, "a"), "question=None must be a string"),
+        (lambda: Reward("a", 3), "answer=3 must be a string"),
     ],
 )
 def test_bad_requests_are_named_in_one_line(make, message):

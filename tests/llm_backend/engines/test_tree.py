@@ -54,7 +54,7 @@ def test_deft_kernels_give_the_same_replies(llama):
     """In prompts computed in parts, samples, scores, and under pressure."""
     requests = mixed_requests(4)
     deft = Model(make_network("llama"), byte_tokenizer(), attention="deft")
-    limits = {"kv_tokens": 130, "max_step_tokens": 23}
+    limits = {"kv_tokens": 130, "max_num_batched_tokens": 23}
     for reply, other in zip(
         serve(TreeEngine(deft, **limits), requests), serve(TreeEngine(llama), requests), strict=True
     ):
@@ -73,10 +73,10 @@ def test_neighbours_do_not_change_a_reply(llama, num_others):
 @pytest.mark.parametrize(
     "limits",
     [
-        {"max_batch": 1},
-        {"max_step_tokens": 3},
+        {"max_num_seqs": 1},
+        {"max_num_batched_tokens": 3},
         {"kv_tokens": 64},
-        {"kv_tokens": 64, "max_batch": 2},
+        {"kv_tokens": 64, "max_num_seqs": 2},
     ],
     ids=str,
 )
@@ -91,8 +91,8 @@ def test_limits_change_the_speed_and_not_the_replies(llama, limits):
     if "kv_tokens" in limits:
         assert stats.peak_kv_tokens <= 64
         assert stats.evicted_kv_tokens > 0
-    if "max_batch" in limits:
-        assert stats.mean_batch <= limits["max_batch"]
+    if "max_num_seqs" in limits:
+        assert stats.mean_batch <= limits["max_num_seqs"]
 
 
 def test_a_small_pool_pauses_sequences(llama):
@@ -166,7 +166,7 @@ def test_failures_name_the_bound_and_spare_the_others(llama):
     assert texts(good) == texts(expected)
 
 
-@pytest.mark.parametrize("limit", ["kv_tokens", "max_batch", "max_step_tokens"])
+@pytest.mark.parametrize("limit", ["kv_tokens", "max_num_seqs", "max_num_batched_tokens"])
 def test_limits_have_a_bound(llama, limit):
     with pytest.raises(ValueError, match=rf"engine\.{limit}=0 must be at least 1"):
         TreeEngine(llama, **{limit: 0})

@@ -6,11 +6,11 @@ import logging
 import pytest
 import tokenizers
 import transformers
-from tiny_models import byte_tokenizer, make_classifier, make_network
+from tiny_models import byte_tokenizer, make_network, make_reward_model
 
 from treeshare.llm_backend.model.loading import load_pretrained
 from treeshare.llm_backend.model.model import Model, load_model
-from treeshare.llm_backend.reward.hf import load_classifier
+from treeshare.llm_backend.reward.hf import load_reward_model
 
 SPACED = "a . b , c 's do n't ?  !"
 
@@ -101,7 +101,7 @@ class OwnTokenizer(transformers.PreTrainedTokenizerFast):
 
 def with_own_code(directory, part):
     """A saved Llama whose configuration, or whose tokenizer's, names code beside it."""
-    make_classifier(1).save_pretrained(directory)
+    make_reward_model(1).save_pretrained(directory)
     make_network("llama").save_pretrained(directory)
     byte_tokenizer().save_pretrained(directory)
     (directory / "own.py").write_text(OWN_CODE.format(canary=str(directory / "canary")))
@@ -131,11 +131,11 @@ def asked(monkeypatch, tmp_path_factory):
     return questions
 
 
-@pytest.mark.parametrize("group", ["model", "classifier"])
+@pytest.mark.parametrize("group", ["model", "reward_model"])
 @pytest.mark.parametrize("part", ["model", "tokenizer"])
 def test_code_of_a_directory_is_neither_run_nor_asked_about(group, part, asked, tmp_path):
     name = with_own_code(tmp_path, part)
-    load = {"model": load_model, "classifier": load_classifier}[group]
+    load = {"model": load_model, "reward_model": load_reward_model}[group]
     with pytest.raises(ValueError) as raised:
         load(name)
     message = str(raised.value)
@@ -151,7 +151,7 @@ def test_code_of_a_directory_that_is_trusted_runs(asked, tmp_path):
     assert not asked
 
 
-@pytest.mark.parametrize("load", [load_model, load_classifier])
+@pytest.mark.parametrize("load", [load_model, load_reward_model])
 def test_trust_is_true_or_false(load):
     with pytest.raises(ValueError, match=r"\.trust_remote_code='no' must be true or false"):
         load("no/such", trust_remote_code="no")

@@ -12,10 +12,10 @@ import transformers
 from dense_check import Dense
 from tiny_models import SIZES, byte_tokenizer, longrope, make_network, network_of
 
-from treeshare.llm_backend.api import Classify, Generate, PromptTooLong, Sampling, Score
+from treeshare.llm_backend.api import Generate, PromptTooLong, Reward, Sampling, Score
 from treeshare.llm_backend.engines.tree import TreeEngine
 from treeshare.llm_backend.model.model import Model
-from treeshare.llm_backend.reward.hf import SequenceClassifier
+from treeshare.llm_backend.reward.hf import HuggingFaceRewardModel
 
 TEXT = "abcdefghij" * 6
 SHORT, LONG = Score((TEXT[:20],), (" one",)), Score(("zz" + TEXT[:50],), (" one",))
@@ -46,7 +46,7 @@ def test_a_score_does_not_depend_on_its_neighbours(model):
 
 
 def test_a_score_does_not_depend_on_the_parts_of_its_prefill(model):
-    whole, parts = (logprob(TreeEngine(model, max_step_tokens=n), LONG) for n in (1024, 16))
+    whole, parts = (logprob(TreeEngine(model, max_num_batched_tokens=n), LONG) for n in (1024, 16))
     assert parts == pytest.approx(whole, abs=1e-4)
 
 
@@ -129,9 +129,9 @@ def test_a_reward_does_not_depend_on_its_batch():
     torch.manual_seed(0)
     config = transformers.Phi3Config(**SIZES | {"pad_token_id": 258}, **longrope(), num_labels=1)
     network = transformers.AutoModelForSequenceClassification.from_config(config)
-    classifier = SequenceClassifier(network, byte_tokenizer())
-    short, long = Classify("q", "short"), Classify("q", "long" * 20)
-    (alone,), (beside, _) = classifier.classify([short]), classifier.classify([short, long])
+    reward_model = HuggingFaceRewardModel(network, byte_tokenizer())
+    short, long = Reward("q", "short"), Reward("q", "long" * 20)
+    (alone,), (beside, _) = reward_model.reward([short]), reward_model.reward([short, long])
     assert beside.score == pytest.approx(alone.score, abs=1e-5)
 
 

@@ -134,7 +134,7 @@ def truth():
 def test_verification_scoring_and_prefill_equal_eager_forwards(variant, count, truth):
     """In steps so small that prompts take several, among free slots that are not in one run."""
     drafter = Guesses(truth)
-    engine = compared(variant, drafter=drafter, kv_tokens=110, max_step_tokens=15)
+    engine = compared(variant, drafter=drafter, kv_tokens=110, max_num_batched_tokens=15)
     for token in range(40):
         engine.cache.insert([token]).num_computed = 1
     for token in range(0, 40, 2):
@@ -179,7 +179,7 @@ def test_a_forest_that_outgrows_its_plans_makes_larger_ones(monkeypatch, truth):
     monkeypatch.setattr(
         planned_step, "captured", lambda run, device: made.append(1) or real(run, device)
     )
-    engine = compared("deft", drafter=Guesses(truth), fused=True, max_step_tokens=16)
+    engine = compared("deft", drafter=Guesses(truth), fused=True, max_num_batched_tokens=16)
     serve(engine, [Generate(("a",), 1, SAMPLINGS[0])])
     assert len(made) == 1
     serve(engine, [Generate((letter * 3,), 1, SAMPLINGS[1]) for letter in "bcd"])

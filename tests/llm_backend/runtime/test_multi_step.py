@@ -70,7 +70,7 @@ def test_a_window_goes_on_with_new_plans(plain, monkeypatch):
 
 def test_windows_in_a_pool_that_must_evict(plain):
     """Where slots are no longer in one run, and samples wait for others to end."""
-    engine = engine_on("deft", kv_tokens=60, max_step_tokens=20)
+    engine = engine_on("deft", kv_tokens=60, max_num_batched_tokens=20)
     for token in range(30):
         engine.cache.insert([token]).num_computed = 1
     for token in range(0, 30, 2):

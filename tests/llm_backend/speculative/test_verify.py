@@ -93,7 +93,9 @@ DRAFTERS = {
     "ngram": lambda: NgramDrafter(),
     "ngram_tree": lambda: NgramDrafter(num_tokens=4, longest=3, shortest=1, branches=3),
     "smaller_model": lambda: ModelDrafter(smaller_model(), num_tokens=3),
-    "model_without_room": lambda: ModelDrafter(smaller_model(), kv_tokens=90, max_step_tokens=30),
+    "model_without_room": lambda: ModelDrafter(
+        smaller_model(), kv_tokens=90, max_num_batched_tokens=30
+    ),
 }
 
 
@@ -243,7 +245,7 @@ def test_random_drafts_in_a_small_pool(llama, dense, requests, seed):
     and steps are so small that guesses and prompts are cut."""
     truth = Truth(llama, requests)
     drafter = Drafts(random_guesses(truth, random.Random(seed)))
-    limits = {"kv_tokens": 36, "max_batch": 4, "max_step_tokens": 17}
+    limits = {"kv_tokens": 36, "max_num_seqs": 4, "max_num_batched_tokens": 17}
     replies, _ = serve(DenseCheck(llama, dense), requests, drafter, **limits)
     assert_same(replies, truth.replies)
 
@@ -264,7 +266,7 @@ def test_a_full_step_drops_the_guesses_of_the_youngest(llama):
             return self._model.forward(tokens, *arguments)
 
     drafter = Drafts(lambda draw, limit: [truth.rest(draw)])
-    engine = TreeEngine(Counting(llama, None), speculative=drafter, max_step_tokens=12)
+    engine = TreeEngine(Counting(llama, None), speculative=drafter, max_num_batched_tokens=12)
     for number, request in enumerate(requests):
         engine._submit({number: request})
     while any(len(job.generated) == 0 for job in [*engine._running, *engine._waiting]):

@@ -5,7 +5,7 @@ import math
 import pytest
 from drawn_tree import Drawn
 
-from treeshare.llm_backend.api import Classify, Score
+from treeshare.llm_backend.api import Reward, Score
 from treeshare.llm_backend.engines.mock import MockEngine
 from treeshare.search.evaluators.composite import Combined, Memo
 from treeshare.search.evaluators.reward_models import OutcomeReward, ProcessReward
@@ -44,7 +44,7 @@ def outcome_model(question, answer):
     return math.log(STEP_REWARD[answer[-1]] if answer else 0.25)
 
 
-@pytest.mark.parametrize("by", ["tokens", "classifier"])
+@pytest.mark.parametrize("by", ["tokens", "reward_model"])
 @pytest.mark.parametrize(
     ("aggregate", "expected"),
     [
@@ -107,7 +107,7 @@ def test_outcome_reward_is_the_classifiers_score_of_each_solution(run, recording
     engine = recording(MockEngine(score=outcome_model))
     outcome = run(Level("12", "3", "12"), engine=engine, evaluator=OutcomeReward())
     assert values(outcome) == pytest.approx([0.5, 0.9, 0.5])
-    assert engine.batches == [[Classify("p", "1\n2"), Classify("p", "3")]]
+    assert engine.batches == [[Reward("p", "1\n2"), Reward("p", "3")]]
 
 
 def test_parts_of_a_combination_go_out_together(run, recording):
@@ -126,7 +126,7 @@ def test_a_memo_refuses_what_depends_on_the_path(evaluator):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: ProcessReward("words"), "by='words' must be one of tokens, classifier"),
+        (lambda: ProcessReward("words"), "by='words' must be one of tokens, reward_model"),
         (lambda: ProcessReward(aggregate="max"), "aggregate='max' must be one of sum, last, min"),
     ],
     ids=["by", "aggregate"],

@@ -186,7 +186,7 @@ BAD = {
     "no log": (["workload=gpt4_log", "log=no"], "log: no: No such file"),
     "tokens": (["few_shot.tokens=0"], "few_shot.tokens=0 must be at least 1"),
     "branches": (["few_shot.branches=[0]"], "few_shot.branches=0 must be at least 1"),
-    "batch": (["max_batch=0"], "max_batch=0 must be at least 1"),
+    "batch": (["max_num_seqs=0"], "max_num_seqs=0 must be at least 1"),
     "seconds": (["arms.seconds=0"], "arms.seconds=0.0 must be above 0"),
     "key": (["few_shot.token=1"], "unknown key 'few_shot.token'"),
     "dtype": (["model.dtype=int8"], "model.dtype='int8' is not one of float32, bfloat16"),
@@ -207,9 +207,9 @@ def test_bad_input_is_one_line(arguments, said, bench, monkeypatch):
 def test_rows_of_other_limits_are_not_mixed(bench):
     arguments = [*CPU, *SMALL, "attention=[torch]", "few_shot.branches=[2]"]
     assert bench(*arguments)[0] == 0
-    code, _, error = bench(*arguments, "max_batch=7")
+    code, _, error = bench(*arguments, "max_num_seqs=7")
     assert code == 2
-    assert "the rows there have max_batch=256, not 7; take another output_dir" in error
+    assert "the rows there have max_num_seqs=256, not 7; take another output_dir" in error
 
 
 def test_seconds_table_is_the_papers():
