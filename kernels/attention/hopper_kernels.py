@@ -1,11 +1,14 @@
-"""DeFT's partial attention for tiles that have a Hopper multiprocessor each.
+"""DeFT's partial attention with specialized warp groups, for tiles with a Hopper SM each.
 
-`deft.py` hides the products of one program behind another's softmax. Where there is one program a
-multiprocessor, this does it inside: of three warp groups one copies keys and values, two attend to
-the same tile, each to every other block of entries, with the softmax of a block beside the product
-with the values of the one before (FlashAttention-3, arXiv 2407.08608 section 3.2), and then the
-halves are merged. Written in Gluon, since Triton cannot place these. A drop-in for
-`deft.partial_attention_kernel` without its options, which is the truth beside it.
+The kernel of `triton_kernels.py` needs two programs a multiprocessor, so that the matrix products
+of one overlap the softmax of the other. Where there is one program a multiprocessor, this kernel
+overlaps them within the program. Of its three warp groups one copies keys and values, and two
+attend to the same tile, each to every other block of entries. A warp group computes the softmax of
+a block while the product of the previous block with its values runs (FlashAttention-3, arXiv
+2407.08608 section 3.2). At the end the two halves are merged.
+
+It is written in Gluon, because Triton cannot assign work to warp groups. It replaces
+`triton_kernels.partial_attention_kernel` where no option is used, and is tested against it.
 """
 
 from __future__ import annotations
@@ -22,14 +25,14 @@ from triton.experimental.gluon.language.nvidia.hopper import (
 )
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
+from treeshare.kernels.planning.gpu_profile import TILE_ROWS_LARGE
 from treeshare.kernels.planning.tree_plan import TreePlan
-from treeshare.kernels.planning.variants import WIDE
 
-WIDTH = 128  # of a head's keys and values
-_ENTRIES = 64  # of a block
+WIDTH = 128  # head dimension that the kernel is for, of keys and of values
+_ENTRIES = 64  # KV entries of a block
 _STAGES = 5  # blocks in shared memory
-_ATTENDING, _COPYING = 216, 72  # registers of a thread
-# Triton 3.9 took the older name away.
+_ATTENDING, _COPYING = 216, 72  # registers of a thread that attends, and of one that copies
+# Triton 3.9 removed the older name.
 _copy = getattr(async_copy, "async_load", None) or async_copy.async_copy_global_to_shared
 
 
@@ -40,8 +43,10 @@ def _copy_entries(
     HK: gl.constexpr, G: gl.constexpr, D: gl.constexpr, M: gl.constexpr, BN: gl.constexpr,
     STAGES: gl.constexpr, ORDERED: gl.constexpr,
 ):  # fmt: skip
-    """The queries and then block after block, the last one first: it may be short. Zeros stand
-    where there is no query and no entry."""
+    """Copy the queries and then every block to shared memory, beginning with the last block.
+
+    The last block may be short. Rows without a query or an entry are filled with zeros.
+    """
     layout: gl.constexpr = gl.BlockedLayout([1, 8], [256 // D, D // 8], [4, 1], [1, 0])
     o_n = gl.arange(0, BN, layout=gl.SliceLayout(1, layout))
     o_m = gl.arange(0, M, layout=gl.SliceLayout(1, layout))
@@ -78,7 +83,10 @@ def _copy_entries(
 
 @gluon.jit
 def _softmax(b_s, b_max, b_sum, b_bound, o_query, o_entry, length, scale, is_masked):
-    """As in `deft.partial_attention_kernel`: weights, maximum, sum and factor on what was."""
+    """Update an online softmax, as in `triton_kernels.partial_attention_kernel`.
+
+    Returns the weights, the maximum, the sum, and the factor on what was accumulated before.
+    """
     if is_masked:
         b_width = gl.where(o_entry < length, b_bound >> 16, 0)
         b_above = (o_query[:, None] - (b_bound & 0xFFFF)[None, :]).to(gl.uint32)
@@ -98,8 +106,11 @@ def _attend_blocks(
     BN: gl.constexpr, STAGES: gl.constexpr, MASKED: gl.constexpr, scores: gl.constexpr,
     weights: gl.constexpr, rows: gl.constexpr,
 ):  # fmt: skip
-    """Every other block from `begin` on. `b_p` are the weights of the one before, whose values are
-    still to come; the keys of the next are there."""
+    """Attend to every other block from `begin` on.
+
+    `b_p` are the weights of the previous block, which are not multiplied with its values yet. The
+    keys of the next block have arrived.
+    """
     b_zero = gl.zeros([b_p.shape[0], BN], gl.float32, scores)
     for i in range(begin, end, 2):
         stage = i % STAGES
@@ -118,8 +129,9 @@ def _attend_blocks(
             b_s, b_max, b_sum, b_seen, o_query, o_n - i * BN, size, scale, MASKED
         )
         b_w = b_w.to(s_v.dtype)
-        # Its branch keeps the assembler from moving the softmax behind the wait for the product.
-        # Copies end in order: where block i's have, those of i - 3 have, in whose place this goes.
+        # The branch of this wait keeps the assembler from moving the softmax behind the wait for
+        # the product. Copies end in order: if those of block i have ended, so have those of block
+        # i - 3, whose place block i + 2 takes.
         is_more = i + 2 < num_blocks
         mbarrier.wait(full_k.index((i + 2) % STAGES), ((i + 2) // STAGES) & 1, pred=is_more)
         b_acc = warpgroup_mma_wait(0, [b_sent])
@@ -134,8 +146,10 @@ def _attend(
     common, WHO: gl.constexpr, G: gl.constexpr, D: gl.constexpr, M: gl.constexpr, BN: gl.constexpr,
     STAGES: gl.constexpr,
 ):  # fmt: skip
-    """Warp group WHO: every other block. The first returns its half, the second leaves it in
-    shared memory."""
+    """Attend to every other block, as warp group WHO.
+
+    Group 0 returns its half; group 1 leaves its half in shared memory.
+    """
     (p_bound, s_q, s_k, s_v, s_acc, s_max, s_sum, full_q, full_k, full_v, empty_k, empty_v, start,
      length, num_blocks, num_full, scale) = common  # fmt: skip
     scores: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, BN, 16])
@@ -158,7 +172,7 @@ def _attend(
     b_keys = s_k.index(WHO).permute((1, 0))
     b_s = warpgroup_mma(s_q, b_keys, b_zero, use_acc=False, is_async=True)
     b_s = warpgroup_mma_wait(0, [b_s])
-    mbarrier.arrive(empty_k.index(WHO))  # without a block nothing waits for it
+    mbarrier.arrive(empty_k.index(WHO))  # without a block, no copy waits for it
     b_p, b_max, b_sum, _ = _softmax(
         b_s, b_max, b_sum, b_bound, o_query, o_n - WHO * BN, size, scale, num_masked > WHO
     )
@@ -192,13 +206,16 @@ def _attend(
 
 
 @gluon.jit
-def partial_attention_in_two_kernel(
+def partial_attention_warp_specialized_kernel(
     p_q, p_k, p_v, p_o, p_partial, p_lse, p_num_items, p_items, p_slot, p_bound, p_row, p_step,
     stride_qn, stride_qh, stride_on, scale,
     HK: gl.constexpr, G: gl.constexpr, D: gl.constexpr, M: gl.constexpr, BN: gl.constexpr,
     STAGES: gl.constexpr, ORDERED: gl.constexpr, ATTENDING: gl.constexpr, COPYING: gl.constexpr,
 ):  # fmt: skip
-    """Program (item, KV head), launched early. `scale` has the factor log2(e)."""
+    """Attend to one item of the work list for one KV head: program (item, KV head).
+
+    It is launched early. `scale` has the factor log2(e).
+    """
     gdc_launch_dependents()
     i_item = gl.program_id(0) // HK
     i_hk = gl.program_id(0) % HK
@@ -232,7 +249,7 @@ def partial_attention_in_two_kernel(
     empty_k = gl.allocate_shared_memory(gl.int64, [STAGES, 1], barrier)
     empty_v = gl.allocate_shared_memory(gl.int64, [STAGES, 1], barrier)
     full_q = gl.allocate_shared_memory(gl.int64, [1], barrier)
-    mbarrier.init(full_q, count=128)  # the threads that copy
+    mbarrier.init(full_q, count=128)  # threads that copy
     for stage in gl.static_range(STAGES):
         mbarrier.init(full_k.index(stage), count=128)
         mbarrier.init(full_v.index(stage), count=128)
@@ -286,7 +303,7 @@ def partial_attention_in_two_kernel(
         gl.store(p_b_o, b_o.to(p_partial.dtype.element_ty), mask=m_row[:, None])
 
 
-def partial_attention_in_two(
+def partial_attention_warp_specialized(
     q: torch.Tensor,
     k_pool: torch.Tensor,
     v_pool: torch.Tensor,
@@ -294,14 +311,22 @@ def partial_attention_in_two(
     plan: TreePlan,
     factor: float,
 ) -> None:
-    """Launch the kernel; arguments as `tree_attention` has them, all checked, but for `factor`, the
-    scale times log2(e)."""
-    heads, part = plan.heads, plan._part
-    partial_attention_in_two_kernel[(plan.capacity.items * heads.num_kv_heads,)](
-        q, k_pool, v_pool, out, plan._partial, plan._lse, part["num_items"], part["items"],
-        plan._slot, plan._bound, part["row"], plan.step, q.stride(0), q.stride(1), out.stride(0),
-        factor,
-        HK=heads.num_kv_heads, G=plan.shape.group, D=WIDTH, M=WIDE, BN=_ENTRIES, STAGES=_STAGES,
+    """Launch the kernel. Nothing is checked: `tree_attention` has done so.
+
+    Args:
+        q: [B, HQ, 128], float16 or bfloat16.
+        k_pool: [num_slots, HK, 128], contiguous.
+        v_pool: [num_slots, HK, 128], contiguous.
+        out: [B, HQ, 128]; items with partial results write those instead.
+        plan: of tiles of 64 rows.
+        factor: the scale times log2(e).
+    """
+    spec, buffers = plan.spec, plan.buffers
+    partial_attention_warp_specialized_kernel[(plan.capacity.items * spec.num_kv_heads,)](
+        q, k_pool, v_pool, out, buffers.partial, buffers.lse, buffers.num_items, buffers.items,
+        buffers.slot, buffers.bound, buffers.row, buffers.step,
+        q.stride(0), q.stride(1), out.stride(0), factor,
+        HK=spec.num_kv_heads, G=spec.group, D=WIDTH, M=TILE_ROWS_LARGE, BN=_ENTRIES, STAGES=_STAGES,
         ORDERED=plan.is_ordered, ATTENDING=_ATTENDING, COPYING=_COPYING,
         num_warps=4, launch_pdl=True,
     )  # fmt: skip

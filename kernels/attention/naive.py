@@ -1,7 +1,7 @@
-"""Attention one query at a time: the slow truth that every tree attention is tested against.
+"""Attention one query at a time: the slow reference that every tree attention is tested against.
 
-Scores each query against the slots of its own path, in fp32 or wider. Shares no code with the fast
-implementations, on purpose.
+Scores each query against the slots of its own path, in fp32 or fp64. It shares no code with the
+fast implementations, so that they do not share a mistake.
 """
 
 from __future__ import annotations
@@ -27,6 +27,10 @@ def tree_attention_reference(
         k_pool: [num_slots, HK, D].
         v_pool: [num_slots, HK, DV].
         paths: for each query the slots it may see, in order of position, its own last.
+        scale: factor on the scores.
+        sliding_window: a query sees the last `sliding_window` slots of its path; None sees all.
+        softcap: scores become softcap * tanh(scores / softcap).
+        sinks: [HQ], a logit per head that joins the softmax and has no value.
 
     Returns:
         [N, HQ, DV] in fp32, or fp64 for fp64 input.

@@ -1,6 +1,6 @@
-"""Tree attention in plain PyTorch: the CPU implementation, and the oracle of the Triton kernels.
+"""Tree attention in plain PyTorch, for the CPU and for any device without our kernels.
 
-Segments of similar shape are padded to one another and computed at once. Each segment's keys and
+Segments of similar shape are padded to one shape and computed at once. Each segment's keys and
 values are gathered once for all the queries below it, each (segment, query) pair gives a partial
 result, and the partials of a query are merged by their log-sum-exp (DeFT, arXiv 2404.00242 section
 3.3; FlashDecoding's split-KV merge).
@@ -17,13 +17,13 @@ import torch
 
 from treeshare.kernels.planning.segments import Segment
 
-SHORT = 16  # segments up to this length are not told apart
+SHORT = 16  # segments up to this length share a bucket
 PADDING_POSITION = np.iinfo(np.int64).max  # later than every query, so causality masks it
 
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """Segments of similar shape, padded to one."""
+    """S segments of similar shape, padded to L entries and Q queries."""
 
     slots: torch.Tensor  # [S, L] int64; padding repeats the segment's first slot
     key_positions: torch.Tensor  # [S, L] int64; PADDING_POSITION where padded
@@ -33,7 +33,7 @@ class Bucket:
 
 @dataclass(frozen=True, slots=True)
 class BucketPlan:
-    """One forward's attention work, shared by all layers."""
+    """The attention work of one forward, shared by all layers."""
 
     query_positions: torch.Tensor  # [N] int64
     buckets: tuple[Bucket, ...]
@@ -49,6 +49,7 @@ def build_plan(
         query_positions: position of each packed query in its own path, [N].
         segments: for each query, the segments of its path must cover positions 0 to its own. One
             that is empty or has no query drops out.
+        device: where the plan is to lie.
     """
     live = [segment for segment in segments if segment.hi > segment.lo and len(segment.slots)]
     groups: dict[tuple[int, int], list[Segment]] = defaultdict(list)
@@ -155,7 +156,11 @@ def _partial(
     softcap: float | None,
     dtype: torch.dtype,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Maximum [S*Q, HQ], sum of exponentials [S*Q, HQ] and weighted values [S*Q, HQ, DV]."""
+    """Attend to one bucket.
+
+    Returns:
+        Maximum [S*Q, HQ], sum of exponentials [S*Q, HQ] and weighted values [S*Q, HQ, DV].
+    """
     width = bucket.queries.shape[1]
     _, num_heads, head_dim = q.shape
     num_kv_heads = k_pool.shape[1]

@@ -4,8 +4,10 @@ One program takes one item of a work list for one KV head: a run of KV entries a
 one tile, with the query heads of the group packed into the rows (arXiv 2404.00242 section 3.3 and
 algorithm 1; FastTree packs rows likewise). An entry is seen by an interval of queries, so
 ancestors, sibling leaves and causality inside a leaf are one test. A query with one partial result
-is written at once; the others are merged by their log-sum-exp, in fixed order. Knows nothing of
-forests; the launcher is `tree_attention.py`, the truth beside it `reference.py`.
+is written at once; the others are merged by their log-sum-exp, in fixed order. `tree_attention.py`
+launches the kernels, and `naive.py` is the reference that they are tested against.
+
+In names, `p_` is a pointer, `o_` offsets, `m_` a mask, `i_` an index and `b_` a block of values.
 """
 
 from __future__ import annotations
@@ -19,11 +21,11 @@ LOG2E = tl.constexpr(1.4426950408889634)
 
 @triton.jit
 def prefetch_rows(p_rows, WIDTH: tl.constexpr):
-    """Have the L2 cache ask for so many elements at each of the pointers. Waits for nothing."""
+    """Prefetch WIDTH elements at each of the pointers into the L2 cache, without waiting."""
     SECTOR: tl.constexpr = 32 * 8 // p_rows.dtype.element_ty.primitive_bitwidth  # elements
     COUNT: tl.constexpr = triton.cdiv(WIDTH, SECTOR)
     o_d = tl.minimum(tl.arange(0, triton.next_power_of_2(COUNT)), COUNT - 1) * SECTOR
-    # Bulk prefetches are issued thread by thread: 3,200 cycles for a block's, and these take 370.
+    # Bulk prefetches are issued thread by thread: a block of them takes 3,200 cycles, these 370.
     tl.inline_asm_elementwise(
         "prefetch.global.L2 [$1]; mov.u32 $0, 0;", "=r,l",
         [(p_rows[:, None] + o_d[None, :]).to(tl.uint64)], dtype=tl.int32, is_pure=False, pack=1,
@@ -40,12 +42,15 @@ def partial_attention_kernel(
     SOFTCAP: tl.constexpr, WINDOW: tl.constexpr, SINKS: tl.constexpr, DENSE_MASK: tl.constexpr,
     ORDERED: tl.constexpr, PRECISION: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
-    """Program (item, KV head). Scores are in units of log 2: `scale` has the factor log2(e)."""
+    """Attend to one item of the work list for one KV head: program (item, KV head).
+
+    Scores are base-2 logarithms: `scale` has the factor log2(e).
+    """
     if PDL:
         gdc_launch_dependents()
     i_item = tl.program_id(0) // HK
     i_hk = tl.program_id(0) % HK
-    # All of these at once: each is a trip to memory before the first key can be asked for.
+    # Loaded together: each is a round trip to memory before the first key can be loaded.
     num_items = tl.load(p_num_items)
     step = tl.load(p_step)
     p_item = p_items + i_item * 8
@@ -60,7 +65,8 @@ def partial_attention_kernel(
     p_v += i_hk * DV
     o_n = tl.arange(0, BN)
     if PDL:
-        # The plan was there before the kernel ahead began. More than a block is in that one's way.
+        # Safe before gdc_wait: the plan was written earlier (`PlanBuffers.settle`). Prefetch one
+        # block only; more competes with the preceding kernel for bandwidth.
         if i_item < num_items:
             b_slot = tl.load(p_slot + start + o_n).to(tl.int64)
             prefetch_rows(p_k + b_slot * (HK * D), D)
@@ -88,8 +94,8 @@ def partial_attention_kernel(
     b_acc = tl.zeros([M, BDV], dtype=tl.float32)
     for i_n in tl.range(0, length, BN, num_stages=STAGES):
         i_entry = start + i_n
-        # The load of the slots is left to the pipeliner, which needs two stages for it. Loading
-        # them an iteration ahead by hand makes every iteration wait for all copies under way.
+        # The pipeliner loads the slots ahead and needs two stages for it. Loading them an iteration
+        # ahead by hand makes every iteration wait for all copies in flight.
         b_slot = tl.load(p_slot + i_entry + o_n).to(tl.int64)
         p_b_k = p_k + b_slot[:, None] * (HK * D) + o_d[None, :]
         p_b_v = p_v + b_slot[:, None] * (HK * DV) + o_dv[None, :]
@@ -147,7 +153,7 @@ def reduce_partials_kernel(
     HQ: tl.constexpr, DV: tl.constexpr, BDV: tl.constexpr, BH: tl.constexpr, BP: tl.constexpr,
     SINKS: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
-    """Program (query, BH heads): o = sum_i 2^(lse_i - lse) o_i over the query's partial results."""
+    """Merge a query's partial results, o = sum_i 2^(lse_i - lse) o_i: program (query, BH heads)."""
     if PDL:
         gdc_launch_dependents()
     i_q = tl.program_id(0)
@@ -157,7 +163,7 @@ def reduce_partials_kernel(
     row = tl.load(p_row + i_q).to(tl.int64)
     if begin >= end:
         if PDL:
-            gdc_wait()  # or this grid could end, and let the next begin, before the partial one
+            gdc_wait()  # else this grid could end, and the next start, before the partial one ends
         return
     o_p, o_d = tl.arange(0, BP), tl.arange(0, BDV)
     m_h, m_d = o_h < HQ, o_d < DV
@@ -190,41 +196,12 @@ def reduce_partials_kernel(
 
 
 @triton.jit
-def expand_kernel(
-    p_num_copies, p_copies, p_table, p_slot, p_bound, p_position,
-    POSITIONS: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
-    """Program (copy, lane): slot, visible interval and position of each entry of a tile's run."""
-    i_copy = tl.program_id(0)
-    if i_copy >= tl.load(p_num_copies):
-        return
-    p_copy = p_copies + i_copy * 8
-    source = tl.load(p_copy)
-    target = tl.load(p_copy + 1)
-    length = tl.load(p_copy + 2)
-    lo = tl.load(p_copy + 3)
-    hi = tl.load(p_copy + 4)
-    num_visible = tl.load(p_copy + 5)  # to query `lo`; each later one sees one entry more
-    stride = tl.load(p_copy + 6)
-    position = tl.load(p_copy + 7)
-    for i in range(tl.program_id(1) * BLOCK, length, tl.num_programs(1) * BLOCK):
-        o_i = i + tl.arange(0, BLOCK)
-        m_i = o_i < length
-        o_target = target + o_i * stride
-        tl.store(p_slot + o_target, tl.load(p_table + source + o_i, mask=m_i), mask=m_i)
-        b_lo = tl.minimum(tl.maximum(lo + tl.maximum(o_i + 1 - num_visible, 0), 0), hi)
-        tl.store(p_bound + o_target, b_lo | ((hi - b_lo) << 16), mask=m_i)
-        if POSITIONS:
-            tl.store(p_position + o_target, position + o_i, mask=m_i)
-
-
-@triton.jit
 def write_kv_kernel(
     p_k, p_v, p_k_pool, p_v_pool, p_slot, stride_kn, stride_kh, stride_vn, stride_vh,
     HK: tl.constexpr, D: tl.constexpr, DV: tl.constexpr, BHK: tl.constexpr, BD: tl.constexpr,
     BDV: tl.constexpr,
 ):  # fmt: skip
-    """Program (token): its keys and values of all KV heads go to its slot, if that is not -1."""
+    """Write a token's keys and values of all KV heads to its slot, unless -1: program (token)."""
     i_n = tl.program_id(0).to(tl.int64)
     slot = tl.load(p_slot + i_n).to(tl.int64)
     if slot < 0:

@@ -1,6 +1,6 @@
-"""The small kernels between the matrix products of a Llama-like layer, one where each is needed.
+"""The small kernels between the matrix products of a Llama-like decoder layer.
 
-Knows no plan and no model; the PyTorch they must equal is in `decoder_layer_reference.py`.
+`decoder_layer_reference.py` has the same functions in PyTorch.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import triton.language as tl
 from torch.nn import functional
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
-from treeshare.kernels.early_launch import early
+from treeshare.kernels.launch import pdl
 
 from .skinny_linear import skinny_linear
 
@@ -21,13 +21,13 @@ def add_norm_kernel(
     p_x, p_residual, p_weight, p_out, epsilon,
     WIDTH: tl.constexpr, BLOCK: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
-    """Program (row): the residual stream gets x added, in place; out is its RMS norm."""
+    """Add x to the residual stream in place; out is the RMS norm of the sum: program (row)."""
     i_n = tl.program_id(0).to(tl.int64)
     o_d = tl.arange(0, BLOCK)
     m_d = o_d < WIDTH
     if PDL:
         gdc_launch_dependents()
-    b_weight = tl.load(p_weight + o_d, mask=m_d, other=0.0)  # no kernel makes it
+    b_weight = tl.load(p_weight + o_d, mask=m_d, other=0.0)  # no kernel writes it
     if PDL:
         gdc_wait()
     b_x = tl.load(p_x + i_n * WIDTH + o_d, mask=m_d, other=0.0)
@@ -44,7 +44,7 @@ def add_norm_kernel(
 def gated_kernel(
     p_gate_up, p_out, WIDTH: tl.constexpr, BLOCK: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
-    """Program (row, block): silu(gate) * up."""
+    """Compute silu(gate) * up: program (row, block)."""
     if PDL:
         gdc_launch_dependents()
         gdc_wait()
@@ -63,11 +63,13 @@ def rotate_and_write_kernel(
     HQ: tl.constexpr, HK: tl.constexpr, D: tl.constexpr, BD: tl.constexpr, BH: tl.constexpr,
     NORM: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
-    """Program (token, BH heads): queries and keys normed and turned; keys and values to their slot,
-    if that is not -1."""
+    """Normalize and rotate queries and keys, and write keys and values: program (token, BH heads).
+
+    Keys and values go to the token's slot, unless that is -1.
+    """
     if PDL:
         gdc_launch_dependents()
-    # Not the kernel ahead's: it makes queries, keys and values only.
+    # Safe before gdc_wait: the preceding kernel writes queries, keys and values only.
     i_n = tl.program_id(0).to(tl.int64)
     slot = tl.load(p_slot + i_n).to(tl.int64)
     position = tl.minimum(tl.load(p_position + i_n), last)
@@ -107,41 +109,71 @@ def add_norm(
     weight: torch.Tensor,
     epsilon: float,
 ) -> torch.Tensor:
-    """The RMS norm (arXiv 1910.07467) of the residual stream after x was added to it, in place.
+    """Add x to the residual stream in place, and return its RMS norm (arXiv 1910.07467).
 
     Args:
-        x, residual: [N, hidden], contiguous.
+        x: [N, hidden], contiguous.
+        residual: [N, hidden], contiguous; changed.
         weight: [hidden].
+        epsilon: added to the mean square.
+
+    Returns:
+        [N, hidden], dtype of `x`.
     """
     out = torch.empty_like(x)
     width = x.shape[1]
     add_norm_kernel[(len(x),)](
         x, residual, weight, out, epsilon,
         WIDTH=width, BLOCK=triton.next_power_of_2(width), num_warps=4 if width <= 2048 else 8,
-        **early(x),
+        **pdl(x),
     )  # fmt: skip
     return out
 
 
 def gated(gate_up: torch.Tensor) -> torch.Tensor:
-    """silu(gate) * up of [N, 2 W], contiguous: [N, W]."""
+    """Compute silu(gate) * up.
+
+    Args:
+        gate_up: [N, 2 W], contiguous, gate first.
+
+    Returns:
+        [N, W].
+    """
     width = gate_up.shape[1] // 2
     out = gate_up.new_empty(len(gate_up), width)
     block = min(triton.next_power_of_2(width), 1024)
     gated_kernel[(len(gate_up), triton.cdiv(width, block))](
-        gate_up, out, WIDTH=width, BLOCK=block, num_warps=4, **early(gate_up)
+        gate_up, out, WIDTH=width, BLOCK=block, num_warps=4, **pdl(gate_up)
     )
     return out
 
 
 def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-    """x @ weight.T + bias of [M, K], [N, K] and [N]."""
+    """Compute x @ weight.T + bias, by our kernel where it serves (`skinny_linear.py`).
+
+    Args:
+        x: [M, K], contiguous.
+        weight: [N, K], contiguous.
+        bias: [N] or None.
+
+    Returns:
+        [M, N].
+    """
     out = skinny_linear(x, weight) if bias is None else None
     return functional.linear(x, weight, bias) if out is None else out
 
 
 def gated_linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-    """`gated` of `linear`: [M, K], [2 W, K] and [2 W] give [M, W]."""
+    """Compute `gated(linear(x, weight, bias))`, in one kernel where it serves.
+
+    Args:
+        x: [M, K], contiguous.
+        weight: [2 W, K], contiguous.
+        bias: [2 W] or None.
+
+    Returns:
+        [M, W].
+    """
     out = skinny_linear(x, weight, gated=True) if bias is None else None
     return gated(functional.linear(x, weight, bias)) if out is None else out
 
@@ -157,17 +189,20 @@ def rotate_and_write(
     v_pool: torch.Tensor,
     slots: torch.Tensor,
 ) -> torch.Tensor:
-    """Rotary embedding (arXiv 2104.09864) of queries and keys; keys and values into the pool.
+    """Rotate queries and keys (arXiv 2104.09864), and write keys and values into the pools.
 
-    The kernel launched just before may make `qkv` alone: the rest is read before its end.
+    The kernel launched just before may write `qkv` only: all else is read before that kernel ends.
 
     Args:
         qkv: [N, (HQ + 2 HK) D], contiguous.
-        cos, sin: [P, D] of every position.
+        cos: [P, D] of every position.
+        sin: [P, D] of every position.
         positions: [N] int64; those beyond the last count as the last.
-        norm: [HQ + HK, D] weights of an RMS norm of each head before it is turned, or None.
-        k_pool, v_pool: [num_slots, HK, D], contiguous.
-        slots: [N] int64; -1 is left out.
+        norm: [HQ + HK, D] weights of an RMS norm of each head before it is rotated, or None.
+        epsilon: added to the mean square of that norm.
+        k_pool: [num_slots, HK, D], contiguous.
+        v_pool: [num_slots, HK, D], contiguous.
+        slots: [N] int64; a token with slot -1 is not written.
 
     Returns:
         The queries, [N, HQ, D].
@@ -180,6 +215,6 @@ def rotate_and_write(
         qkv, cos, sin, positions, qkv if norm is None else norm, q, k_pool, v_pool, slots,
         len(cos) - 1, epsilon,
         HQ=num_heads, HK=num_kv_heads, D=width, BD=triton.next_power_of_2(width), BH=rows,
-        NORM=norm is not None, num_warps=2, **early(qkv),
+        NORM=norm is not None, num_warps=2, **pdl(qkv),
     )  # fmt: skip
     return q

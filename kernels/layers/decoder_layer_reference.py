@@ -1,4 +1,4 @@
-"""What the kernels of `decoder_layer.py` must give, in PyTorch on any device; see there."""
+"""The functions of `decoder_layer.py` in PyTorch, for any device: their reference."""
 
 from __future__ import annotations
 
@@ -12,16 +12,19 @@ def add_norm(
     weight: torch.Tensor,
     epsilon: float,
 ) -> torch.Tensor:
+    """Add x [N, hidden] to the residual stream in place, and return its RMS norm."""
     residual += x
     return _normed(residual, weight, epsilon)
 
 
 def gated(gate_up: torch.Tensor) -> torch.Tensor:
+    """Compute silu(gate) * up of [N, 2 W]: [N, W]."""
     gate, up = gate_up.chunk(2, dim=-1)
     return silu(gate) * up
 
 
 def gated_linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    """Compute `gated(linear(x, weight, bias))` of [M, K], [2 W, K] and [2 W]: [M, W]."""
     return gated(linear(x, weight, bias))
 
 
@@ -36,6 +39,10 @@ def rotate_and_write(
     v_pool: torch.Tensor,
     slots: torch.Tensor,
 ) -> torch.Tensor:
+    """Rotate queries and keys, and write keys and values into the pools.
+
+    Arguments and result are those of `decoder_layer.rotate_and_write`.
+    """
     _, num_kv_heads, width = k_pool.shape
     x = qkv.view(len(qkv), -1, width)
     turned, v = x[:, :-num_kv_heads], x[:, -num_kv_heads:]

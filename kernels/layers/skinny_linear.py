@@ -1,10 +1,10 @@
-"""A matrix product of few rows with a large matrix, at the speed at which the matrix can be read.
+"""A matrix product of few rows with a large matrix, as fast as the matrix can be read.
 
-A decode step reads every weight for a handful of rows. Each program takes an equal share of the
-matrix, one program a multiprocessor, and streams it through shared memory by the tensor memory
-accelerator; it begins to do so before the kernel ahead, which makes the rows, has ended
-(programmatic dependent launch). Written in Gluon, since Triton cannot place a load before that
-wait; for Hopper. The truth is `torch.nn.functional.linear`, which serves all else.
+A decode step reads every weight for a few rows. Each program takes an equal share of the matrix,
+one program a multiprocessor, and streams it through shared memory by the tensor memory accelerator
+(TMA). It starts to load before the preceding kernel, which writes the rows, has ended (programmatic
+dependent launch). The kernel is for Hopper, and in Gluon because Triton cannot place a load before
+that wait. `torch.nn.functional.linear` is the reference, and serves all other cases.
 """
 
 from __future__ import annotations
@@ -24,12 +24,14 @@ from triton.experimental.gluon.language.nvidia.hopper import (
 from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
-MAX_ROWS = 128
-_COLUMNS = 128  # of a step
+from treeshare.kernels.planning.gpu_profile import GpuProfile, gpu_profile
+
+MAX_ROWS = 128  # rows of x that the kernel takes
+_COLUMNS = 128  # columns of a step
 _BOX = 16  # rows of the matrix that one copy takes
-_MAX_SHARE = 128  # rows of each half
-_SHARED_BYTES = 225 << 10
-# Triton 3.9 took the older name away.
+_MAX_SHARE = 128  # rows of each half that a program takes
+_BARRIER_BYTES = 2 << 10  # shared memory that is kept from the stages
+# Triton 3.9 removed the older name.
 _copy = getattr(tma, "async_load", None) or tma.async_copy_global_to_shared
 _GL_TYPES = {torch.bfloat16: gl.bfloat16, torch.float16: gl.float16}
 
@@ -39,7 +41,7 @@ def _load_weights(
     d_w, s_w, barrier, i_row, i_col, size, pred,
     BOX: gl.constexpr, BOXES: gl.constexpr, HALVES: gl.constexpr, ROOM: gl.constexpr,
 ):  # fmt: skip
-    """Ask for some columns of a share's rows, which are `size` apart in the two halves."""
+    """Start to load some columns of a share's rows, which are `size` apart in the two halves."""
     for half in gl.static_range(HALVES):
         for box in gl.static_range(BOXES):
             at = [i_row + half * size + box * BOX, i_col]
@@ -52,9 +54,12 @@ def skinny_linear_kernel(
     BM: gl.constexpr, BX: gl.constexpr, BK: gl.constexpr, BOX: gl.constexpr, BOXES: gl.constexpr,
     HALVES: gl.constexpr, ROOM: gl.constexpr, STAGES: gl.constexpr,
 ):  # fmt: skip
-    """Program (share): BOX * BOXES columns of x @ w.T, or of silu(x @ gate.T) * (x @ up.T) where w
-    is [gate; up] (HALVES = 2). Shared memory has room for BM rows of x and ROOM of each half, of
-    which copies fill BX and BOX * BOXES; what the others hold ends up where nothing is stored."""
+    """Compute BOX * BOXES columns of x @ w.T: program (share).
+
+    Where w is [gate; up] (HALVES = 2), they are columns of silu(x @ gate.T) * (x @ up.T). Shared
+    memory has room for BM rows of x and ROOM of each half. Copies fill BX and BOX * BOXES of them;
+    the others hold anything, and what is computed from them is not stored.
+    """
     SHARE: gl.constexpr = BOX * BOXES
     BYTES: gl.constexpr = (HALVES * SHARE + BX) * BK * 2
     s_w = gl.allocate_shared_memory(d_w.dtype, [STAGES, HALVES * ROOM, BK], d_w.layout)
@@ -105,58 +110,79 @@ def skinny_linear_kernel(
 
 
 class Shares(NamedTuple):
-    """How a matrix is dealt out to programs, as many at a time as there are multiprocessors."""
+    """Equal shares of a matrix, one a program."""
 
-    rounds: int
+    rounds: int  # in which the programs run, at most one a multiprocessor in each
     boxes: int  # copies of _BOX rows that a program's share takes, of each half
     room: int  # rows that shared memory has for them, a power of two
     programs: int
 
 
-def shares(num_columns: int, halves: int, num_sms: int) -> Shares | None:
-    """Equal shares of `num_columns` rows in each of the halves, in as few rounds as shared memory
-    allows; None if they cannot be nearly equal."""
-    rounds = -(-num_columns // (num_sms * _MAX_SHARE))
-    boxes = -(-num_columns // (rounds * num_sms * _BOX))
+def shares(num_columns: int, halves: int, gpu: GpuProfile) -> Shares | None:
+    """Deal a matrix out to programs, in as few rounds as shared memory allows.
+
+    Args:
+        num_columns: of the product, which are rows of each half of the matrix.
+        halves: 1, or 2 for [gate; up].
+        gpu: where it runs.
+
+    Returns:
+        The shares; None if they would leave too many multiprocessors idle.
+    """
+    rounds = -(-num_columns // (gpu.num_sms * _MAX_SHARE))
+    boxes = -(-num_columns // (rounds * gpu.num_sms * _BOX))
     room = triton.next_power_of_2(boxes * _BOX)
     programs = -(-num_columns // (boxes * _BOX))
-    is_even = num_columns >= 0.85 * rounds * num_sms * boxes * _BOX
+    is_even = num_columns >= gpu.least_balance * rounds * gpu.num_sms * boxes * _BOX
     return Shares(rounds, boxes, room, programs) if is_even else None
 
 
 def skinny_linear(
     x: torch.Tensor, weight: torch.Tensor, *, gated: bool = False
 ) -> torch.Tensor | None:
-    """x @ weight.T for few rows, accumulated in fp32; with `gated`, silu(x @ gate.T) * (x @ up.T),
-    rounded where PyTorch rounds, for the weight [gate; up].
+    """Compute x @ weight.T for few rows, accumulated in fp32.
 
     Args:
-        x: [M, K], contiguous.
-        weight: [N, K], contiguous, or [2 N, K] if gated.
+        x: [M, K], float16 or bfloat16, contiguous.
+        weight: [N, K], contiguous, of the same dtype; or [gate; up], [2 N, K], if gated.
+        gated: computes silu(x @ gate.T) * (x @ up.T), rounded where PyTorch rounds.
 
     Returns:
-        [M, N]; or None where `torch.nn.functional.linear` is to be used: no rows or more than
-        `MAX_ROWS`, no Hopper GPU, 32 bits, K no multiple of 128, or a size that cannot be dealt
-        out to the multiprocessors evenly.
+        [M, N]; or None where the caller must use `torch.nn.functional.linear`: no rows or more than
+        `MAX_ROWS`, no Hopper GPU, another dtype, K no multiple of 128, or a size that cannot be
+        dealt out to the multiprocessors evenly.
     """
     (num_rows, depth), halves = x.shape, 2 if gated else 1
     is_skinny = 0 < num_rows <= MAX_ROWS
     if not is_skinny or not x.is_cuda or x.dtype not in _GL_TYPES or depth % _COLUMNS:
         return None
-    device = torch.cuda.get_device_properties(x.device)
-    num_columns = len(weight) // halves
-    dealt = shares(num_columns, halves, device.multi_processor_count)
-    if device.major != 9 or dealt is None:
+    gpu = gpu_profile(x.device)
+    dealt = shares(len(weight) // halves, halves, gpu)
+    if gpu.compute_capability != 9 or dealt is None:
         return None
-    return _launch(x, weight, dealt, halves)
+    return launch(x, weight, dealt, halves, gpu)
 
 
-def _launch(x: torch.Tensor, weight: torch.Tensor, dealt: Shares, halves: int) -> torch.Tensor:
+def launch(
+    x: torch.Tensor, weight: torch.Tensor, dealt: Shares, halves: int, gpu: GpuProfile
+) -> torch.Tensor:
+    """Launch the kernel, on a Hopper GPU; `skinny_linear` has checked that it can be used.
+
+    Args:
+        x: [M, K].
+        weight: [halves * N, K].
+        dealt: the programs' shares of it.
+        halves: 1, or 2 for [gate; up].
+        gpu: where it runs.
+
+    Returns:
+        [M, N].
+    """
     (num_rows, depth), num_columns = x.shape, len(weight) // halves
     rows = max(triton.next_power_of_2(num_rows), 8)
     block = max(rows, 64)  # a matrix instruction takes no fewer
     # In several rounds two programs share a multiprocessor: one begins while the other ends.
-    memory = _SHARED_BYTES if dealt.rounds == 1 else _SHARED_BYTES // 2
+    memory = (gpu.shared_bytes - _BARRIER_BYTES) // (1 if dealt.rounds == 1 else 2)
     stages = memory // ((halves * dealt.room + block) * _COLUMNS * x.element_size())
     out = x.new_empty(num_rows, num_columns)
     skinny_linear_kernel[(dealt.programs,)](
@@ -169,7 +195,7 @@ def _launch(x: torch.Tensor, weight: torch.Tensor, dealt: Shares, halves: int) -
 
 
 def _descriptor(tensor: torch.Tensor, rows: int, room: int) -> TensorDescriptor:
-    """For copies of `rows` rows into memory laid out for `room`."""
+    """Describe copies of `rows` rows into shared memory that is laid out for `room` rows."""
     shape = [room, _COLUMNS]
     layout = gl.NVMMASharedLayout.get_default_for(shape, _GL_TYPES[tensor.dtype])
     return TensorDescriptor.from_tensor(tensor, [rows, _COLUMNS], layout)

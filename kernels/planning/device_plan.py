@@ -1,10 +1,10 @@
 """The work list of `deft`, made on the device by a fixed number of operations.
 
-The NumPy planner (`segments.py`, `variants.py`, `work_list.py`) is the reference, and of a forest
-both make the same list. Here arrays are as long as a capacity allows, not as a forest needs, so one
-CUDA graph plans any forest and nothing waits for the device. What a forest does not need sorts
-last, and the very last of pairs, tiles and items never exists: look-ups beyond the others
-end there. Knows no kernels and no graphs (DeFT, arXiv 2404.00242 section 3; DESIGN 5.8).
+The NumPy planner (`segments.py`, `cost_model.py`, `work_list.py`) is the reference: of one forest
+both make the same list. Here arrays are as long as a capacity allows and not as a forest needs, so
+that one CUDA graph plans any forest and nothing waits for the device. What a forest does not need
+sorts last. The very last pair, tile and item are never used: look-ups beyond the others end there.
+(DeFT, arXiv 2404.00242 section 3.)
 """
 
 from __future__ import annotations
@@ -13,32 +13,27 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch.nn.functional import threshold
 
+from .attention_spec import AttentionSpec
+from .cost_model import CostModel
 from .device_forest import DeviceForest, Nodes
 from .forest import Forest
-from .variants import (
-    LOADS,
-    NARROW,
-    PACE,
-    REDUCTION_SECONDS,
-    STALL_SECONDS,
-    WIDE,
-    Shape,
-    block_seconds,
-    row_seconds,
-)
+from .gpu_profile import GpuProfile
 from .work_list import ALIGNMENT, Capacity, check_growing
 
 Tensor = torch.Tensor
 
-# What a forest needs, in the order in which it is found out: a number is right if those before it
+# What a forest needs, in the order in which it is computed: a number is right if those before it
 # are within the capacity. `unseen` is 0, or Q - q if query q of a capacity of Q sees nothing.
 STATUS = ("unseen", "copies", "entries", "items", "partials")
 
 
 def refuse(status: list[int], capacity: Capacity) -> None:
-    """Raise what is wrong.
+    """Raise what the status of a plan says is wrong, if anything.
+
+    Args:
+        status: the numbers named by `STATUS`.
+        capacity: that of the plan.
 
     Raises:
         ValueError: a query sees nothing.
@@ -52,8 +47,10 @@ def refuse(status: list[int], capacity: Capacity) -> None:
 
 
 class DeviceWork(NamedTuple):
-    """As `WorkList`, in arrays of the capacity's sizes, int64. It has no items and no copies if the
-    forest exceeds the capacity or a query sees nothing."""
+    """A `WorkList` in int64 tensors of the capacity's sizes.
+
+    It has no items and no copies if the forest exceeds the capacity or a query sees nothing.
+    """
 
     num_items: Tensor  # [1]
     num_copies: Tensor  # [1]
@@ -61,69 +58,78 @@ class DeviceWork(NamedTuple):
     copies: Tensor  # [copies, COPY_FIELDS]
     reduce_offset: Tensor  # [queries + 1]
     reduce_row: Tensor  # [partials]
-    row: Tensor  # [queries], of the queries in depth-first order
-    position: Tensor  # [queries]
-    tail: Tensor  # [queries] by row: where the path goes on in the slot table; -1 without a query
+    row: Tensor  # [queries] row of each query in depth-first order
+    position: Tensor  # [queries] its position in its path
     status: Tensor  # [len(STATUS)]
 
 
 class _Tiles(NamedTuple):
-    """Columns. Some tiles have no query, the last never."""
+    """Columns, [tiles] int64 each. Some tiles have no query; the last tile never has one."""
 
-    origin: Tensor
-    size: Tensor
-    tokens: Tensor
-    num_full: Tensor  # the first entries, which all of the tile's queries see
-    begin: Tensor  # among the entries of all tiles, one after the other
-    start: Tensor  # of the flattened entries
-    part: Tensor  # entries of an item
-    last_begin: Tensor  # of the tile's last item, before which the others end
-    first_item: Tensor
+    origin: Tensor  # the tile's first query
+    size: Tensor  # its number of queries
+    tokens: Tensor  # its number of entries
+    num_full: Tensor  # how many of its first entries all of its queries see
+    begin: Tensor  # where it begins among the entries of all tiles, counted without padding
+    start: Tensor  # where it begins among the flattened entries
+    part: Tensor  # entries of one of its items
+    last_begin: Tensor  # where its last item begins, and the others have ended
+    first_item: Tensor  # the number of its first item
 
 
 class DevicePlanner:
     """Plans forests within a capacity.
 
     Args:
-        shape: what the cut of the work depends on besides the forest.
+        spec: the attention.
+        gpu: where it runs.
         rows: of a tile.
         steps: for which every query's path may grow; 0 for none.
         capacity: sizes of all that is made.
-        device: where.
+        device: where to plan.
     """
 
     def __init__(
-        self, shape: Shape, rows: int, steps: int, capacity: Capacity, device: torch.device
+        self,
+        spec: AttentionSpec,
+        gpu: GpuProfile,
+        rows: int,
+        steps: int,
+        capacity: Capacity,
+        device: torch.device,
     ) -> None:
-        self.shape, self.steps, self.capacity = shape, steps, capacity
+        self.steps, self.capacity = steps, capacity
         self.forest = DeviceForest(capacity.nodes, capacity.queries, device)
         self.half = -(-steps // 2)  # entries that grow on a path, on average
-        self.width = max(rows // shape.group, 1)
-        self.few = shape.num_sms // shape.num_kv_heads  # queries that may have a tile each
-        self.pace = PACE[WIDE if rows == WIDE else NARROW]
-        sizes = (getattr(capacity, name) for name in Capacity.__slots__ if name != "entries")
-        self._count = torch.arange(max(sizes) + 3).to(device)
+        self.width = spec.tile_width(rows)
+        self.cost = CostModel(
+            spec, gpu, rows, torch, lambda array: torch.from_numpy(array).to(device)
+        )
+        longest = max(
+            capacity.nodes, capacity.queries, capacity.copies, capacity.items, capacity.partials
+        )
+        self._count = torch.arange(longest + 3).to(device)
         self._count_32 = self._count.int()
         self._ones, self._zeros = torch.ones_like(self._count), torch.zeros_like(self._count)
         self._widths = torch.tensor([[1], [self.width]]).to(device)
         self._up = self._widths - 1
-        self._reads = torch.tensor([20, 21]).to(device)
-        self._alignment = torch.tensor([ALIGNMENT]).to(device, torch.float64)
-        self._loads = torch.from_numpy(LOADS * shape.num_sms).to(device)
-        self._resident = torch.tensor([self.pace[0] * shape.num_sms]).to(device)
         self._apart = torch.tensor([False]).to(device)
         limits = [0, *(getattr(capacity, name) for name in STATUS[1:])]
         self._limits = torch.tensor(limits).to(device)
 
     def pack(self, forest: Forest, columns: np.ndarray) -> int:
-        """Write a forest into `columns`, [len(FIELDS), nodes + 1] int32 (`DeviceForest.pack`).
+        """Write a forest into an array that `plan` takes.
+
+        Args:
+            forest: to plan.
+            columns: [len(FIELDS), nodes + 1] int32 (`DeviceForest.pack`).
 
         Returns:
             The number of its queries.
 
         Raises:
-            CapacityExceeded: more nodes or queries than the capacity's.
-            ValueError: no query, or a node of several queries that is to grow.
+            CapacityExceeded: the forest has more nodes or queries than the capacity.
+            ValueError: it has no query, or a node of several queries where paths are to grow.
         """
         num_queries = int(forest.num_queries.sum())
         self.capacity.check(nodes=len(forest.parent), queries=num_queries)
@@ -135,7 +141,10 @@ class DevicePlanner:
         return num_queries
 
     def plan(self, columns: Tensor) -> DeviceWork:
-        """The work of a forest, from the columns of `pack` on the device."""
+        """The work list of a forest, from the columns of `pack` on the device.
+
+        Device work only; no operation's size depends on a value.
+        """
         room = self.capacity
         nodes = self.forest.depth_first(columns)
         row, position, source, unseen = self.forest.queries(nodes)
@@ -143,9 +152,8 @@ class DevicePlanner:
         tiles, copies, *runs = self._runs(nodes, width, node, tile)
         columns_of_items = self._items(tiles, copies, *runs)
         items, offset, reduce_row, num_partials = self._partials(*columns_of_items)
-        num_copies, tail = num_pairs, row[:0]
+        num_copies = num_pairs
         if self.steps:
-            tail = torch.empty_like(row).scatter_(0, row, source)
             grown = self._growth_copies(tiles, width, source, position)
             number = self._count[: room.copies]
             beyond = (number - num_pairs + len(copies)).clamp(max=len(copies) + room.queries - 1)
@@ -159,20 +167,24 @@ class DevicePlanner:
         offset = offset * is_possible
         copies = copies[: room.copies]
         return DeviceWork(
-            kept[3:4], kept[1:2], items, copies, offset, reduce_row, row, position, tail, status
+            kept[3:4], kept[1:2], items, copies, offset, reduce_row, row, position, status
         )
 
     def _pairs(self, nodes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """[1] the width of a tile; node and tile of each pair, by tile and then depth first; and
-        [1] the number of pairs."""
+        """Find which nodes each tile reads.
+
+        Returns:
+            [1] the width of a tile; [copies + 1] node and tile of each pair, by tile and then depth
+            first; [1] the number of pairs.
+        """
         lo, _, hi, _, length, *_ = nodes
         stop = (hi + self._up) // self._widths
         spanned = (stop - lo // self._widths) * (length > 0)
-        reads = (spanned * length).sum(1) * self._reads
-        is_alone = (reads[0] <= reads[1]) & (lo[-1:] <= self.few)  # `variants._is_alone`
-        width = torch.where(is_alone, self._widths[0], self._widths[1])
-        ends = torch.cumsum(torch.where(is_alone, spanned[0], spanned[1]), 0)
-        first = torch.where(is_alone, stop[0], stop[1]) - ends
+        reads = (spanned * length).sum(1)
+        is_single = self.cost.are_reads_alike(reads) & self.cost.are_few(lo[-1:])
+        width = torch.where(is_single, self._widths[0], self._widths[1])
+        ends = torch.cumsum(torch.where(is_single, spanned[0], spanned[1]), 0)
+        first = torch.where(is_single, stop[0], stop[1]) - ends
         number = self._count[: self.capacity.copies + 1]
         node = torch.searchsorted(ends[:-1], number, right=True)
         tile = (first.index_select(0, node) + number).clamp(max=self.capacity.queries)
@@ -182,8 +194,12 @@ class DevicePlanner:
     def _runs(
         self, nodes: Tensor, width: Tensor, node: Tensor, tile: Tensor
     ) -> tuple[_Tiles, Tensor, Tensor, Tensor]:
-        """The tiles; the pairs' copies; where the run of each ends among the entries of all tiles;
-        and in which item it begins."""
+        """Lay out the entries that each tile reads, one pair's run after the other.
+
+        Returns:
+            The tiles; the pairs' copies; where the run of each pair ends among the entries of all
+            tiles; in which item it begins.
+        """
         nodes_of_pairs = nodes.index_select(1, node)
         own = Nodes(*nodes_of_pairs)
         number = self._count_32[: self.capacity.queries + 2]
@@ -213,15 +229,22 @@ class DevicePlanner:
         return tiles, copies, sums[1, 1:], item
 
     def _tiles(self, nodes: Tensor, origin: Tensor, size: Tensor, bounds: Tensor) -> _Tiles:
-        """From `bounds`, [3, tiles + 1]: before each tile, the entries of its pairs' segments, of
-        their runs, and of the runs that all of a tile's queries see."""
+        """Split what each tile reads into items.
+
+        Args:
+            nodes: of the forest.
+            origin: the tiles' first queries.
+            size: their numbers of queries.
+            bounds: [3, tiles + 1] sums before each tile: the entries of its pairs' segments, of
+                their runs, and of the runs that all of the tile's queries see.
+        """
         whole, tokens, num_full = bounds[:, 1:] - bounds[:, :-1]
         room = expected = tokens
         if self.steps:
             room = tokens + size * self.steps
             ahead = size * self.half
             whole, expected = whole + ahead, tokens + ahead
-        chunk = self._chunk(nodes, whole, size)
+        chunk = self._item_length(nodes, whole, size)
         # a // b rounds down, and -(-a // b) up.
         room = -room // ALIGNMENT * -ALIGNMENT
         least = (-expected).clamp(max=-1)
@@ -234,37 +257,20 @@ class DevicePlanner:
         begin = bounds[1, :-1]
         return _Tiles(origin, size, tokens, num_full, begin, start, part, last_begin, first_item)
 
-    def _chunk(self, nodes: Tensor, tokens: Tensor, size: Tensor) -> Tensor:
-        """[1] entries of an item; see `variants._best_chunk`, of which this keeps each operation.
-        `tokens` are those of the tiles' segments, and half of what grows."""
-        shape = self.shape
+    def _item_length(self, nodes: Tensor, tokens: Tensor, size: Tensor) -> Tensor:
+        """[1] entries of an item, as by `cost_model.best_item_length`.
+
+        `tokens` are those of the tiles' segments, and half of what grows.
+        """
         unique = nodes[4].sum() + nodes[0, -1:] * self.half
-        unique = unique / self._alignment
-        tokens = tokens / self._alignment
-        read = tokens.sum()
-        even = read * shape.num_kv_heads / self._loads
-        most_tokens = tokens.amax().clamp(min=1)  # there may be none
-        chunk = torch.ceil(torch.minimum(even.clamp(min=2), most_tokens))
-        parts = torch.ceil(tokens / chunk[:, None])
-        longest = torch.ceil((tokens / parts.clamp(min=1)).amax(1))
-        programs = parts.sum(1) * shape.num_kv_heads
-        _, alone_seconds, full_seconds = self.pace
-        alone = unique * STALL_SECONDS / read + alone_seconds
-        waves = torch.ceil(programs / self._resident)
-        pace = torch.where(programs <= shape.num_sms, alone, waves * full_seconds)
-        seconds = torch.maximum(longest * pace, unique * block_seconds(shape))
-        merged = (threshold(parts, 1, 0) * size).sum(1)
-        most = parts.amax(1)
-        first, more = REDUCTION_SECONDS
-        reduction = (most > 1).double() * first + torch.div(most, 16, rounding_mode="floor") * more
-        seconds = seconds + merged * row_seconds(shape) + reduction
-        best = chunk.index_select(0, seconds.argmin(0, keepdim=True))
+        length, seconds = self.cost.item_lengths(tokens, size, unique)
+        best: Tensor = length.index_select(0, seconds.argmin(0, keepdim=True))
         return (best * ALIGNMENT).long()
 
     def _items(
         self, tiles: _Tiles, copies: Tensor, run_end: Tensor, item_of_pair: Tensor
     ) -> tuple[Tensor, ...]:
-        """Columns of the items, tile by tile, but for `partial`."""
+        """The columns of the items, tile by tile, all except `partial`."""
         number = self._count[: self.capacity.items + 1]
         tile = torch.searchsorted(tiles.first_item[1:], number, right=True)
         own = _Tiles(*torch.stack(tiles).index_select(1, tile))
@@ -288,8 +294,12 @@ class DevicePlanner:
         self, start: Tensor, length: Tensor, grow: Tensor, origin: Tensor, lo: Tensor, hi: Tensor,
         num_full: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-        """The items, longest first; the reduction's offsets and rows; [1] the number of partial
-        rows. See `work_list._place_partials`."""
+        """Number the partial rows, as by `work_list._place_partials`.
+
+        Returns:
+            The items, longest first; the reduction's offsets and rows; [1] the number of partial
+            rows.
+        """
         begin, end = origin + lo, origin + hi
         begin_from = torch.cummin(begin.flip(0), 0).values.flip(0) if self.steps else begin
         overlap = torch.cummax(end, 0).values[:-1] > begin_from[1:]  # of an item and the next
@@ -312,7 +322,7 @@ class DevicePlanner:
     def _growth_copies(
         self, tiles: _Tiles, width: Tensor, source: Tensor, position: Tensor
     ) -> Tensor:
-        """[queries, COPY_FIELDS]; see `work_list._growth_copies`."""
+        """[queries, COPY_FIELDS], as by `work_list._growth_copies`."""
         query = self._count[: len(source)]
         tile = query // width
         within = query - tile * width

@@ -1,8 +1,8 @@
-"""The shape of a KV forest: which stretch of cached tokens follows which, and who attends to it.
+"""The shape of a KV forest: nodes of cached tokens, their parents, and the queries that attend.
 
-From parent pointers to depth-first order, in which the queries at or below any node are one
-interval `[lo, hi)` (DESIGN section 5.1; DeFT, arXiv 2404.00242 section 3.2, groups queries by the
-KV they share). Vectorised over nodes; knows nothing of slots on a device, heads or kernels.
+A forest is given by parent pointers. In depth-first order the queries at or below any node are one
+interval `[lo, hi)`, so queries that share KV are neighbours (DeFT, arXiv 2404.00242 section 3.2,
+groups them so). Vectorised over nodes.
 """
 
 from __future__ import annotations
@@ -14,19 +14,29 @@ import numpy as np
 
 
 def stable_order(keys: np.ndarray) -> np.ndarray:
-    """Indices that sort keys >= 0, equals in place; in linear time (radix) if they have 16 bits."""
+    """Indices that sort keys >= 0 and keep the order of equal keys.
+
+    Takes linear time (radix sort) if all keys are below 2^16.
+
+    Args:
+        keys: [N] integers.
+
+    Returns:
+        [N] int64.
+    """
     if keys.max(initial=0) < 1 << 16:
         keys = keys.astype(np.uint16)
     return np.argsort(keys, kind="stable")
 
 
 class DepthFirst(NamedTuple):
-    """The order in which the queries below any node are neighbours; each [N] int64.
+    """The order in which the queries below any node are neighbours; each array is [N] int64.
 
-    A node's own queries are rows `lo` to `lo + num_queries`; its children's follow, in index order.
+    A node's own queries are rows `lo` to `lo + num_queries`. Those of its children follow, in the
+    order of the children's indices.
     """
 
-    lo: np.ndarray  # rows [lo, hi) of the queries at or below the node
+    lo: np.ndarray  # rows [lo, hi) are the queries at or below the node
     hi: np.ndarray
     end: np.ndarray  # entries on the node's path, its own included
 
@@ -35,7 +45,7 @@ class DepthFirst(NamedTuple):
 class Forest:
     """N nodes of cached tokens. A node's path is its ancestors' entries and then its own.
 
-    A node's `num_queries` live query tokens are its last entries: query t of T sees the path up to
+    The `num_queries` query tokens of a node are its last entries: query t of T sees the path up to
     entry `length - T + 1 + t` of the node. A node of length 0 may have queries; they see what
     is above it. Nodes with no query at or below them cost nothing.
 
@@ -75,18 +85,27 @@ class Forest:
 
     @classmethod
     def packed(cls, parent: np.ndarray, length: np.ndarray, num_queries: np.ndarray) -> Forest:
-        """A forest whose nodes' entries follow one another in the slot table."""
+        """A forest whose nodes' entries follow one another in the slot table.
+
+        Args:
+            parent: [N] int; -1 for a root.
+            length: [N] int, KV entries.
+            num_queries: [N] int, query tokens.
+
+        Raises:
+            ValueError: as of the class.
+        """
         length = np.asarray(length)
         return cls(np.asarray(parent), length, np.asarray(num_queries), np.cumsum(length) - length)
 
     def depth_first(self) -> DepthFirst:
-        """Intervals and path lengths of all nodes.
+        """Query intervals and path lengths of all nodes, in O(N log depth).
 
-        Sums along paths and over subtrees are taken by doubling the distance looked at, so the
-        cost is O(N log depth).
+        Sums along paths and over subtrees are taken by pointer doubling: each step sums over twice
+        the distance of the step before.
         """
         count = len(self.parent)
-        # Node `count` is a virtual root above all, so that every node has a parent.
+        # Node `count` is a virtual root above all roots, so that every node has a parent.
         parent = np.append(self.parent, count)
         parent[parent < 0] = count
         below = np.append(self.num_queries, 0).astype(np.int64)
@@ -96,7 +115,7 @@ class Forest:
             below += np.bincount(ancestors[-1], below, count + 1).astype(np.int64)
             below[count] = 0
             ancestors.append(ancestors[-1][ancestors[-1]])
-        # What a node adds to its path: entries, and queries of its parent and elder siblings.
+        # What a node adds to its path: entries, and queries of its parent and earlier siblings.
         by_parent = stable_order(parent[:count])
         before = np.cumsum(below[by_parent])
         before -= below[by_parent]

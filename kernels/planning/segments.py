@@ -1,7 +1,6 @@
-"""Stretches of KV entries in depth-first order, each with the interval of queries that see it.
+"""Runs of KV entries in depth-first order, each with the interval of queries that see it.
 
-What every tree attention plans from. Knows positions and slots, nothing of models, requests or
-where the tree comes from.
+Every tree attention is planned from these.
 """
 
 from __future__ import annotations
@@ -30,21 +29,27 @@ class Segment(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Segments:
-    """S segments as arrays, each [S] int64, none empty and none without a query, by `lo` and then
-    from the widest interval to the narrowest. Query `lo + t` sees the first `num_visible + t`
-    entries of a segment."""
+    """S segments as arrays, each [S] int64.
 
-    source: np.ndarray  # first entry in the slot table
-    length: np.ndarray
-    lo: np.ndarray
+    None is empty or without a query. They are sorted by `lo`, and then from the widest interval to
+    the narrowest. Query `lo + t` sees the first `num_visible + t` entries of a segment.
+    """
+
+    source: np.ndarray  # index of the first entry in the slot table
+    length: np.ndarray  # number of entries
+    lo: np.ndarray  # queries [lo, hi)
     hi: np.ndarray
-    num_visible: np.ndarray
-    position: np.ndarray  # of the first entry in its path
+    num_visible: np.ndarray  # entries that query `lo` sees
+    position: np.ndarray  # position of the first entry in its path
 
     @classmethod
     def of_forest(cls, forest: Forest) -> tuple[Segments, np.ndarray, np.ndarray]:
-        """The live nodes of a forest; and of each query in depth-first order its row, counted node
-        by node as the forest numbers them, and its position in its path, both [B]."""
+        """Make a segment of each node that a query sees.
+
+        Returns:
+            The segments; and of each query in depth-first order its row, counted node by node as
+            the forest numbers them, and its position in its path, both [B] int64.
+        """
         lo, hi, end = forest.depth_first()
         length, count = forest.length, forest.num_queries
         live = np.flatnonzero((hi > lo) & (length > 0))
@@ -67,7 +72,15 @@ class Segments:
     def of_list(
         cls, segments: Sequence[Segment], query_positions: np.ndarray
     ) -> tuple[Segments, np.ndarray]:
-        """Single segments; and the slot table they point into, int32."""
+        """Gather single segments into arrays.
+
+        Args:
+            segments: those that are empty or have no query drop out.
+            query_positions: [B] int64, of each query in its path.
+
+        Returns:
+            The segments, and the slot table they point into, [T] int32.
+        """
         live = [segment for segment in segments if segment.hi > segment.lo and len(segment.slots)]
         columns = np.array(
             [(len(segment.slots), segment.lo, segment.hi, segment.start) for segment in live],
@@ -85,7 +98,7 @@ class Segments:
         ), np.concatenate(table).astype(np.int32) if table else np.empty(0, np.int32)
 
     def mask(self, num_queries: int) -> np.ndarray:
-        """[B, T] uint8: which of all entries, segment by segment, each query sees."""
+        """[B, T] uint8: 1 where a query sees an entry; T counts all entries, segment by segment."""
         mask = np.zeros((num_queries, int(self.length.sum())), dtype=np.uint8)
         begin = 0
         columns = (self.length, self.lo, self.hi, self.num_visible)

@@ -1,69 +1,75 @@
 """A plan of tree attention in device memory, shared by all layers.
 
-Plan once for a shape of the forest, run in every layer. A plan of fixed capacity lies at fixed
-addresses, so one CUDA graph serves while the tree changes underneath (`update`) and while its
-leaves grow (`step`). Nothing here waits for the device but `check`. Knows no model; the work is cut
-by `variants.py`, or on the device by `device_plan.py`.
+Plan once for a forest, run in every layer. A plan of fixed capacity lies at fixed addresses, so one
+CUDA graph serves while the tree changes (`update`) and while its leaves grow (`step`). Nothing here
+waits for the device except `check`. The work is cut on the host by `variants.py`, or on the device
+by `device_plan.py`.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import NamedTuple
 
 import numpy as np
 import torch
-import triton
 
-from treeshare.kernels.attention.triton_kernels import expand_kernel
-from treeshare.kernels.cuda_graph import captured
+from treeshare.kernels.launch import captured
 
+from .attention_spec import AttentionSpec
+from .cost_model import estimate_capacity
 from .device_forest import FIELDS
 from .device_plan import STATUS, DevicePlanner, refuse
 from .forest import Forest
-from .heads import Heads
+from .gpu_profile import GpuProfile, gpu_profile
+from .plan_buffers import PlanBuffers
 from .segments import Segments
-from .variants import GROWING, NARROW, VARIANTS, Shape, ample, cut, num_rows
-from .work_list import (
-    COPY_FIELDS,
-    ITEM_FIELDS,
-    Capacity,
-    CapacityExceeded,
-    Growth,
-    WorkList,
-    check_growing,
-)
+from .variants import check_variant, tile_and_split, tile_rows
+from .work_list import Capacity, CapacityExceeded, Growth, WorkList, check_growing
 
-__all__ = ["Capacity", "CapacityExceeded", "Heads", "TreePlan", "ample_capacity", "needed_capacity"]
-
-_LANES = 8  # programs that share a long copy
-_TAIL = 256  # entries that a block may read beyond the last item
+__all__ = [
+    "AttentionSpec",
+    "Capacity",
+    "CapacityExceeded",
+    "TreePlan",
+    "ample_capacity",
+    "needed_capacity",
+]
 
 
 class TreePlan:
     """The work of one forest, shared by all layers.
 
-    Row r of the queries belongs to node `np.repeat(np.arange(N), forest.num_queries)[r]`, that is,
-    queries lie node by node as the forest numbers them; depth-first order stays inside.
+    Row r of the queries belongs to node `np.repeat(np.arange(N), forest.num_queries)[r]`: queries
+    lie node by node as the forest numbers them. Depth-first order stays inside the plan.
+
+    Every slot that is named, also of entries still to come, must hold finite numbers: what a
+    query does not see is read and then weighted with zero.
 
     Args:
         forest: its shape; `start` points into `table`.
         table: [entries] int32 on the device, the pool slot of each KV entry.
-        heads: the attention.
+        spec: the attention.
         variant: a name of `variants.VARIANTS`.
         growth: steps for which every query's path may grow by one entry a step, without a new
             plan. A path's next entries follow its last one in `table`; nodes may then have one
             query at most. `step`, on the device, says how many of them are there, `growth` at most;
             `advance` adds one.
-        capacity: room for later updates; None takes just what this forest needs. With a capacity,
-            `deft` is planned on the device from the first update on, and its tiles are of one
-            height whatever the forest: `needed_capacity` says what a forest then needs.
+        capacity: the most that later updates may need; None takes just what this forest needs.
+            With a capacity, `deft` is planned on the device from the first update on, and its tiles
+            are of one height whatever the forest: `needed_capacity` says what a forest then needs.
+        gpu: the profile that the plan is made for; None takes that of the device of `table`.
 
-    After each update `num_queries` is the forest's number of queries, and `status` says, on the
-    device, what a plan made there needs (see `check`).
-
-    Every slot that is named, also of entries still to come, must hold finite numbers: what a
-    query does not see is read and then weighted with zero.
+    Attributes:
+        num_queries: of the forest, after each update.
+        status: [len(STATUS)] int32 on the device, what a plan made there needs (see `check`).
+        step: [1] int32 on the device.
+        buffers: what attention reads.
+        rows: of a tile; one query has `spec.group` of them.
+        is_ordered: queries lie in depth-first order already.
+        reuse: items that read an entry, on average; 0 for a plan with a capacity.
+        has_long_items: there are long items, of several tiles, and no more programs than
+            multiprocessors. False for a plan made on the device.
 
     Raises:
         ValueError: an unknown variant or one that cannot grow and is to, a query that sees nothing,
@@ -78,16 +84,17 @@ class TreePlan:
         self,
         forest: Forest,
         table: torch.Tensor,
-        heads: Heads,
+        spec: AttentionSpec,
         variant: str = "deft",
         *,
         growth: int = 0,
         capacity: Capacity | None = None,
+        gpu: GpuProfile | None = None,
     ) -> None:
-        self._begin(_lay_out(forest, growth), table, heads, variant, capacity)
+        self._begin(_lay_out(forest, growth), table, spec, variant, capacity, gpu)
         if variant == "deft" and capacity is not None:
             device = table.device
-            self._planner = DevicePlanner(self.shape, self.rows, growth, capacity, device)
+            self._planner = DevicePlanner(spec, self.gpu, self.rows, growth, self.capacity, device)
             size = (len(FIELDS), capacity.nodes + 1)
             self._columns = torch.zeros(size, dtype=torch.int32, device=device)
             self._filler = torch.zeros(3, dtype=torch.int64, device=device)
@@ -100,19 +107,31 @@ class TreePlan:
         segments: Segments,
         query_positions: np.ndarray,
         table: torch.Tensor,
-        heads: Heads,
+        spec: AttentionSpec,
         variant: str = "deft",
     ) -> TreePlan:
-        """A plan whose queries lie in depth-first order already; [B] positions in their paths."""
+        """Plan queries that lie in depth-first order already.
+
+        Args:
+            segments: what they see.
+            query_positions: [B] in their paths.
+            table: [entries] int32 on the device, the pool slot of each KV entry.
+            spec: the attention.
+            variant: a name of `variants.VARIANTS`.
+
+        Raises:
+            ValueError: an unknown variant, or a query that sees nothing.
+        """
         rows = np.arange(len(query_positions))
         layout = _Layout(segments, len(segments.length), rows, query_positions, None)
         plan = cls.__new__(cls)
-        plan._begin(layout, table, heads, variant, None)
+        plan._begin(layout, table, spec, variant, None, None)
         return plan
 
     def update(self, forest: Forest) -> None:
-        """Plan another forest into the same memory; sets `step` to 0. (`tree_mask` makes a new
-        mask, so a graph that was captured before keeps the old one.)
+        """Plan another forest into the same memory; sets `step` to 0.
+
+        `tree_mask` makes a new mask, so a graph that was captured before keeps the old one.
 
         Raises:
             ValueError: as in the constructor; the plan is unchanged then. What only the device
@@ -120,15 +139,15 @@ class TreePlan:
         """
         if self._planner is not None:
             self.num_queries = self._upload(forest)
-            self._work = None
+            self._work, self.has_long_items = None, False
             self._replan()
         else:
             layout = _lay_out(forest, self.growth)
-            self._load(self._cut(layout), layout)
+            self._load(self._split(layout), layout)
 
     @property
     def work(self) -> WorkList:
-        """The host's side of the plan.
+        """The host's copy of the work list.
 
         Raises:
             ValueError: the plan was made on the device.
@@ -138,7 +157,7 @@ class TreePlan:
         return self._work
 
     def check(self, status: torch.Tensor | None = None) -> None:
-        """Refuse a forest that `update` could not.
+        """Refuse a forest that `update` could not refuse.
 
         Args:
             status: a copy of `self.status` on the host. Without one this waits for the device.
@@ -150,114 +169,85 @@ class TreePlan:
         refuse((self.status if status is None else status).tolist(), self.capacity)
 
     def advance(self) -> None:
-        """Every path has one entry more. Device work only."""
+        """Add an entry to every path. Device work only."""
         self.step.add_(1)
-        self._settle()
-
-    def next_slots(self) -> torch.Tensor:
-        """[B] int64 slots of the entries that step `step`, from 1 on, adds, by query row; -1 for
-        rows of the capacity that no query has. Device work only."""
-        entry = (self._tail + self.step - 1).clamp_(min=0)
-        return torch.where(self._tail < 0, -1, self._table[entry]).long()
+        self.buffers.settle()
 
     def _begin(
         self,
         layout: _Layout,
         table: torch.Tensor,
-        heads: Heads,
+        spec: AttentionSpec,
         variant: str,
         capacity: Capacity | None,
+        gpu: GpuProfile | None,
     ) -> None:
-        rows, growth = layout.rows, layout.growth
-        _check_variant(variant, growth is not None)
-        device = table.device
-        self.heads, self.variant = heads, variant
-        self.growth = 0 if growth is None else growth.steps
-        self.shape = _shape(heads, device)
+        check_variant(variant, grows=layout.growth is not None)
+        self.spec, self.variant = spec, variant
+        self.gpu = gpu_profile(table.device) if gpu is None else gpu
+        self.growth = 0 if layout.growth is None else layout.growth.steps
         # A plan with a capacity is for forests yet unknown.
-        known = layout.segments if capacity is None else None
-        self.rows = _tile_rows(variant, heads.dtype, self.shape, known)
-        work = self._cut(layout)
-        self.capacity = room = capacity or Capacity.of(work, len(rows), layout.num_nodes)
+        is_fixed = capacity is None
+        self.rows = tile_rows(variant, layout.segments if is_fixed else None, spec, self.gpu)
+        work = self._split(layout)
+        self.capacity = layout.capacity(work) if capacity is None else capacity
         # Rows in depth-first order already need no look-up; a plan for updates cannot know.
-        self.is_ordered = capacity is None and bool((rows == np.arange(len(rows))).all())
-        # Items that read an entry, on average; of forests to come nothing is known.
-        tokens = max(int(layout.segments.length.sum()), 1)
-        self.reuse = work.num_reads / tokens if capacity is None else 0.0
-        self._table = table
-        sizes = {
-            "num_items": 1,
-            "num_copies": 1,
-            "items": room.items * ITEM_FIELDS,
-            "copies": room.copies * COPY_FIELDS,
-            "reduce_offset": room.queries + 1,
-            "reduce_row": room.partials,
-            "row": room.queries,
-            "position": room.queries,
-            "tail": room.queries if self.growth else 0,
-            "status": len(STATUS),
-        }
-        self._sizes = {name: -(-size // 4) * 4 for name, size in sizes.items()}
-        self._buffer = torch.zeros(sum(self._sizes.values()), dtype=torch.int32, device=device)
-        parts = torch.split(self._buffer, list(self._sizes.values()))
-        self._part = dict(zip(self._sizes, parts, strict=True))
-        self._tail = self._part["tail"][: room.queries]
-        self.status = self._part["status"][: len(STATUS)]
-        self.step = torch.zeros(1, dtype=torch.int32, device=device)
-        self._settled = torch.zeros(1, dtype=torch.int32, device=device)
-        # Entries that no copy has written yet are read and not used; let them name a real slot.
-        self._slot = table[:1].expand(room.entries + _TAIL).contiguous()
-        self._bound, self._position = torch.zeros_like(self._slot), torch.zeros_like(self._slot)
-        partial_shape = (max(room.partials, 1), heads.num_heads, heads.dv)
-        self._partial = torch.empty(partial_shape, dtype=heads.dtype, device=device)
-        self._lse = torch.empty(partial_shape[:2], dtype=torch.float32, device=device)
-        self._mask: torch.Tensor | None = None
+        self.is_ordered = is_fixed and layout.is_ordered
+        num_entries = max(int(layout.segments.length.sum()), 1)
+        self.reuse = work.num_reads / num_entries if is_fixed else 0.0
+        self.buffers = PlanBuffers.allocate(self.capacity, spec, table)
+        self.status, self.step = self.buffers.status, self.buffers.step
         self._load(work, layout)
 
-    def _cut(self, layout: _Layout) -> WorkList:
+    def _split(self, layout: _Layout) -> WorkList:
+        """Cut the work of a forest on the host."""
         segments, num_queries = layout.segments, len(layout.rows)
-        return cut(self.variant, segments, num_queries, self.shape, self.rows, layout.growth)
+        return tile_and_split(
+            self.variant, segments, num_queries, self.spec, self.gpu, self.rows, layout.growth
+        )
 
     def _load(self, work: WorkList, layout: _Layout) -> None:
-        segments, num_nodes, rows, positions, growth = layout
-        if self.is_ordered and (rows != np.arange(len(rows))).any():
+        """Send a work list to the device and lay its entries out.
+
+        Raises:
+            ValueError: the queries' order is not that of a plan without capacity.
+            CapacityExceeded: the forest needs more than the capacity.
+        """
+        if self.is_ordered and not layout.is_ordered:
             raise ValueError(
                 "the plan was made for queries in depth-first order; give it a capacity to update "
                 "it with another order"
             )
-        self.capacity.check(**asdict(Capacity.of(work, len(rows), num_nodes)))
+        needed = layout.capacity(work)
+        if needed != self.capacity:
+            self.capacity.check(**asdict(needed))
         self._work = work
-        self.num_queries = len(rows)
-        # Each plan takes pinned memory of its own: the allocator reuses it when the copy is done.
-        host = torch.empty(len(self._buffer), dtype=torch.int32, pin_memory=self._buffer.is_cuda)
-        offsets = work.reduce_offset
-        if len(rows) < self.capacity.queries:  # rows beyond the last have nothing to merge
-            extra = np.full(self.capacity.queries - len(rows), offsets[-1])
-            offsets = np.concatenate([offsets, extra])
-        content = {
+        self.num_queries = len(layout.rows)
+        self.has_long_items = self._are_items_long(work)
+        offsets, unused = work.reduce_offset, self.capacity.queries - self.num_queries
+        if unused:  # rows beyond the last have nothing to merge
+            offsets = np.concatenate([offsets, np.full(unused, offsets[-1])])
+        self.buffers.load({
             "num_items": np.array([len(work.items)]),
             "num_copies": np.array([len(work.copies)]),
-            "items": work.items.ravel(),
-            "copies": work.copies.ravel(),
+            "items": work.items,
+            "copies": work.copies,
             "reduce_offset": offsets,
             "reduce_row": work.reduce_row,
-            "row": rows,
-            "position": positions,
+            "row": layout.rows,
+            "position": layout.positions,
             "status": np.zeros(len(STATUS)),
-        }
-        if growth is not None:
-            tail = np.full(self.capacity.queries, -1)
-            tail[rows] = growth.source
-            content["tail"] = tail
-        flat, at = host.numpy(), 0
-        for name, size in self._sizes.items():
-            values = content.get(name, ())
-            flat[at : at + len(values)] = values
-            at += size
-        self._buffer.copy_(host, non_blocking=True)
+        })  # fmt: skip
         if self.variant == "tree_mask":
-            self._mask = torch.from_numpy(segments.mask(len(rows))).to(self._buffer.device)
-        self._expand()
+            mask = torch.from_numpy(layout.segments.mask(self.num_queries))
+            self.buffers = replace(self.buffers, mask=mask.to(self.buffers.packed.device))
+        self.buffers.expand()
+
+    def _are_items_long(self, work: WorkList) -> bool:
+        if self.capacity.items * self.spec.num_kv_heads > self.gpu.num_sms:
+            return False
+        is_long, tiles = work.items[0, 1] >= self.gpu.long_item, work.items[:, 3]
+        return bool(is_long and tiles.any())
 
     def _upload(self, forest: Forest) -> int:
         """Send a forest to the device; returns the number of its queries."""
@@ -271,90 +261,61 @@ class TreePlan:
     def _plan_on_device(self) -> None:
         assert self._planner is not None
         work = self._planner.plan(self._columns)
-        pieces = []
-        for name, size in self._sizes.items():
-            values = getattr(work, name).flatten()
-            pieces += [values, self._filler[: size - len(values)]]
-        self._buffer.copy_(torch.cat(pieces))
-        self._expand()
-
-    def _expand(self) -> None:
-        """Lay out the entries that the copies name, for step 0."""
-        self.step.zero_()
-        if self.capacity.copies:
-            expand_kernel[(self.capacity.copies, _LANES)](
-                self._part["num_copies"], self._part["copies"], self._table, self._slot,
-                self._bound, self._position, POSITIONS=True, BLOCK=256,
-            )  # fmt: skip
-        self._settle()
-
-    def _settle(self) -> None:
-        """Attention reads the plan before it waits for the kernel ahead, and so may be launched
-        early behind this one only, which began when all that changed the plan had ended."""
-        self._settled.zero_()
+        self.buffers.load_from_device(work, self._filler)
+        self.buffers.expand()
 
 
 def needed_capacity(
     forest: Forest,
-    heads: Heads,
+    spec: AttentionSpec,
     variant: str = "deft",
     *,
     growth: int = 0,
     device: torch.device | str,
 ) -> Capacity:
-    """What a plan that has a capacity needs to hold this forest. Works on the host alone.
+    """The capacity with which a plan that has one can hold this forest. Works on the host alone.
 
     A plan without a capacity may need less, since it chooses the height of its tiles by the forest.
 
     Args:
-        device: where the plan would lie; the number of its multiprocessors counts.
+        forest: to plan.
+        spec: the attention.
+        variant: a name of `variants.VARIANTS`.
+        growth: steps for which every query's path may grow.
+        device: where the plan would lie; the profile of its GPU counts.
 
     Raises:
         ValueError: as of `TreePlan`.
     """
     layout = _lay_out(forest, growth)
-    _check_variant(variant, growth > 0)
-    shape = _shape(heads, torch.device(device))
-    rows = _tile_rows(variant, heads.dtype, shape, None)
-    work = cut(variant, layout.segments, len(layout.rows), shape, rows, layout.growth)
-    return Capacity.of(work, len(layout.rows), layout.num_nodes)
+    check_variant(variant, grows=growth > 0)
+    gpu = gpu_profile(device)
+    rows = tile_rows(variant, None, spec, gpu)
+    segments, num_queries = layout.segments, len(layout.rows)
+    work = tile_and_split(variant, segments, num_queries, spec, gpu, rows, layout.growth)
+    return layout.capacity(work)
 
 
 def ample_capacity(
     num_queries: int,
     num_entries: int,
-    heads: Heads,
+    spec: AttentionSpec,
     variant: str = "deft",
     *,
     device: torch.device | str,
 ) -> Capacity:
-    """Room for about any forest of so many queries over a table of so many entries
-    (`variants.ample`)."""
-    shape = _shape(heads, torch.device(device))
-    return ample(num_queries, num_entries, shape, _tile_rows(variant, heads.dtype, shape, None))
+    """A capacity that holds nearly any forest of some size (`cost_model.estimate_capacity`).
 
-
-def _check_variant(variant: str, is_to_grow: bool) -> None:
-    if variant not in VARIANTS:
-        raise ValueError(f"variant={variant!r} is not one of {', '.join(VARIANTS)}")
-    if is_to_grow and variant not in GROWING:
-        raise ValueError(f"variant={variant!r} cannot grow; {', '.join(GROWING)} can")
-
-
-def _shape(heads: Heads, device: torch.device) -> Shape:
-    num_sms = 132
-    if device.type == "cuda":
-        num_sms = torch.cuda.get_device_properties(device).multi_processor_count
-    mean_width = (heads.head_dim + heads.dv) // 2
-    return Shape(heads.num_heads, heads.num_kv_heads, mean_width, heads.dtype.itemsize, num_sms)
-
-
-def _tile_rows(variant: str, dtype: torch.dtype, shape: Shape, known: Segments | None) -> int:
-    """Rows of a tile; `known` are the segments of the only forest that a plan is for."""
-    if dtype == torch.float32:  # registers hold no more
-        group: int = triton.next_power_of_2(shape.group)
-        return max(NARROW, group)
-    return num_rows(variant, known, shape)
+    Args:
+        num_queries: of the forest, at most.
+        num_entries: of the slot table.
+        spec: the attention.
+        variant: a name of `variants.VARIANTS`.
+        device: where the plan would lie; the profile of its GPU counts.
+    """
+    gpu = gpu_profile(device)
+    rows = tile_rows(variant, None, spec, gpu)
+    return estimate_capacity(num_queries, num_entries, spec, gpu, rows)
 
 
 class _Layout(NamedTuple):
@@ -365,6 +326,15 @@ class _Layout(NamedTuple):
     rows: np.ndarray  # [B]
     positions: np.ndarray  # [B]
     growth: Growth | None
+
+    @property
+    def is_ordered(self) -> bool:
+        """Whether the rows are in depth-first order already."""
+        return bool((self.rows == np.arange(len(self.rows))).all())
+
+    def capacity(self, work: WorkList) -> Capacity:
+        """What this forest needs, its work being cut like this."""
+        return Capacity.of(work, len(self.rows), self.num_nodes)
 
 
 def _lay_out(forest: Forest, steps: int) -> _Layout:

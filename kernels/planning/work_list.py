@@ -1,16 +1,16 @@
-"""From segments to the work of tree attention: items for the kernel, lists for the reduction.
+"""The work of tree attention, made from segments: items for the kernel, lists for the reduction.
 
-The depth-first row of queries is cut into tiles. Each tile reads the segments it can see as one
-flattened run of entries (DeFT-Flatten, arXiv 2404.00242 section 3.3, within a tile), and the run
-is cut into items. So siblings, chains and small subtrees are packed without being looked for, and
-a query has one partial result an item, not one a node. Vectorised over nodes: no cost here grows
-with the number of tokens. Knows no device.
+The queries, in depth-first order, are cut into tiles. Each tile reads the segments it can see as
+one flattened run of entries (DeFT-Flatten, arXiv 2404.00242 section 3.3, within a tile), and the
+run is cut into items. So siblings, chains and small subtrees need no special case, and a query has
+one partial result an item, not one a node. Vectorised over nodes: the cost of planning does not
+grow with the number of tokens.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import TypeVar
 
 import numpy as np
 
@@ -19,55 +19,63 @@ from .segments import Segments
 
 ITEM_FIELDS = 8  # start, length, growth, tile, lo, hi, partial, num_full
 COPY_FIELDS = 8  # source, target, length, lo, hi, num_visible, stride, position
-ALIGNMENT = 64  # items start and, but for a tile's last, end at multiples of it
+ALIGNMENT = 64  # items begin at multiples of it, and end there, except a tile's last
+
+Count = TypeVar("Count", int, np.ndarray)
 
 
 @dataclass(frozen=True, slots=True)
 class Tiles:
-    """Which segments each tile of queries reads: P pairs, by tile and then in depth-first order.
+    """The segments that each tile of queries reads: P pairs, by tile and then in depth-first order.
 
     Tile t serves the queries from `origin[t]` on, `width` of them or fewer.
     """
 
     width: int
-    origin: np.ndarray  # [T]
-    size: np.ndarray  # [T] queries
+    origin: np.ndarray  # [T] first query
+    size: np.ndarray  # [T] number of queries
     tile: np.ndarray  # [P]
     segment: np.ndarray  # [P]
 
 
 @dataclass(frozen=True, slots=True)
 class Growth:
-    """Entries that each query's path gains, one a step (a frozen plan, DESIGN 5.8)."""
+    """Entries that each query's path gains, one a step, while the plan stays as it is."""
 
     source: np.ndarray  # [B] where a query's next entries begin in the slot table
     position: np.ndarray  # [B] position of the first of them
-    steps: int  # there is room for
+    steps: int  # the most entries that a path may gain
 
 
 @dataclass(frozen=True, slots=True)
 class WorkList:
-    """Host side of a plan. All arrays are int32.
+    """What one launch of tree attention does. All arrays are int32.
 
     An item is `length + growth * step` flattened entries from `start` on, for the queries `lo` to
-    `hi` of the tile that begins at query `tile`. All of the tile's see the first `num_full`. Its
-    results go to partial rows `partial` on, or straight to the output if that is -1.
+    `hi` of the tile that begins at query `tile`. All queries of the tile see the first `num_full`
+    entries. The results go to the partial rows from `partial` on, or straight to the output if
+    `partial` is -1.
+
+    A copy lays `length` entries of the slot table, from `source` on, out at `target` and every
+    `stride` entries after it. Query `lo + t` of the tile sees the first `num_visible + t` of them,
+    up to query `hi`. `position` is that of the first entry in its path.
     """
 
-    items: np.ndarray  # [I, ITEM_FIELDS], longest first, halfway through the steps
-    copies: np.ndarray  # [C, COPY_FIELDS], runs of the slot table and where they go
-    num_entries: int  # room that the flattened entries need
+    items: np.ndarray  # [I, ITEM_FIELDS], longest first as they are halfway through the steps
+    copies: np.ndarray  # [C, COPY_FIELDS]
+    num_entries: int  # flattened entries, those still to come and padding included
     reduce_offset: np.ndarray  # [B + 1] into reduce_row
     reduce_row: np.ndarray  # [R] the partial rows, query by query, in the order of the tile's run
-    num_reads: int  # entries the items read
+    num_reads: int  # entries that all items read
 
     @property
     def num_partials(self) -> int:
+        """R, the number of partial rows."""
         return len(self.reduce_row)
 
 
 class CapacityExceeded(ValueError):
-    """A forest needs more than a plan can hold; a plan of a larger capacity can hold it."""
+    """A forest needs more than the capacity of a plan; a plan of a larger capacity can hold it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,12 +85,13 @@ class Capacity:
     nodes: int
     queries: int
     copies: int
-    entries: int
+    entries: int  # flattened
     items: int
-    partials: int
+    partials: int  # partial rows
 
     @classmethod
     def of(cls, work: WorkList, num_queries: int, num_nodes: int) -> Capacity:
+        """The capacity that a work list of a forest needs."""
         return cls(
             nodes=num_nodes,
             queries=num_queries,
@@ -93,20 +102,22 @@ class Capacity:
         )
 
     def times(self, factor: float) -> Capacity:
-        """Each of the numbers times `factor`, and room for a few more."""
-        names = self.__slots__
-        return Capacity(**{name: int(getattr(self, name) * factor) + 16 for name in names})
+        """Each of the numbers times `factor`, rounded down, and 16 more."""
+        return Capacity(**{name: int(value * factor) + 16 for name, value in asdict(self).items()})
 
     def union(self, other: Capacity) -> Capacity:
-        """Room for what fits either."""
-        names = self.__slots__
-        return Capacity(**{name: max(getattr(self, name), getattr(other, name)) for name in names})
+        """The least capacity that holds what fits either."""
+        both = asdict(other)
+        return Capacity(**{name: max(value, both[name]) for name, value in asdict(self).items()})
 
     def check(self, **needed: int) -> None:
-        """Refuse what there is no room for.
+        """Refuse what the capacity does not hold.
+
+        Args:
+            **needed: by the names of the capacity's fields.
 
         Raises:
-            CapacityExceeded: one of the numbers, given by name, exceeds the capacity.
+            CapacityExceeded: one of the numbers exceeds the capacity.
         """
         for name, wanted in needed.items():
             limit = getattr(self, name)
@@ -117,7 +128,7 @@ class Capacity:
 
 
 def tiles_by_width(segments: Segments, num_queries: int, width: int) -> Tiles:
-    """Tiles of `width` queries, wherever nodes begin and end."""
+    """Cut the queries into tiles of `width`, wherever nodes begin and end."""
     index, step = _repeat((segments.hi - 1) // width - segments.lo // width + 1)
     tile = segments.lo[index] // width + step
     by_tile = stable_order(tile)
@@ -127,7 +138,7 @@ def tiles_by_width(segments: Segments, num_queries: int, width: int) -> Tiles:
 
 
 def tiles_by_segment(segments: Segments, width: int) -> Tiles:
-    """Tiles of one segment each: DeFT-Node, arXiv 2404.00242 section 3.3."""
+    """Make tiles of one segment each (DeFT-Node, arXiv 2404.00242 section 3.3)."""
     index, step = _repeat(-(-(segments.hi - segments.lo) // width))
     origin = segments.lo[index] + step * width
     size = np.minimum(width, segments.hi[index] - origin)
@@ -135,11 +146,16 @@ def tiles_by_segment(segments: Segments, width: int) -> Tiles:
 
 
 def build_work_list(
-    segments: Segments, num_queries: int, tiles: Tiles, chunk: int, growth: Growth | None = None
+    segments: Segments, num_queries: int, tiles: Tiles, most: int, growth: Growth | None = None
 ) -> WorkList:
-    """Cut every tile's run into items of about equal length, at most `chunk` entries.
+    """Cut every tile's run into items of about equal length.
 
-    Every query must see an entry (`check_seen`).
+    Args:
+        segments: those of the forest; every query must see an entry (`check_seen`).
+        num_queries: B, of the forest.
+        tiles: which segments each tile reads.
+        most: entries of an item; only an item that is to grow may get longer.
+        growth: by which every path is to grow.
     """
     origin = tiles.origin[tiles.tile]
     lo = segments.lo[tiles.segment] - origin  # negative where the segment began in an earlier tile
@@ -167,11 +183,11 @@ def build_work_list(
     if growth is not None:
         copies = np.concatenate([copies, _growth_copies(tiles, tile_start + tokens, growth)])
 
-    # The last item of a tile grows: all are as long halfway through the steps to come, unless it
-    # would be longer even with nothing else in it.
+    # The last item of a tile grows. Items are cut so that all of a tile's are equally long halfway
+    # through the steps, unless what grows is longer by itself.
     half = -(-steps // 2)
     expected = tokens + grows * half
-    num_parts = np.maximum(-(-expected // chunk), 1)
+    num_parts = np.maximum(-(-expected // most), 1)
     even = np.maximum(aligned(-(-expected // num_parts)), ALIGNMENT)
     last_begin = np.minimum((num_parts - 1) * even, tokens // ALIGNMENT * ALIGNMENT)
     tile, part = _repeat((-(-last_begin // even) + 1) * (tokens > 0))
@@ -179,7 +195,7 @@ def build_work_list(
     is_last = begin == last_begin[tile]
     end = np.where(is_last, tokens[tile], np.minimum(begin + even[tile], last_begin[tile]))
     grow = np.where(is_last, grows[tile], 0)
-    # Which of its tile's queries an item serves; and the leading entries that all of them see.
+    # The queries of its tile that an item serves, and the leading entries that all of them see.
     first = np.searchsorted(pair_end, token_start[tile] + begin, "right")
     last = np.searchsorted(pair_start, token_start[tile] + end, "left")
     item_lo = np.where(grow > 0, 0, np.append(np.maximum(lo, 0), 0)[first])
@@ -208,16 +224,21 @@ def build_work_list(
     )
 
 
-def aligned(count: Any) -> Any:
-    """`count`, an integer or an array of them, rounded up to a multiple of `ALIGNMENT`."""
+def aligned(count: Count) -> Count:
+    """`count`, an integer or an array of integers, rounded up to a multiple of `ALIGNMENT`."""
     return -(-count // ALIGNMENT) * ALIGNMENT
 
 
 def check_growing(num_queries: np.ndarray) -> None:
-    """Refuse nodes of several queries, which cannot each go on after the node's last entry.
+    """Refuse nodes of several queries where paths are to grow.
+
+    The queries of a node would all have to go on after its last entry.
+
+    Args:
+        num_queries: [N] of each node.
 
     Raises:
-        ValueError: there is one.
+        ValueError: a node has several queries.
     """
     if num_queries.max() > 1:
         node = int(num_queries.argmax())
@@ -227,10 +248,14 @@ def check_growing(num_queries: np.ndarray) -> None:
 
 
 def check_seen(segments: Segments, num_queries: int) -> None:
-    """Refuse queries that no segment is for.
+    """Refuse queries that see no segment.
+
+    Args:
+        segments: those of the forest.
+        num_queries: B, of the forest.
 
     Raises:
-        ValueError: there is no query, or one sees no entry.
+        ValueError: there is no query, or a query sees no entry.
     """
     if not num_queries:
         raise ValueError("no node has a query")
@@ -243,10 +268,17 @@ def check_seen(segments: Segments, num_queries: int) -> None:
 
 
 def _place_partials(items: np.ndarray, num_queries: int) -> tuple[np.ndarray, np.ndarray]:
-    """Number the partial rows, item by item; fills in `partial`, returns the reduction's lists.
+    """Number the partial rows, item by item.
 
-    An item has none if no other serves a query of it, that is, if from the items before it to it,
-    and from it to those after it, no query is in common.
+    An item has none if no other item serves one of its queries: the items before it have no query
+    in common with it, and those after it have none.
+
+    Args:
+        items: [I, ITEM_FIELDS], tile by tile; the field `partial` is filled in.
+        num_queries: B, of the forest.
+
+    Returns:
+        The reduction's lists, `reduce_offset` and `reduce_row`.
     """
     begin, end = items[:, 3] + items[:, 4], items[:, 3] + items[:, 5]
     begin_from = np.minimum.accumulate(begin[::-1])[::-1]
@@ -261,7 +293,10 @@ def _place_partials(items: np.ndarray, num_queries: int) -> tuple[np.ndarray, np
 
 
 def _growth_copies(tiles: Tiles, start: np.ndarray, growth: Growth) -> np.ndarray:
-    """Entries to come, laid out by step and within one by query, so that growing is a length."""
+    """Lay out the entries to come, by step and within a step by query.
+
+    So an item grows by being read to a greater length.
+    """
     tile, within = _repeat(tiles.size)
     query = tiles.origin[tile] + within
     return _table(
@@ -271,12 +306,13 @@ def _growth_copies(tiles: Tiles, start: np.ndarray, growth: Growth) -> np.ndarra
 
 
 def _repeat(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Index i `counts[i]` times over, and the running number within each."""
+    """Each index i, `counts[i]` times; and a running number from 0 within each."""
     index = np.repeat(np.arange(len(counts)), counts)
     return index, np.arange(len(index)) - (np.cumsum(counts) - counts)[index]
 
 
 def _table(*columns: np.ndarray | int) -> np.ndarray:
+    """[rows, columns] int32; an integer stands for a column of it."""
     rows = max(len(column) for column in columns if not isinstance(column, int))
     table = np.empty((rows, len(columns)), dtype=np.int32)
     for i, column in enumerate(columns):

@@ -1,13 +1,14 @@
-"""The kernels compiled for an H100 just as they are launched: do they fit, and do they pipeline?
+"""The kernels compiled for an H100 as they are launched: they fit, do not spill, and pipeline.
 
-Some are compiled for a GPU with less shared memory as well. The launches are recorded from
-a tiny run, so no setting is repeated here. What the run would have computed does not matter.
+Some are compiled for a GPU with less shared memory as well. The launches are recorded from a tiny
+run, so no setting is repeated here. What the run computes does not matter.
 """
 
 import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from unittest.mock import MagicMock
 
 import pytest
@@ -17,11 +18,11 @@ from places import ROOT
 from trees import make_tensors, make_tree
 from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
-from treeshare.kernels.attention import hopper_kernels as deft_hopper
-from treeshare.kernels.attention import tree_attention
-from treeshare.kernels.attention import triton_kernels as deft
+from treeshare.kernels.attention import hopper_kernels, tree_attention, triton_kernels
 from treeshare.kernels.layers import skinny_linear
-from treeshare.kernels.planning import tree_plan
+from treeshare.kernels.planning import plan_buffers
+from treeshare.kernels.planning.gpu_profile import H100
+from treeshare.kernels.sampling import advance, sample
 
 SHARED_BYTES = {90: 227 << 10, 86: 99 << 10}  # that a program may have, by architecture
 SCRIPT = ROOT / "tests/support" / "compile_kernels.py"
@@ -29,6 +30,7 @@ TYPES = {
     torch.float16: "*fp16",
     torch.bfloat16: "*bf16",
     torch.float32: "*fp32",
+    torch.float64: "*fp64",
     torch.int32: "*i32",
     torch.int64: "*i64",
     torch.uint8: "*u8",
@@ -43,9 +45,9 @@ AN_SM_EACH = [(-1, 600, 0), *((0, 5, 1) for _ in range(4))]
 
 
 class Recorder:
-    """Stands in for a kernel: keeps how it was launched, as the compiler has it from Triton."""
+    """Takes the place of a kernel and keeps how it was launched, as Triton tells the compiler."""
 
-    def __init__(self, name, launches, module=deft, *, pdl=True):
+    def __init__(self, name, launches, module=triton_kernels, *, pdl=True):
         self._names = list(getattr(module, name).arg_names)
         self._name, self._launches, self._pdl = name, launches, pdl
 
@@ -75,18 +77,16 @@ class Recorder:
 @pytest.fixture
 def launches(monkeypatch):
     found = []
-    kernels = {
-        tree_plan: ("expand_kernel",),
-        tree_attention: ("partial_attention_kernel", "reduce_partials_kernel", "write_kv_kernel"),
-    }
-    for module, names in kernels.items():
-        for name in names:
-            monkeypatch.setattr(module, name, Recorder(name, found))
+    monkeypatch.setattr(
+        plan_buffers, "expand_kernel", Recorder("expand_kernel", found, plan_buffers)
+    )
+    for name in ("partial_attention_kernel", "reduce_partials_kernel", "write_kv_kernel"):
+        monkeypatch.setattr(tree_attention, name, Recorder(name, found))
     return found
 
 
 def compiled(launches, arch):
-    """What each of the launches takes."""
+    """The resources that each of the launches takes."""
     done = subprocess.run(
         [sys.executable, SCRIPT, str(arch)],
         input=json.dumps(launches),
@@ -99,16 +99,16 @@ def compiled(launches, arch):
     return json.loads(done.stdout)
 
 
-def attend(width, dtype, variant, heads=(32, 8), nodes=NODES, **options):
+def attend(width, dtype, variant, heads=(32, 8), nodes=NODES, gpu=H100, **options):
     tree = make_tree(nodes, seed=0)
     q, k, v = make_tensors(tree, 0, heads, width, dtype=dtype)
-    plan = device_plan(tree, heads, variant, width, dtype)
+    plan = device_plan(tree, heads, variant, width, dtype, gpu=gpu)
     tree_attention.tree_attention(q, k, v, plan, scale=0.1, **options)
     return plan
 
 
 def check(launches, record_property, arch=90):
-    """What the launches of a test take, by kernel; none spills and all fit."""
+    """Check that no launch of a test spills and all fit; returns their resources by kernel."""
     found = {}
     for (name, *_), taken in zip(launches, compiled(launches, arch), strict=True):
         print(name, *(f"{key}={value}" for key, value in taken.items()))
@@ -121,8 +121,10 @@ def check(launches, record_property, arch=90):
 
 
 def check_pipeline(taken):
-    """Were the slots not loaded by the pipeliner, each wait would be for all copies, or all but
-    one."""
+    """Check that the pipeliner loads the slots.
+
+    If it does not, each wait is for all copies, or for all except one.
+    """
     assert sum(copies >= 2 for copies in taken["copies_under_way"]) >= 2
 
 
@@ -160,9 +162,9 @@ def test_less_shared_memory(monkeypatch, record_property, width, dtype, heads, r
     found, name = [], "partial_attention_kernel"
     monkeypatch.setattr(tree_attention, name, Recorder(name, found, pdl=False))
     monkeypatch.setattr(tree_attention, "reduce_partials_kernel", MagicMock())
-    monkeypatch.setattr(tree_attention, "_is_small", lambda tensor: True)
-    plan = attend(width, dtype, "deft_node", heads, AN_SM_EACH)
-    assert plan.rows == rows and tree_attention._has_an_sm_each(plan)
+    gpu = replace(H100, shared_bytes=SHARED_BYTES[86])
+    plan = attend(width, dtype, "deft_node", heads, AN_SM_EACH, gpu)
+    assert plan.rows == rows and plan.has_long_items
     attention = check(found, record_property, 86)[name]
     check_pipeline(attention)
     assert not attention["is_serialized"]
@@ -178,21 +180,21 @@ def test_less_shared_memory(monkeypatch, record_property, width, dtype, heads, r
     ],
     ids=["32-8", "32-8 in any order", "32-32", "9-3 in any order"],
 )
-def test_two_warp_groups(monkeypatch, record_property, heads, dtype, nodes):
+def test_warp_specialized(monkeypatch, record_property, heads, dtype, nodes):
     found = []
-    name = "partial_attention_in_two_kernel"
-    monkeypatch.setattr(deft_hopper, name, Recorder(name, found, deft_hopper))
+    name = "partial_attention_warp_specialized_kernel"
+    monkeypatch.setattr(hopper_kernels, name, Recorder(name, found, hopper_kernels))
     tree = make_tree(nodes, seed=0)
     q, k, v = make_tensors(tree, 0, heads, 128, dtype=dtype)
     plan = device_plan(tree, heads, "deft_flatten", 128, dtype)
-    deft_hopper.partial_attention_in_two(q, k, v, q, plan, 0.1)
+    hopper_kernels.partial_attention_warp_specialized(q, k, v, q, plan, 0.1)
     taken = check(found, record_property)[name]
     assert plan.rows == 64 and plan.is_ordered == (nodes is NODES)
     assert taken["matrix_instructions"] > 0 and not taken["is_serialized"]
     assert taken["before_arrivals"]
-    # Four loops, 32 weights of a thread and the factors of its two rows in each: were the
-    # assembler to move them behind the wait, the kernel would be right and slow.
-    assert taken["beside_a_product"] == [34] * 4
+    # Four loops, with 32 weights of a thread and the factors of its two rows in each. If the
+    # assembler moved them behind the wait, the kernel would be right and slow.
+    assert taken["during_a_product"] == [34] * 4
 
 
 @pytest.mark.parametrize("width", [64, 96, 128, 256])
@@ -257,7 +259,32 @@ def test_skinny_linear(monkeypatch, record_property, columns, halves, rows, dtyp
     recorder = Recorder("skinny_linear_kernel", found, skinny_linear)
     monkeypatch.setattr(skinny_linear, "skinny_linear_kernel", recorder)
     x, weight = torch.empty(rows, 256, dtype=dtype), torch.empty(halves * columns, 256, dtype=dtype)
-    dealt = skinny_linear.shares(columns, halves, 132)
-    skinny_linear._launch(x, weight, dealt, halves)
+    dealt = skinny_linear.shares(columns, halves, H100)
+    skinny_linear.launch(x, weight, dealt, halves, H100)
     taken = check(found, record_property)["skinny_linear_kernel"]
     assert taken["matrix_instructions"] >= 8 * halves and not taken["is_serialized"]
+
+
+@pytest.mark.parametrize("num_tokens", [50_257, 262_144])
+@pytest.mark.parametrize("is_filtered", [False, True], ids=["plain", "filtered"])
+def test_sampling(monkeypatch, record_property, is_filtered, num_tokens):
+    found = []
+    for name in ("reduce_blocks_kernel", "draw_kernel"):
+        monkeypatch.setattr(sample, name, Recorder(name, found, sample))
+    monkeypatch.setattr(sample, "_MANY_PROGRAMS", 1)  # several tiles a program
+    logits = torch.empty(2, num_tokens, dtype=torch.bfloat16)
+    column, temperature = torch.zeros(2, dtype=torch.int64), torch.ones(2)
+    scores = logits.float() if is_filtered else None
+    sample.sample_rows(logits, scores, temperature, (column, column), column)
+    if not is_filtered:
+        sample.sample_rows(logits.float(), None, temperature, torch.zeros(2, dtype=torch.float64))
+    check(found, record_property)
+
+
+def test_advance(monkeypatch, record_property):
+    found = []
+    monkeypatch.setattr(advance, "advance_kernel", Recorder("advance_kernel", found, advance))
+    for num_ends in (1, 3):
+        column = torch.zeros(64, dtype=torch.int64)
+        advance.advance(column.expand(5, -1), column, column, column[:num_ends])
+    check(found, record_property)

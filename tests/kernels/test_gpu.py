@@ -1,4 +1,4 @@
-"""What only a GPU shows: bf16, CUDA graphs, sizes, addresses beyond 32 bits, waiting."""
+"""Tests that need a GPU: bf16, CUDA graphs, sizes, addresses beyond 32 bits, waiting."""
 
 from dataclasses import replace
 
@@ -33,7 +33,7 @@ TOKENS_200K = [
 
 
 def check_rows(tree, q, k, v, actual, every, **options):
-    """Accurate in some rows, and finite in all."""
+    """Check that some rows are accurate and all are finite."""
     rows = np.arange(0, len(q), every)
     assert actual.isfinite().all()
     paths = [tree.paths[row] for row in rows]
@@ -57,10 +57,10 @@ def test_bf16(heads, width, nodes, variant):
 
 
 @pytest.fixture
-def in_two(monkeypatch):
-    """All tiles of 64 rows go to the kernel for tiles with a multiprocessor each."""
+def warp_specialized(monkeypatch):
+    """Use the warp-specialized kernel for all tiles of 64 rows."""
     is_hopper = torch.cuda.get_device_capability()[0] == 9
-    monkeypatch.setattr(launcher, "_is_for_two", lambda q, k, v, plan: is_hopper)
+    monkeypatch.setattr(launcher, "use_warp_specialized", lambda q, k, v, plan: is_hopper)
 
 
 @pytest.mark.parametrize("variant", ["deft_node", "deft_node_chunk", "deft_flatten"])
@@ -71,7 +71,7 @@ def in_two(monkeypatch):
 )
 @pytest.mark.parametrize("heads", [(32, 8), (32, 32), (9, 3), (16, 1)], ids=str)
 @pytest.mark.parametrize("dtype", [BF16, FP16], ids=str)
-def test_two_warp_groups(in_two, dtype, heads, nodes, variant):
+def test_warp_specialized(warp_specialized, dtype, heads, nodes, variant):
     tree = make_tree(nodes, seed=0)
     q, k, v = make_tensors(tree, 0, heads, 128, dtype=dtype, device=DEVICE)
     plan = device_plan(tree, heads, variant, 128, dtype)
@@ -85,17 +85,19 @@ def test_two_warp_groups(in_two, dtype, heads, nodes, variant):
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_random_forests_in_two_warp_groups(in_two, seed):
+def test_random_forests_warp_specialized(warp_specialized, seed):
     tree = make_tree(random_nodes(seed, max_nodes=100, max_length=300, max_queries=20), seed)
     q, k, v = make_tensors(tree, seed, (32, 8), 128, dtype=FP16, device=DEVICE)
     plan = device_plan(tree, (32, 8), "deft_flatten", 128, FP16)
     check_rows(tree, q, k, v, run_poisoned(q, k, v, plan, scale=0.09), 3, scale=0.09)
 
 
-def test_what_is_for_two_warp_groups(monkeypatch):
-    """Tiles with a multiprocessor each, that read the same, and 16 bits without options."""
+def test_when_the_warp_specialized_kernel_is_used(monkeypatch):
+    """For tiles with a multiprocessor each that read the same, in 16 bits and without options."""
     launched = []
-    monkeypatch.setattr(launcher, "partial_attention_in_two", lambda *_: launched.append(1))
+    monkeypatch.setattr(
+        launcher, "partial_attention_warp_specialized", lambda *_: launched.append(1)
+    )
 
     def is_launched(nodes, dtype=FP16, width=128, **options):
         tree = make_tree(nodes, seed=0)
@@ -178,7 +180,7 @@ def tree_of(tree, steps):
 
 
 def captured(step):
-    """A graph of `step`, and what it returns there; run once before, as Triton compiles then."""
+    """A graph of `step` and its output; `step` is run once before, so that Triton compiles."""
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
@@ -198,10 +200,12 @@ def test_one_graph_serves_leaves_that_grow(variant, options):
     q, k, v = make_tensors(tree, 5, heads, width, dtype=FP16, device=DEVICE)
     plan = device_plan(tree, heads, variant, width, FP16, growth=steps)
     new_k, new_v = (torch.zeros(len(q), heads[1], width, dtype=FP16, device=DEVICE) for _ in "kv")
+    ends = (tree.forest.start + tree.forest.length).repeat(tree.forest.num_queries)
+    ends = torch.from_numpy(ends).to(DEVICE)
 
     def step():
         plan.advance()
-        write_kv(new_k, new_v, k, v, plan.next_slots())
+        write_kv(new_k, new_v, k, v, plan.buffers.table[ends + plan.step - 1].long())
         return tree_attention(q, k, v, plan, **options)
 
     graph, output = captured(step)
@@ -265,15 +269,16 @@ def test_the_device_plans_what_the_host_plans(factor, growth):
         plan.check()
         host = device_plan(tree, (32, 8), "deft", 128, FP16, **room).work
         count = Capacity.of(host, plan.num_queries, len(tree.forest.parent))
-        actual = {name: part.cpu().numpy() for name, part in plan._part.items()}
-        assert (actual["num_items"][0], actual["num_copies"][0]) == (count.items, count.copies)
+        buffers = plan.buffers
+        assert (buffers.num_items.item(), buffers.num_copies.item()) == (count.items, count.copies)
         for name in ("items", "copies", "reduce_offset", "reduce_row"):
-            expected = getattr(host, name).ravel()
-            assert np.array_equal(actual[name][: len(expected)], expected), name
+            expected = getattr(host, name)
+            actual = getattr(buffers, name).cpu().numpy()
+            assert np.array_equal(actual[: len(expected)], expected), name
 
 
 def test_output_is_there_for_the_next_kernel():
-    """Though the reduction starts early and has nothing to do here."""
+    """The reduction starts early and has nothing to do here; it must not end too soon."""
     whole, trees = make_trees([FEW_SHOT, [(-1, 64, 1)] * 2000], seed=7)
     q, k, v = make_tensors(whole, 7, (32, 8), 128, dtype=FP16, device=DEVICE)
     plans = [device_plan(tree, (32, 8), "deft", 128, FP16) for tree, _ in trees]
@@ -298,13 +303,13 @@ def test_nothing_waits_for_the_device(growth):
     plans = [device_plan(tree, heads, "deft", width, FP16, growth=growth) for tree, _ in trees]
     room = {"growth": growth, "capacity": capacity_of(*plans)}
     plan = device_plan(trees[0][0], heads, "deft", width, FP16, **room)
+    slots = torch.arange(8, device=DEVICE)
 
     def work(tree, rows):
         plan.update(tree.forest)
         if growth:
             plan.advance()
-            slots = plan.next_slots()
-            write_kv(k[: len(slots)], v[: len(slots)], k, v, slots)
+            write_kv(k[:8], v[:8], k, v, slots)
         return tree_attention(q[rows], k, v, plan, scale=0.09)
 
     work(*trees[0])  # compiles

@@ -8,7 +8,7 @@ from attention_check import DEVICE, device_plan
 from trees import SHAPES, make_tensors, make_tree
 
 from treeshare.kernels.attention.tree_attention import tree_attention, write_kv
-from treeshare.kernels.planning.tree_plan import Heads
+from treeshare.kernels.planning.attention_spec import AttentionSpec
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:Conversion of an array with ndim:DeprecationWarning"  # of Triton's interpreter
@@ -45,9 +45,9 @@ def test_plan_refuses(nodes, options, message):
     ],
     ids=["multiple", "no_heads", "group", "value_dim", "head_dim", "dtype"],
 )
-def test_heads_refuse(arguments, message):
+def test_attention_spec_refuses(arguments, message):
     with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
-        Heads(*arguments)
+        AttentionSpec(*arguments)
 
 
 def changed(**changes):

@@ -19,14 +19,14 @@ pytestmark = [
 
 @pytest.fixture
 def report(tmp_path):
-    """What a tool says of a kernel, `module`, whose PTX is changed as the script has it."""
+    """Run a tool on a kernel, `module`, whose PTX is changed, and return what it prints."""
 
     def run(tool, module, change):
-        if module == "deft_hopper" and torch.cuda.get_device_capability()[0] != 9:
+        if module == "hopper_kernels" and torch.cuda.get_device_capability()[0] != 9:
             pytest.skip("needs a Hopper GPU")
         command = ["compute-sanitizer", "--tool", tool, "--kernel-name", "kns=partial"]
         command += ["--print-limit", "5", sys.executable, SCRIPT, module, change]
-        # More threads of PyTorch's beside the tool's wait for one another, several times as long.
+        # With more threads of PyTorch's, the tool takes several times as long.
         environment = os.environ | {"TRITON_CACHE_DIR": str(tmp_path), "OMP_NUM_THREADS": "1"}
         done = subprocess.run(
             command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True
@@ -40,17 +40,19 @@ def report(tmp_path):
     return run
 
 
-@pytest.mark.parametrize("module", ["deft", "deft_hopper"])
+@pytest.mark.parametrize("module", ["triton_kernels", "hopper_kernels"])
 @pytest.mark.parametrize("tool", ["memcheck", "synccheck"])
 def test_memory_and_barriers(report, tool, module):
     assert "ERROR SUMMARY: 0 errors" in report(tool, module, "whole")
 
 
-@pytest.mark.parametrize(("module", "change"), [("deft", "whole"), ("deft_hopper", "weaker")])
+@pytest.mark.parametrize(
+    ("module", "change"), [("triton_kernels", "whole"), ("hopper_kernels", "weaker")]
+)
 def test_races(report, module, change):
     assert "RACECHECK SUMMARY: 0 hazards" in report("racecheck", module, change)
 
 
 def test_a_race_is_found(report):
-    text = report("racecheck", "deft", "wrong")
+    text = report("racecheck", "triton_kernels", "wrong")
     assert "RACECHECK SUMMARY" in text and "SUMMARY: 0 hazards" not in text

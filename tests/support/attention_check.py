@@ -1,19 +1,22 @@
-"""How exact an attention must be, and memory that shows what was never written."""
+"""A check of how exact an attention is, and memory that shows what was never written."""
 
 from contextlib import contextmanager
+from functools import reduce
 
 import torch
 
 from treeshare.kernels.attention.naive import tree_attention_reference
 from treeshare.kernels.attention.tree_attention import tree_attention
-from treeshare.kernels.planning.tree_plan import Capacity, Heads, TreePlan
+from treeshare.kernels.planning.attention_spec import AttentionSpec
+from treeshare.kernels.planning.tree_plan import TreePlan
+from treeshare.kernels.planning.work_list import Capacity
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"  # without CUDA the kernels are interpreted
 
 
 @contextmanager
 def poisoned():
-    """What is allocated meanwhile holds NaN, or the largest integer, until it is written."""
+    """Fill what is allocated meanwhile with NaN, or the largest integer."""
     torch.use_deterministic_algorithms(True)
     try:
         yield
@@ -22,19 +25,17 @@ def poisoned():
 
 
 def device_plan(tree, heads, variant="deft", width=16, dtype=torch.float32, **options):
-    """A plan of a tree on the device; `heads` (HQ, HK), `width` D or (D, DV)."""
+    """A plan of a tree on the device; `heads` is (HQ, HK), `width` is D or (D, DV)."""
     head_dim, value_dim = (width, None) if isinstance(width, int) else width
     table = torch.from_numpy(tree.table).to(DEVICE)
     with poisoned():
-        attention = Heads(*heads, head_dim, value_dim, dtype)
-        return TreePlan(tree.forest, table, attention, variant, **options)
+        spec = AttentionSpec(*heads, head_dim, value_dim, dtype)
+        return TreePlan(tree.forest, table, spec, variant, **options)
 
 
 def capacity_of(*plans):
     """Room for any of the plans, and a little more."""
-    names = Capacity.__slots__
-    most = {name: max(getattr(plan.capacity, name) for plan in plans) for name in names}
-    return Capacity(**most).times(1.1)
+    return reduce(Capacity.union, (plan.capacity for plan in plans)).times(1.1)
 
 
 def run_poisoned(q, k, v, plan, **options):

@@ -4,7 +4,7 @@ This is a process of its own: elsewhere the kernels may be interpreted, which Tr
 it is imported.
 
 Reads from standard input a JSON list of (kernel, signature, constants, divisible arguments,
-options); writes one of what each takes.
+options); writes a JSON list of the resources that each takes.
 """
 
 import json
@@ -21,11 +21,12 @@ from triton.backends.nvidia.compiler import get_ptxas, sm_arch_from_capability
 from triton.compiler import ASTSource
 from triton.experimental.gluon._runtime import GluonASTSource, GluonJITFunction
 
-from treeshare.kernels.attention import hopper_kernels as deft_hopper
-from treeshare.kernels.attention import triton_kernels as deft
+from treeshare.kernels.attention import hopper_kernels, triton_kernels
 from treeshare.kernels.layers import skinny_linear
+from treeshare.kernels.planning import plan_buffers
+from treeshare.kernels.sampling import advance, sample
 
-MODULES = (deft, deft_hopper, skinny_linear)
+MODULES = (triton_kernels, hopper_kernels, skinny_linear, plan_buffers, sample, advance)
 BETWEEN = r"WARPGROUP\.DEPBAR\.LE gsb0, 0x1;(.*?)WARPGROUP\.DEPBAR\.LE gsb0, 0x0;"
 SHARED_EVENTS = r"bar\.sync|\b(?:ld|st)\.shared|wgmma|(?<!async\.)mbarrier\.arrive\."
 ARCH = int(sys.argv[1]) if len(sys.argv) > 1 else 90
@@ -60,10 +61,10 @@ def compile_kernel(name, signature, constants, divisible, options):
         "copies_under_way": [int(n) for n in re.findall(r"cp\.async\.wait_group\s+(\d+)", ptx)],
         "matrix_instructions": len(re.findall(r"wgmma\.mma_async|mma\.sync", ptx)),
         "is_serialized": "serializ" in done.stderr,
-        # What comes ahead of one thread's arrival at a barrier for its warp group.
+        # The instruction before one thread arrives at a barrier for its warp group.
         "before_arrivals": [before for before, event in pairwise(events) if "arrive" in event],
-        # Exponentials while one product of two is still under way.
-        "beside_a_product": [part.count("MUFU.EX2") for part in parts],
+        # Exponentials while one of two products is not finished.
+        "during_a_product": [part.count("MUFU.EX2") for part in parts],
     }
 
 

@@ -1,9 +1,11 @@
-"""Runs Gluon kernels on NumPy, as far as `deft_hopper.py` needs it: Triton interprets only Triton.
+"""An interpreter of Gluon kernels on NumPy, as far as `hopper_kernels.py` needs it.
 
-Warp groups are threads and barriers are real. Copies happen in order on a thread of their own,
-matrix products when they are waited for; in each program another group is slow. What reads shared
-memory too early or gives it away too soon is wrong then, and what waits for ever fails. Layouts
-mean nothing here.
+Triton's interpreter runs Triton kernels only. Here warp groups are threads and barriers are real.
+Copies happen in order on a thread of their own, matrix products when they are waited for; in each
+program another group is slow. So a kernel that reads shared memory too early, or releases it too
+soon, gives a wrong result, and one that waits for ever fails. Layouts have no effect.
+
+It replaces private names of Triton and is written for the version that the project pins.
 """
 
 import importlib.util
@@ -127,7 +129,7 @@ def mbarrier_arrive(barrier, increment_count):
 
 def _dawdle(is_slow):
     if is_slow:
-        time.sleep(random.random() * 2e-3)
+        time.sleep(random.random() * 1e-3)
 
 
 def _copy_in_order(copies, is_slow):

@@ -1,13 +1,13 @@
 """Tree attention on small trees, for compute-sanitizer. Prints how many plans were right.
 
-Arguments: the module of the kernel, and what becomes of its PTX:
+Arguments: the module of the kernel, and how its PTX is changed:
 
-- `whole`: nothing.
-- `weaker`: barriers of a warp group are gone, and each thread arrives for itself where one arrived
-  for its group behind such a barrier (`test_compile.py` asks for that). What is in order then is so
-  in the whole kernel. For racecheck, to which a barrier of all threads means nothing where warp
-  groups have passed barriers of their own, unless equally many.
-- `wrong`: barriers of all threads are gone, and the results are not looked at.
+- `whole`: not at all.
+- `weaker`: barriers of a warp group are removed, and each thread arrives for itself where one
+  arrived for its group behind such a barrier (`test_compile.py` checks that there is one). What has
+  no race then has none in the whole kernel. This is for racecheck, which ignores a barrier of all
+  threads where the warp groups have passed different numbers of barriers of their own.
+- `wrong`: barriers of all threads are removed, and the results are not compared.
 """
 
 import re
@@ -61,11 +61,11 @@ def attend(nodes, variant, heads, width, dtype):
         assert_accurate(out, q, k, v, tree.paths, scale=0.09)
 
 
-torch.set_num_threads(1)  # beside compute-sanitizer's own threads
+torch.set_num_threads(1)  # compute-sanitizer has threads of its own
 knobs.runtime.add_stages_inspection_hook = change_ptx
-in_two = MODULE == "deft_hopper"
-launcher._is_for_two = lambda q, k, v, plan: in_two and plan.rows == 64
-if in_two:
+is_specialized = MODULE == "hopper_kernels"
+launcher.use_warp_specialized = lambda q, k, v, plan: is_specialized and plan.rows == 64
+if is_specialized:
     cases = product(
         (torch.float16, torch.bfloat16),
         ("deft_node", "deft_flatten"),
@@ -79,7 +79,9 @@ else:
     )
 count = 0
 for dtype, variant, nodes in cases:
-    attend(nodes, variant, (9, 3) if in_two else (4, 2), 128 if in_two else 64, dtype)
+    attend(
+        nodes, variant, (9, 3) if is_specialized else (4, 2), 128 if is_specialized else 64, dtype
+    )
     count += 1
     if CHANGE == "wrong":
         break

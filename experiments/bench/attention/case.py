@@ -1,8 +1,7 @@
 """One workload of tree attention on a device: its tensors, its check and its times.
 
 A result is compared with a dense fp32 computation before its time is taken. One CUDA graph runs
-over layers with distinct KV, so that the cache is cold in each, as in a model. Knows nothing of
-configurations, files or tables.
+over layers with distinct KV, so that the cache is cold in each layer, as it is in a model.
 """
 
 from __future__ import annotations
@@ -20,31 +19,42 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
 from treeshare.kernels.attention.tree_attention import tree_attention
+from treeshare.kernels.launch import captured
+from treeshare.kernels.planning.attention_spec import AttentionSpec
 from treeshare.kernels.planning.forest import Forest
-from treeshare.kernels.planning.tree_plan import Heads, TreePlan
+from treeshare.kernels.planning.tree_plan import TreePlan
 
 from .tables import Measurement
 from .workloads import Workload
 
-MIN_KV_BYTES, MIN_LAYERS, MAX_LAYERS = 250e6, 4, 32  # of one replay; five times an H100's cache
+# Layers of one graph: enough that their KV is five times the cache of an H100.
+MIN_KV_BYTES, MIN_LAYERS, MAX_LAYERS = 250e6, 4, 32
 
 
 class Case:
-    """A workload at one number of heads: the tensors of all layers, and what the first must give.
+    """A workload for one shape of attention: the tensors of all layers, and the exact first output.
+
+    Args:
+        workload: the forest.
+        spec: the attention.
+        device: where.
+        seed: of the random tensors.
 
     Raises:
         ValueError: not even one layer fits in the device's memory.
     """
 
-    def __init__(self, workload: Workload, heads: Heads, device: torch.device, seed: int) -> None:
-        self.forest, self.heads, self.device = workload.forest, heads, device
+    def __init__(
+        self, workload: Workload, spec: AttentionSpec, device: torch.device, seed: int
+    ) -> None:
+        self.forest, self.spec, self.device = workload.forest, spec, device
         num_slots, num_queries = int(self.forest.length.sum()), int(self.forest.num_queries.sum())
-        kv_shape = (num_slots, heads.num_kv_heads, heads.head_dim)
-        q_shape = (num_queries, heads.num_heads, heads.head_dim)
-        layer_bytes = 2 * heads.dtype.itemsize * (math.prod(kv_shape) + math.prod(q_shape))
+        kv_shape = (num_slots, spec.num_kv_heads, spec.head_dim)
+        q_shape = (num_queries, spec.num_heads, spec.head_dim)
+        layer_bytes = 2 * spec.dtype.itemsize * (math.prod(kv_shape) + math.prod(q_shape))
         self.note, self.layers = "", 1
         if device.type == "cuda":
-            least = 2 * heads.dtype.itemsize * math.prod(kv_shape)
+            least = 2 * spec.dtype.itemsize * math.prod(kv_shape)
             wanted = min(max(math.ceil(MIN_KV_BYTES / least), MIN_LAYERS), MAX_LAYERS)
             torch.cuda.empty_cache()
             self.layers = min(wanted, int(0.7 * torch.cuda.mem_get_info()[0] / layer_bytes))
@@ -55,31 +65,43 @@ class Case:
         generator = torch.Generator(device).manual_seed(seed)
 
         def random(shape: tuple[int, ...]) -> list[torch.Tensor]:
-            options: dict[str, Any] = {"dtype": heads.dtype, "device": device}
+            options: dict[str, Any] = {"dtype": spec.dtype, "device": device}
             return [torch.randn(shape, generator=generator, **options) for _ in range(self.layers)]
 
         self.q, self.k, self.v = random(q_shape), random(kv_shape), random(kv_shape)
         self.out = [torch.full_like(q, math.nan) for q in self.q]
         self.table = torch.arange(num_slots, dtype=torch.int32, device=device)
-        self.scale = heads.head_dim**-0.5
+        self.scale = spec.head_dim**-0.5
         self.exact, same = dense_attention(
             self.forest, self.q[0], self.k[0], self.v[0], scale=self.scale
         )
         self.torch_error = self.error(same)
 
     def error(self, out: torch.Tensor) -> float:
-        """Relative root mean square over all of the output."""
+        """The relative root mean square error of [B, HQ, DV], the first layer's output."""
         return float((out.float() - self.exact).norm() / self.exact.norm())
 
     def run(self, plan: TreePlan, layer: int) -> torch.Tensor:
+        """Launch the attention of one layer; returns its output, [B, HQ, DV]."""
         tensors = self.q[layer], self.k[layer], self.v[layer]
         return tree_attention(*tensors, plan, scale=self.scale, out=self.out[layer])
 
 
 def measure(case: Case, variant: str, repeats: int, row: Measurement) -> Measurement:
-    """`row` with the variant's columns filled in."""
+    """Check a variant on a workload and take its time.
+
+    Args:
+        case: the workload and its tensors.
+        variant: a name of `variants.VARIANTS`.
+        repeats: replays of the graph, of which the median counts.
+        row: the measurement as far as the workload determines it.
+
+    Returns:
+        `row` with the variant's columns filled in; without times where the result is wrong or the
+        device is a CPU.
+    """
     row = replace(row, torch_error=case.torch_error, layers=case.layers, note=case.note)
-    plan = TreePlan(case.forest, case.table, case.heads, variant)
+    plan = TreePlan(case.forest, case.table, case.spec, variant)
     plan_ms = _plan_milliseconds(plan, case.forest) if case.device.type == "cuda" else None
     work = plan.work
     case.out[0].fill_(math.nan)
@@ -99,9 +121,12 @@ def measure(case: Case, variant: str, repeats: int, row: Measurement) -> Measure
     if case.device.type != "cuda":
         return row
     case.out[0].fill_(math.nan)
-    seconds = _graph_seconds(
-        lambda: [case.run(plan, layer) for layer in range(case.layers)], repeats
-    )
+
+    def run_layers() -> None:
+        for layer in range(case.layers):
+            case.run(plan, layer)
+
+    seconds = _seconds(captured(run_layers, case.device), repeats)
     if not torch.equal(case.out[0], first):
         return replace(row, ok=False, note="the graph's output is not that of the single launch")
     return replace(row, us=1e6 * seconds / case.layers, plan_ms=plan_ms)
@@ -110,7 +135,14 @@ def measure(case: Case, variant: str, repeats: int, row: Measurement) -> Measure
 def dense_attention(
     forest: Forest, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, scale: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Attention of every query over its own path, the slot of an entry being its number.
+    """Attention of every query over its own path; the slot of an entry is its number.
+
+    Args:
+        forest: its shape.
+        q: [B, HQ, D], node by node as the forest numbers them.
+        k: [entries, HK, D].
+        v: [entries, HK, D].
+        scale: factor on the scores.
 
     Returns:
         [B, HQ, D], computed in fp32; and by PyTorch's attention in the dtype of `q`.
@@ -137,7 +169,15 @@ def dense_attention(
 
 
 def machine_rates(dtype: torch.dtype) -> tuple[float, float]:
-    """Bytes a second, the larger of a copy's and a maximum's over 2 GB; and operations a second."""
+    """Measure the GPU's bandwidth and its rate of matrix products.
+
+    Args:
+        dtype: of the matrices.
+
+    Returns:
+        Bytes a second, the larger of those of a copy and of a maximum over 2 GB; and floating point
+        operations a second.
+    """
     x = torch.empty(10**9, dtype=torch.float16, device="cuda").normal_()
     y = torch.empty_like(x)
     copied = 2 * x.nbytes / _seconds(lambda: y.copy_(x))
@@ -147,16 +187,16 @@ def machine_rates(dtype: torch.dtype) -> tuple[float, float]:
 
 
 def _counted_bytes(case: Case, plan: TreePlan) -> int:
-    """reads·HK·(D + DV)·e + 2·partial rows·HQ·(DV·e + 4) + B·HQ·(D + DV)·e."""
-    heads, size = case.heads, case.heads.dtype.itemsize
-    both = (heads.head_dim + heads.dv) * size
-    partial = 2 * plan.work.num_partials * heads.num_heads * (heads.dv * size + 4)
-    entries = plan.work.num_reads * heads.num_kv_heads + plan.num_queries * heads.num_heads
+    """Bytes moved: reads·HK·(D + DV)·e + 2·partial rows·HQ·(DV·e + 4) + B·HQ·(D + DV)·e."""
+    spec, size = case.spec, case.spec.dtype.itemsize
+    both = (spec.head_dim + spec.dv) * size
+    partial = 2 * plan.work.num_partials * spec.num_heads * (spec.dv * size + 4)
+    entries = plan.work.num_reads * spec.num_kv_heads + plan.num_queries * spec.num_heads
     return entries * both + partial
 
 
 def _path(forest: Forest, node: int) -> np.ndarray:
-    """Entries from the root to the end of the node."""
+    """The entries from the root to the end of the node."""
     parts = []
     while node >= 0:
         parts.append(np.arange(forest.start[node], forest.start[node] + forest.length[node]))
@@ -165,6 +205,7 @@ def _path(forest: Forest, node: int) -> np.ndarray:
 
 
 def _plan_milliseconds(plan: TreePlan, forest: Forest) -> float:
+    """Median time on the host of planning a forest again."""
     times = []
     for _ in range(6):
         torch.cuda.synchronize()
@@ -174,22 +215,11 @@ def _plan_milliseconds(plan: TreePlan, forest: Forest) -> float:
     return median(times[1:])
 
 
-def _graph_seconds(run: Callable[[], object], repeats: int) -> float:
-    """Of a replay of what `run` launches."""
-    side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        run()
-    torch.cuda.current_stream().wait_stream(side)
-    torch.cuda.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        run()
-    return _seconds(graph.replay, repeats)
-
-
 def _seconds(run: Callable[[], object], repeats: int = 10) -> float:
-    """Median on the device, after three runs to warm up; other data fills the cache before each."""
+    """Median seconds on the device, after three runs to warm up.
+
+    Other data fills the cache before each run.
+    """
     other = torch.ones(1 << 26, device="cuda")
     begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
     times: list[float] = []

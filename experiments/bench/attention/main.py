@@ -1,9 +1,9 @@
-"""Time tree attention alone: `python -m treeshare.experiments.bench.attention variants=[deft]
-workloads=[few_shot] heads=[32/8]`, configured by conf/bench_attention.yaml.
+"""Measure the time of tree attention alone: the command of this benchmark.
 
-Every variant on every workload, with the bandwidth and the matmul rate of the same run beside it.
-Rows are on disk as they come; the same command again measures what is missing. What is measured,
-and how, is the affair of `attention_case.py`.
+`python -m treeshare.experiments.bench.attention variants=[deft] workloads=[few_shot] heads=[32/8]`
+is configured by conf/bench_attention.yaml. Every variant is measured on every workload, and the
+bandwidth and the rate of matrix products in the same run. Each row is written to disk at once; the
+same command again measures what is missing. `case.py` does the measuring.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from treeshare.experiments.results.directory import (
     write_atomically,
     write_setting,
 )
-from treeshare.experiments.runs.command import complain, run_command
+from treeshare.experiments.runs.command import print_error, run_command
 from treeshare.experiments.runs.config import explained, one_line, options_of
+from treeshare.kernels.planning.attention_spec import AttentionSpec
 from treeshare.kernels.planning.forest import Forest
-from treeshare.kernels.planning.tree_plan import Heads
 from treeshare.kernels.planning.variants import VARIANTS
 
 from .case import Case, machine_rates, measure
@@ -38,8 +38,8 @@ from .tables import Measurement, Setting, report
 from .workloads import Workload, build
 
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
-MAX_MASK_BYTES = 1 << 31  # of `tree_mask`
-MAX_SEQUENCE_ENTRIES = 1 << 27  # of `sequence`, which lists every path
+MAX_MASK_BYTES = 1 << 31  # of a mask of `tree_mask`
+MAX_SEQUENCE_ENTRIES = 1 << 27  # in all paths together, each of which `sequence` lists
 
 
 @dataclass(slots=True)
@@ -47,17 +47,17 @@ class Options:
     """The keys of bench_attention.yaml.
 
     Raises:
-        ValueError: a value that there is not, or a device that cannot do the work.
+        ValueError: an unknown value, or a device that cannot do the work.
     """
 
-    workloads: list[str]
-    heads: list[str]
+    workloads: list[str]  # groups, keys of workloads.GROUPS
+    heads: list[str]  # query heads/KV heads
     variants: list[str]
     head_dim: int
     dtype: str
     device: str
-    templates: str | None
-    repeats: int
+    templates: str | None  # the directory of DeFT's templates
+    repeats: int  # replays, of which the median counts
     seed: int
     output_dir: str
 
@@ -82,14 +82,19 @@ class Options:
             wanted = "needs" if self.device == "cpu" else "cannot be timed with"
             raise ValueError(f"device={self.device!r} {wanted} TRITON_INTERPRET=1")
 
-    def parsed_heads(self, text: str) -> Heads:
+    def attention_spec(self, text: str) -> AttentionSpec:
+        """The attention with the heads that a text like `32/8` names.
+
+        Raises:
+            ValueError: the text is no such pair, or the kernels cannot do that attention.
+        """
         try:
             num_heads, num_kv_heads = map(int, text.split("/"))
         except ValueError:
             raise ValueError(f"heads={text!r} must be query heads/KV heads, as 32/8") from None
         if num_kv_heads < 1:
             raise ValueError(f"heads={text!r} must have at least one KV head")
-        return Heads(num_heads, num_kv_heads, self.head_dim, dtype=DTYPES[self.dtype])
+        return AttentionSpec(num_heads, num_kv_heads, self.head_dim, dtype=DTYPES[self.dtype])
 
 
 def refusal(variant: str, forest: Forest) -> str:
@@ -106,19 +111,26 @@ def refusal(variant: str, forest: Forest) -> str:
 def measurements(
     options: Options, workloads: list[Workload], setting: Setting, done: set[tuple[str, str, str]]
 ) -> Iterator[Measurement]:
-    """The rows that are not done, in the order of the configuration."""
+    """Measure the rows that are not done, in the order of the configuration.
+
+    Args:
+        options: the configuration.
+        workloads: the forests.
+        setting: the rates of the machine.
+        done: (workload, heads, variant) of the rows on disk.
+    """
     device = torch.device(options.device)
     for text in options.heads:
-        heads = options.parsed_heads(text)
+        spec = options.attention_spec(text)
         for workload in workloads:
             todo = [v for v in options.variants if (workload.name, text, v) not in done]
             case: Case | None = None
             for variant in todo:
-                row = _blank(workload, text, heads, variant, setting)
+                row = _blank(workload, text, spec, variant, setting)
                 try:
                     if reason := refusal(variant, workload.forest):
                         raise ValueError(reason)
-                    case = case or Case(workload, heads, device, options.seed)
+                    case = case or Case(workload, spec, device, options.seed)
                     yield measure(case, variant, options.repeats, row)
                 except (ValueError, torch.OutOfMemoryError) as error:
                     yield replace(row, note=f"skipped: {one_line(error)}")
@@ -127,13 +139,16 @@ def measurements(
 def run(cfg: DictConfig) -> list[Measurement]:
     """Measure what a composed configuration asks for and is not in its directory yet.
 
+    Returns:
+        All rows of the directory.
+
     Raises:
-        SetupError: it cannot be run.
+        SetupError: the configuration cannot be run.
     """
     with explained():
         options = options_of(Options, cfg)
         for text in options.heads:
-            options.parsed_heads(text)
+            options.attention_spec(text)
         workloads = build(options.workloads, options.templates)
         directory = Path(options.output_dir)
         directory.mkdir(parents=True, exist_ok=True)
@@ -151,7 +166,11 @@ def run(cfg: DictConfig) -> list[Measurement]:
 
 
 def main() -> int:
-    """The command: 0; 1 if a row is wrong; 2 for a configuration that cannot be run."""
+    """Run the command.
+
+    Returns:
+        The exit code: 0; 1 if a row is wrong; 2 for a configuration that cannot be run.
+    """
     return run_command("bench_attention", "bench_attention", _launch)
 
 
@@ -163,14 +182,14 @@ def _launch(cfg: DictConfig) -> int:
         return 0
     first = f"{wrong[0].variant} on {wrong[0].workload}, {wrong[0].heads}: {wrong[0].note}"
     message = f"{len(wrong)} of {len(rows)} rows are wrong; first {first}"
-    return complain("bench_attention", message, 1)
+    return print_error("bench_attention", message, 1)
 
 
 def _blank(
-    workload: Workload, text: str, heads: Heads, variant: str, setting: Setting
+    workload: Workload, text: str, spec: AttentionSpec, variant: str, setting: Setting
 ) -> Measurement:
-    """A row as far as the workload tells."""
-    size = heads.num_heads, heads.num_kv_heads, heads.head_dim, heads.dtype.itemsize
+    """A row as far as the workload determines it."""
+    size = spec.num_heads, spec.num_kv_heads, spec.head_dim, spec.dtype.itemsize
     moved = traffic(workload.forest, *size)
     floor = None
     if setting.bandwidth and setting.flop_rate:
@@ -188,10 +207,10 @@ def _blank(
 
 
 def _setting(options: Options, path: Path) -> Setting:
-    """That of the directory, or a new one with the rates measured.
+    """The setting of the directory, or a new one for which the machine's rates are measured.
 
     Raises:
-        ValueError: the rows there are another machine's, or of other options.
+        ValueError: the rows there were measured on another machine or with other options.
     """
     is_cuda = options.device == "cuda"
     name = torch.cuda.get_device_name() if is_cuda else f"{platform.machine()}, interpreter"

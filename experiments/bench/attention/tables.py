@@ -1,7 +1,7 @@
-"""Measurements of tree attention as rows, and the Markdown made of them.
+"""Measurements of tree attention as rows, and the Markdown tables made of them.
 
-One table of everything, the DeFT paper's ablation (arXiv 2404.00242 section 4: node, node-chunk,
-flatten), and how far each variant is from the floor. Knows no device and no kernel.
+There is a table of everything, the DeFT paper's ablation (arXiv 2404.00242 section 4: node,
+node-chunk, flatten), and a table of how far each variant is from the floor.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from statistics import geometric_mean
 
 ABLATION = ("deft_node", "deft_node_chunk", "deft_flatten", "sequence", "tree_mask", "deft")
-SMALL_US = 10.0  # below this floor launches weigh more than bytes, so a sum is asked, not a ratio
+# Below this floor launches cost more than bytes, so the difference is judged and not the ratio.
+SMALL_US = 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What all rows of a directory share: setting.json."""
+    """What all rows of a directory have in common: the content of setting.json."""
 
     machine: str  # the device's name
     torch: str  # version
@@ -31,9 +32,10 @@ class Setting:
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """One variant on one workload at one number of heads: a line of results.jsonl.
+    """One variant on one workload with one pair of head numbers: a line of results.jsonl.
 
-    What was not done is None: all the variant's columns if it was skipped, times if it is wrong.
+    What was not measured is None: all of the variant's columns if it was skipped, the times if the
+    result is wrong.
     """
 
     workload: str
@@ -42,14 +44,14 @@ class Measurement:
     variant: str
     num_queries: int  # B
     num_entries: int  # KV entries that a query sees
-    kv_mb: float  # of these entries, in a layer
-    floor_us: float | None  # roofline.floor_seconds
-    ok: bool | None = None  # the error is within bounds; None if skipped
+    kv_mb: float  # megabytes of these entries in one layer
+    floor_us: float | None  # roofline.floor_seconds, in microseconds
+    ok: bool | None = None  # whether the error is within bounds; None if skipped
     note: str = ""  # why it was skipped, is wrong, or has fewer layers than wanted
-    layers: int | None = None  # of distinct KV in a replay
-    us: float | None = None  # of one layer
-    plan_ms: float | None = None  # of the host, for another plan in the same memory
-    num_reads: int | None = None  # KV entries the items read
+    layers: int | None = None  # layers of distinct KV in one replay
+    us: float | None = None  # microseconds of one layer
+    plan_ms: float | None = None  # milliseconds of the host for another plan in the same memory
+    num_reads: int | None = None  # KV entries that the items read
     partial_rows: int | None = None
     items: int | None = None
     counted_mb: float | None = None  # what the plan moves: reads, partial results, queries, outputs
@@ -58,11 +60,12 @@ class Measurement:
 
     @property
     def ratio(self) -> float | None:
+        """Time over floor; None without either."""
         return self.us / self.floor_us if self.us and self.floor_us else None
 
 
 def report(setting: Setting, rows: Sequence[Measurement]) -> str:
-    """results.md."""
+    """The text of results.md."""
     of = f"torch {setting.torch}, triton {setting.triton}, {setting.dtype}"
     text = f"# Tree attention: {setting.machine}\n\n{of}, head dimension {setting.head_dim}"
     if setting.bandwidth and setting.flop_rate:
@@ -76,6 +79,7 @@ def report(setting: Setting, rows: Sequence[Measurement]) -> str:
 
 
 def results_table(rows: Iterable[Measurement]) -> str:
+    """A Markdown table of all columns, one line a measurement."""
     head = (
         "workload", "heads", "B", "tokens", "KV MB", "floor µs", "variant", "µs", "x floor",
         "plan ms", "read / unique", "partial rows", "items", "counted MB", "error", "torch error",
@@ -97,8 +101,11 @@ def results_table(rows: Iterable[Measurement]) -> str:
 
 
 def ablation_table(rows: Sequence[Measurement]) -> str:
-    """Workloads by variants, µs (x over deft); below each number of heads the geometric means of
-    the ratios, over the workloads that have both times."""
+    """A Markdown table of workloads by variants, in µs, and in brackets times `deft`'s.
+
+    Below each pair of head numbers stand the geometric means of the ratios, over the workloads that
+    have both times.
+    """
     body = []
     for heads in dict.fromkeys(row.heads for row in rows):
         us = {(r.workload, r.variant): r.us for r in rows if r.heads == heads and r.us}
@@ -119,8 +126,11 @@ def ablation_table(rows: Sequence[Measurement]) -> str:
 
 
 def floor_table(rows: Sequence[Measurement]) -> str:
-    """By heads and variant: the geometric mean of time / floor over the workloads whose floor is
-    at least `SMALL_US`, and how many of the others are within floor + `SMALL_US`."""
+    """A Markdown table of how far from the floor each variant is, by heads.
+
+    It has the geometric mean of time / floor over the workloads whose floor is at least `SMALL_US`,
+    and how many of the others are within floor + `SMALL_US`.
+    """
     body = []
     for heads, variant in dict.fromkeys((row.heads, row.variant) for row in rows):
         timed = [
@@ -139,10 +149,12 @@ def floor_table(rows: Sequence[Measurement]) -> str:
 
 
 def cell(value: float | None, form: str) -> str:
+    """The value in the format `form`; empty for None."""
     return "" if value is None else f"{value:{form}}"
 
 
 def markdown_table(head: Sequence[str], body: Iterable[Sequence[str]], left: set[int]) -> str:
+    """A Markdown table; the columns numbered in `left` are aligned to the left."""
     rule = [":---" if column in left else "---:" for column in range(len(head))]
     lines = [head, rule, *([text.replace("|", r"\|") for text in row] for row in body)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

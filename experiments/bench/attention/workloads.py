@@ -1,10 +1,10 @@
-"""Named attention workloads: the shapes of trees that decoding is timed on, one `Forest` each.
+"""Named attention workloads: the shapes of trees on which decoding is timed, one `Forest` each.
 
-Synthetic: FastTree's benchmark, DeFT's few-shot and speculative settings, sequences that share
-nothing, random forests. Recorded: DeFT's templates (arXiv 2404.00242 section 4), read from a
-directory that the user names. Knows nothing of data types or kernels. For peers that run
-elsewhere, all are written by
-`python -m treeshare.experiments.bench.attention.workloads --templates DIR --out trees.json`.
+Some are synthetic: FastTree's benchmark, DeFT's few-shot and speculative settings, sequences that
+share nothing, random forests. Others are recorded: DeFT's templates (arXiv 2404.00242 section 4),
+read from a directory that the user names. To measure other implementations on the same trees,
+`python -m treeshare.experiments.bench.attention.workloads --templates DIR --out trees.json` writes
+all of them.
 """
 
 from __future__ import annotations
@@ -40,14 +40,15 @@ FASTTREE = (
     "1,16,32,64,128,1024|256,128,64,16,16,16",
     "1,16,32,64,256,1024|256,128,64,16,16,16",
 )
-# File -> indices in it. Those of the measured peers; and before them the first complete trees.
+# File -> indices in it: the trees that the peers were measured on; for the replay, the first
+# complete tree of each file as well.
 MEASURED = {"sorting128ToT": (16,), "set128ToT": (60,)}
 REPLAYED = {"sorting128ToT": (1, 16), "set128ToT": (0, 60)}
 
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """What one decoding step's attention reads and who asks. Names are unique over all groups."""
+    """The KV entries and queries of one decoding step. Names are unique over all groups."""
 
     name: str
     group: str  # a key of GROUPS
@@ -76,7 +77,13 @@ def chain(
     links: int = 256,
     length: int = 128,
 ) -> list[Workload]:
-    """Nothing shared: (number, tokens) of equal sequences; and one sequence cut into many nodes."""
+    """Sequences that share nothing, and one sequence that is cut into many nodes.
+
+    Args:
+        shapes: (number, tokens) of equal sequences.
+        links: nodes of the one sequence.
+        length: tokens of each of its nodes.
+    """
     flat = [
         Workload(f"{count}x{tokens}", "chain", _forest([-1] * count, [tokens] * count))
         for count, tokens in shapes
@@ -86,9 +93,9 @@ def chain(
 
 
 def random_forests(seed: int = 0, count: int = 8) -> list[Workload]:
-    """Ragged: some roots, empty nodes, queries inside the trees, up to 4 query tokens a node.
+    """Irregular forests: several roots, empty nodes, inner queries, up to 4 query tokens a node.
 
-    Every query sees at least one entry: its path is not empty.
+    Every query sees at least one entry.
     """
     workloads = []
     for number in range(count):
@@ -112,7 +119,11 @@ def random_forests(seed: int = 0, count: int = 8) -> list[Workload]:
 def reasoning_trees(
     templates: str | Path, trees: Mapping[str, Sequence[int]] = MEASURED
 ) -> list[Workload]:
-    """DeFT's recorded multi-step reasoning (section 4), with all leaves live.
+    """DeFT's recorded multi-step reasoning (section 4), with a query at every leaf.
+
+    Args:
+        templates: the directory of DeFT's templates.
+        trees: file -> indices of trees in it.
 
     Raises:
         ValueError: a file is missing, is no such template, or has no complete tree at that index.
@@ -126,7 +137,12 @@ def reasoning_trees(
 def reasoning_replay(
     templates: str | Path, trees: Mapping[str, Sequence[int]] = REPLAYED, snapshots: int = 4
 ) -> list[Workload]:
-    """The same at some iterations, the middles of as many equal parts: only what decodes is live.
+    """DeFT's recorded reasoning at some iterations, with queries only where a node decodes.
+
+    Args:
+        templates: the directory of DeFT's templates.
+        trees: file -> indices of trees in it.
+        snapshots: iterations of each tree, the middles of as many equal parts.
 
     Raises:
         ValueError: as of `reasoning_trees`.
@@ -144,11 +160,17 @@ def reasoning_replay(
 def token_trees(
     templates: str | Path, prompt: int = 1016, sizes: Sequence[int] = (32, 64, 256)
 ) -> list[Workload]:
-    """Medusa's token trees as verified: under the prompt, every node is one token and one query.
+    """Medusa's token trees as they are verified: below the prompt, a node is a token and a query.
 
-    A template's `Tree_Structure` lists each candidate by its path, which candidate at each depth:
-    [0, 2] is a child of [0]. All hang from the token that the model itself gave, a node of its
-    own here, so the queries are `Token_Tree_size`. DeFT's prompts have 1016 tokens on average.
+    A template's `Tree_Structure` lists each candidate token by its path, the number of the
+    candidate at each depth: [0, 2] is a child of [0]. All are below the token that the model itself
+    sampled. That token is a node as well here, so there are `Token_Tree_size` queries. DeFT's
+    prompts have 1016 tokens on average.
+
+    Args:
+        templates: the directory of DeFT's templates.
+        prompt: tokens of the prompt.
+        sizes: of the token trees.
 
     Raises:
         ValueError: a file is missing or is no such template.
@@ -178,11 +200,15 @@ GROUPS: dict[str, Callable[..., list[Workload]]] = {
     "replay": reasoning_replay,
     "token_trees": token_trees,
 }
-RECORDED = frozenset({"reasoning", "replay", "token_trees"})  # these are given the templates
+RECORDED = frozenset({"reasoning", "replay", "token_trees"})  # groups that need the templates
 
 
 def build(groups: Sequence[str], templates: str | Path | None = None) -> list[Workload]:
-    """The workloads of some groups, in that order; `templates` is the directory of DeFT's.
+    """The workloads of some groups, in that order.
+
+    Args:
+        groups: keys of `GROUPS`.
+        templates: the directory of DeFT's templates.
 
     Raises:
         ValueError: there is no such group, or it needs templates, which are not given or not found.
@@ -197,7 +223,10 @@ def build(groups: Sequence[str], templates: str | Path | None = None) -> list[Wo
 
 
 def _balanced(name: str, group: str) -> Workload:
-    """From nodes per level | tokens per node; a level is split evenly over the one above."""
+    """The tree that `nodes per level|tokens per node` names.
+
+    The nodes of a level are split evenly over those of the level above.
+    """
     nodes, context = ([int(number) for number in part.split(",")] for part in name.split("|"))
     parent = [-1] * nodes[0]
     for above, count in pairwise(nodes):
@@ -207,13 +236,13 @@ def _balanced(name: str, group: str) -> Workload:
 
 
 def _forest(parent: Any, length: Any) -> Forest:
-    """One query at every leaf."""
+    """A forest with one query at every leaf."""
     is_leaf = ~np.isin(np.arange(len(parent)), parent)
     return Forest.packed(np.asarray(parent), np.asarray(length), is_leaf.astype(int))
 
 
 def heads(text: str) -> list[tuple[int, int]]:
-    """Pairs of query and KV heads: `32/8,32/32`."""
+    """Read pairs of query and KV heads, such as `32/8,32/32`."""
     pairs = [pair.split("/") for pair in text.split(",")]
     return [(int(hq), int(hk)) for hq, hk in pairs]
 
@@ -223,6 +252,7 @@ def _shape(forest: Forest) -> dict[str, list[int]]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
+    """Write workloads to a JSON file; `arguments` are those of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, prog="workloads")
     parser.add_argument("--templates", help="the directory of DeFT's templates")
     parser.add_argument("--groups", default=",".join(GROUPS), help="default: %(default)s")

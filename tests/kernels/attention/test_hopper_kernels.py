@@ -1,4 +1,4 @@
-"""The kernel with two warp groups a tile against the reference, interpreted."""
+"""The warp-specialized kernel against the reference, interpreted."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from trees import SHAPES, VERIFICATION, make_tensors, make_tree, random_nodes
 
 from treeshare.kernels.attention import tree_attention as launcher
 
-STAR = [(-1, 1000, 0), *((0, 1, 1) for _ in range(20))]
+STAR = [(-1, 700, 0), *((0, 1, 1) for _ in range(17))]
 PREFILL = [(-1, 300, 60)]
 IN_TURNS = [(-1, 64, 1), (-1, 65, 1), (0, 640, 1), (1, 129, 1), (0, 1, 1)]
 
@@ -16,10 +16,11 @@ pytestmark = pytest.mark.skipif(DEVICE == "cuda", reason="test_gpu.py runs the k
 
 
 @pytest.fixture(autouse=True)
-def in_two(monkeypatch):
+def warp_specialized(monkeypatch):
     module = interpreted("attention.hopper_kernels")
-    monkeypatch.setattr(launcher, "partial_attention_in_two", module.partial_attention_in_two)
-    monkeypatch.setattr(launcher, "_is_for_two", lambda q, k, v, plan: True)
+    name = "partial_attention_warp_specialized"
+    monkeypatch.setattr(launcher, name, getattr(module, name))
+    monkeypatch.setattr(launcher, "use_warp_specialized", lambda q, k, v, plan: True)
 
 
 def case(nodes, heads, variant="deft_flatten", **options):
@@ -67,8 +68,8 @@ def test_leaves_that_grow():
         check(tree.grown(step), tensors, plan)
 
 
-def test_items_that_are_not_there():
-    """A plan's capacity is launched whatever the plan holds."""
+def test_items_beyond_those_of_the_plan():
+    """As many programs are launched as the capacity has items, whatever the plan holds."""
     _, _, fitting = case(STAR, (4, 1))
     tree, tensors, plan = case(STAR, (4, 1), capacity=fitting.capacity.times(2))
     assert plan.capacity.items > len(plan.work.items)

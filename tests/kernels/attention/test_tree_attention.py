@@ -10,8 +10,9 @@ from trees import SHAPES, make_tensors, make_tree, node_lists
 
 from treeshare.kernels.attention import torch_attention
 from treeshare.kernels.attention.tree_attention import write_kv
+from treeshare.kernels.planning.attention_spec import AttentionSpec
 from treeshare.kernels.planning.segments import Segments
-from treeshare.kernels.planning.tree_plan import Heads, TreePlan
+from treeshare.kernels.planning.tree_plan import TreePlan
 from treeshare.kernels.planning.variants import VARIANTS
 
 pytestmark = [
@@ -30,7 +31,7 @@ WINDOWED = [name for name in VARIANTS if name != "tree_mask"]
 
 
 def run_case(nodes, variant, dtype=torch.float32, heads=(6, 2), width=16, **options):
-    """The output; it was accurate."""
+    """Check that an output is accurate, and return it."""
     tree = make_tree(nodes, seed=1)
     head_dim, value_dim = (width, None) if isinstance(width, int) else width
     q, k, v = make_tensors(tree, 1, heads, head_dim, value_dim, dtype, DEVICE)
@@ -136,7 +137,7 @@ def test_scales(scale):
 
 
 def test_transposed_queries_and_given_output():
-    """As a model has them: heads first; and more rows than the plan has queries."""
+    """Models give tensors with heads first; there may be more rows than the plan has queries."""
     tree = make_tree(SHAPES["binary"], seed=2)
     q, k, v = make_tensors(tree, 2, dtype=torch.float16, device=DEVICE)
     plan = device_plan(tree, (6, 2), dtype=torch.float16)
@@ -153,7 +154,7 @@ def test_transposed_queries_and_given_output():
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("shape", ["forest", "inner_query", "empty_leaf"])
 def test_plan_of_segments_equals_torch_attention(shape, variant):
-    """The engine's seam: a list of segments, queries in depth-first order."""
+    """The engine gives a list of segments, with queries in depth-first order."""
     tree = make_tree(SHAPES[shape], seed=3)
     q, k, v = make_tensors(tree, 3, device=DEVICE)
     q = q[tree.order]
@@ -162,7 +163,7 @@ def test_plan_of_segments_equals_torch_attention(shape, variant):
         segments,
         np.array(tree.positions),
         torch.from_numpy(table).to(DEVICE),
-        Heads(6, 2, 16, dtype=torch.float32),
+        AttentionSpec(6, 2, 16, dtype=torch.float32),
         variant,
     )
     options = {"softcap": 4.0} if variant == "tree_mask" else {"sliding_window": 11}

@@ -1,4 +1,4 @@
-"""The kernels between a layer's matrix products against PyTorch, in odd sizes."""
+"""The kernels between a layer's matrix products against PyTorch, in unusual sizes."""
 
 import pytest
 import torch
@@ -17,7 +17,7 @@ def randn(*shape, dtype):
 
 
 def assert_close(actual, expected):
-    """Within two roundings of the dtype; the reference rounds more often."""
+    """Allow a difference of two roundings of the dtype; the reference rounds more often."""
     bound = 4 * torch.finfo(expected.dtype).eps
     torch.testing.assert_close(actual, expected, rtol=bound, atol=bound)
 
@@ -52,7 +52,9 @@ def test_rotate_and_write(heads, is_normed, dtype):
     qkv = randn(rows, (num_heads + 2 * num_kv_heads) * width, dtype=dtype)
     angles = randn(20, width // 2, dtype=torch.float32).repeat(1, 2)
     cos, sin = angles.cos().to(dtype), angles.sin().to(dtype)
-    positions = torch.tensor([3, 19, 0, 25, 3], device=DEVICE)  # of a row that is done, any
+    positions = torch.tensor(
+        [3, 19, 0, 25, 3], device=DEVICE
+    )  # a finished row may have any position
     norm = randn(num_heads + num_kv_heads, width, dtype=dtype) if is_normed else None
     slots = torch.tensor([7, -1, 0, 3, -1], device=DEVICE)
     pools = torch.full((2, 2, num_slots, num_kv_heads, width), 5.0, dtype=dtype, device=DEVICE)

@@ -1,10 +1,11 @@
-"""The product for few rows against PyTorch's, on a GPU; how it deals out a matrix, anywhere."""
+"""The product for few rows against PyTorch's, on a GPU; and the shares of a matrix, anywhere."""
 
 import pytest
 import torch
 
 from treeshare.kernels.layers import decoder_layer, decoder_layer_reference
 from treeshare.kernels.layers.skinny_linear import MAX_ROWS, Shares, shares, skinny_linear
+from treeshare.kernels.planning.gpu_profile import H100
 
 # Few columns are one step and more copies than there is matrix; 128,256 rows are several rounds.
 SIZES = [(4096, 4096), (6144, 4096), (2112, 128), (2111, 384), (18944, 256), (128256, 128)]
@@ -21,13 +22,13 @@ SIZES = [(4096, 4096), (6144, 4096), (2112, 128), (2111, 384), (18944, 256), (12
     ],
 )
 def test_shares(columns, halves, expected):
-    dealt = shares(columns, halves, 132)
+    dealt = shares(columns, halves, H100)
     assert dealt == expected
 
 
 @pytest.mark.parametrize("columns", range(1800, 40000, 977))
 def test_shares_are_all_of_the_matrix_and_fit(columns):
-    dealt = shares(columns, 1, 132)
+    dealt = shares(columns, 1, H100)
     if dealt is not None:
         share = dealt.boxes * 16
         assert (dealt.programs - 1) * share < columns <= dealt.programs * share
@@ -55,10 +56,10 @@ def test_equals_pytorch(columns, depth, gated, dtype):
         skinny_linear(torch.full((rows, depth), float("nan"), device=device, dtype=dtype), weight)
         x = torch.randn(rows, depth, device=device, dtype=dtype)
         actual = skinny_linear(x, weight, gated=gated)
-        truth = reference(x.double(), weight.double(), None)
+        exact = reference(x.double(), weight.double(), None)
         library = reference(x, weight, None)
         assert actual.isfinite().all()
-        error, allowed = ((out - truth).abs().max().item() for out in (actual, library))
+        error, allowed = ((out - exact).abs().max().item() for out in (actual, library))
         assert error <= 2 * allowed
         assert torch.equal(actual, skinny_linear(x, weight, gated=gated))
 

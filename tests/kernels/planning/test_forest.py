@@ -1,4 +1,4 @@
-"""Depth-first order of forests against recursion, and the mistakes that a forest refuses."""
+"""Depth-first order of forests against a recursive one, and input that a forest refuses."""
 
 import re
 
@@ -11,7 +11,7 @@ from treeshare.kernels.planning.forest import Forest, stable_order
 
 
 def recursive_order(nodes):
-    """(lo, hi, end) of each node."""
+    """Find (lo, hi, end) of each node by recursion."""
     found = [None] * len(nodes)
     count = 0
 
@@ -56,7 +56,7 @@ def test_depth_first_of_a_long_chain():
 
 
 def test_depth_first_does_not_depend_on_the_order_of_unrelated_nodes():
-    """Two trees, node by node in turn, and one after the other."""
+    """Two trees are given node by node in turn, and one after the other."""
     in_turn = [(-1, 5, 0), (-1, 7, 1), (0, 2, 1), (1, 3, 2), (0, 4, 1), (1, 1, 1)]
     apart = [(-1, 5, 0), (0, 2, 1), (0, 4, 1), (-1, 7, 1), (3, 3, 2), (3, 1, 1)]
     a, b = packed(in_turn).depth_first(), packed(apart).depth_first()

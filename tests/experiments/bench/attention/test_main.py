@@ -1,4 +1,4 @@
-"""The benchmark of attention, but for its times: rows, their check, resuming, tables."""
+"""The benchmark of attention, except its times: rows, their check, resuming, tables."""
 
 import json
 import math
@@ -45,7 +45,7 @@ ROW = Measurement("1,2|3,4", "star", "32/8", "deft", 2, 11, 0.05, 20.0, us=30.0,
 
 @pytest.fixture
 def bench(tmp_path, monkeypatch, capfd):
-    """The command in this process, started in `tmp_path`: its code and what it wrote to stderr."""
+    """Run the command in this process and in `tmp_path`; gives its exit code and its stderr."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TRITON_INTERPRET", "1")
 
@@ -59,7 +59,7 @@ def bench(tmp_path, monkeypatch, capfd):
 
 
 def bench_process(directory, *args):
-    """The same as users start it, with the group `tiny` of one small tree."""
+    """Run the command in a process, as users do, with the group `tiny` of one small tree."""
     return subprocess.run(
         [sys.executable, "-c", WITH_TINY, *args],
         cwd=directory,
@@ -164,7 +164,7 @@ def test_bad_input_is_one_line_and_nothing_on_disk(arguments, said, bench, tmp_p
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-def test_device_that_is_not_there_is_named(bench, monkeypatch):
+def test_a_missing_device_is_named(bench, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     code, error = bench("device=cuda")
     assert code == 2

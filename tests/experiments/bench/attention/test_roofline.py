@@ -1,4 +1,4 @@
-"""The floor by hand, and against that of the measured peers."""
+"""The floor by hand, and against the floor in the peers' measurements."""
 
 import json
 
@@ -63,7 +63,7 @@ def test_no_query_costs_nothing():
 
 @pytest.mark.skipif(not PEERS.exists(), reason=f"needs the peers' rows at {PEERS}")
 def test_floor_is_that_of_the_measured_peers():
-    """Their columns are rounded, and floor_us is 0.15 % above what the rounded rates give."""
+    """The columns there are rounded; floor_us is 0.15 % above what the rounded rates give."""
     peers = json.loads(PEERS.read_text())
     groups = ["fasttree", "few_shot", *(["reasoning"] if TEMPLATES.exists() else [])]
     forests = {w.name: w.forest for w in build(groups, TEMPLATES)}

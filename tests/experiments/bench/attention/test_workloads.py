@@ -1,4 +1,4 @@
-"""The named trees against the tables of those who measured on them, and against the recordings."""
+"""The named trees against the tables of the papers that use them, and against the recordings."""
 
 import json
 
@@ -50,7 +50,7 @@ def the_one(workloads):
 
 
 def test_fasttree_has_the_sizes_of_its_table():
-    """(nodes, leaves, tokens), the last two as tabulated from kernel_bench/run_benchmark.sh."""
+    """The table has (nodes, leaves, tokens); leaves and tokens are from run_benchmark.sh."""
     assert [(len(w.forest.parent), queries(w.forest), tokens(w.forest)) for w in fasttree()] == [
         (67, 64, 2_568),
         (261, 256, 9_224),
@@ -212,7 +212,7 @@ def test_token_trees_verify_every_token(size, leaves):
 
 @needs_templates
 def test_token_tree_keeps_its_topology():
-    """Names each node by its place among its siblings: that is how the template lists it."""
+    """A template names each node by its place among its siblings."""
     for size in (32, 64, 256):
         forest = the_one(token_trees(TEMPLATES, sizes=(size,)))
         paths, seen = {1: ()}, {}
@@ -226,7 +226,7 @@ def test_token_tree_keeps_its_topology():
 
 
 @needs_templates
-def test_names_are_unique_and_groups_are_told():
+def test_names_are_unique_and_workloads_name_their_groups():
     workloads = build(list(GROUPS), TEMPLATES)
     assert len({w.name for w in workloads}) == len(workloads)
     assert list(dict.fromkeys(w.group for w in workloads)) == list(GROUPS)
