@@ -1,7 +1,7 @@
-"""Requests, replies and the engine protocol: all that a search knows of a language model.
+"""Requests, replies and the engine protocol: the interface between a search and a language model.
 
-Torch-free on purpose: `search/` imports this module and nothing else of `llm_backend/`. It knows
-neither tokens' ids nor KV slots, only text in and text or log-probabilities out.
+`search/` imports this module and nothing else of `llm_backend/`, so it must stay free of torch.
+Requests hold text; replies hold text, log-probabilities and counts of tokens.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ MOST_SAMPLES = 1 << 16  # of one request: each is a job in the engine's memory
 
 
 def _whole(name: str, value: Any, low: int, high: int, otherwise: str = "") -> int:
-    """A whole number from `low` to `high`, as an int.
+    """Check that a value is a whole number from `low` to `high`, and return it as an int.
 
     Raises:
-        ValueError: it is not one. True and 2.0 are none either.
+        ValueError: it is not; True and 2.0 are refused as well.
     """
     try:
         number = operator.index(value)
@@ -43,10 +43,10 @@ def _whole(name: str, value: Any, low: int, high: int, otherwise: str = "") -> i
 
 
 def _number(name: str, value: Any) -> float:
-    """A finite number as a float.
+    """Check that a value is a finite number, and return it as a float.
 
     Raises:
-        ValueError: it is not one.
+        ValueError: it is not.
     """
     if not isinstance(value, Real) or isinstance(value, bool):
         raise ValueError(f"{name}={_shown(value)} must be a number")
@@ -60,10 +60,10 @@ def _number(name: str, value: Any) -> float:
 
 
 def _strings(name: str, value: Any) -> tuple[str, ...]:
-    """Strings as a tuple; one string alone is a tuple of one.
+    """Check that a value is one string or several, and return them as a tuple.
 
     Raises:
-        ValueError: it is neither a string nor several.
+        ValueError: it is not.
     """
     if isinstance(value, str):
         return (str(value),)
@@ -77,7 +77,7 @@ def _strings(name: str, value: Any) -> tuple[str, ...]:
 
 
 def _shown(value: Any) -> str:
-    """A value as a message names it: one line of bounded length."""
+    """Write a value for an error message: one line of bounded length."""
     try:
         text = " ".join(repr(value).split())
     except ValueError:  # Python writes no int of more than 4,300 digits
@@ -87,17 +87,27 @@ def _shown(value: Any) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How to draw a completion. NumPy's numbers become Python's.
+    """Sampling parameters of a completion. NumPy's numbers become Python's.
+
+    Args:
+        max_tokens: tokens of the completion at most, from 1 to `MOST_TOKENS`.
+        temperature: 0 is greedy; else from `COOLEST` to `HOTTEST`.
+        top_p: nucleus mass in (0, 1]; 1 keeps all tokens.
+        top_k: number of most likely tokens kept, from 1 to `MOST_TOKENS`; None keeps all.
+        stop: the completion ends before the first of these strings; one string is a tuple of one.
+        ignore_eos: an end token of the model does not end the completion, so that it has
+            `max_tokens` tokens unless a stop string ends it. For benchmarks.
 
     Raises:
         ValueError: a field is of another type, not finite, or out of its bound.
     """
 
-    max_tokens: int = 64  # from 1 to MOST_TOKENS
-    temperature: float = 0.7  # 0 is greedy; else from COOLEST to HOTTEST
-    top_p: float = 1.0  # nucleus mass in (0, 1]; 1 keeps all
-    top_k: int | None = None  # most likely tokens kept, 1 to MOST_TOKENS; None keeps all
-    stop: tuple[str, ...] = ()  # the completion ends before the first; one string is one of them
+    max_tokens: int = 64
+    temperature: float = 0.7
+    top_p: float = 1.0
+    top_k: int | None = None
+    stop: tuple[str, ...] = ()
+    ignore_eos: bool = False
 
     def __post_init__(self) -> None:
         temperature, top_p = _number("temperature", self.temperature), _number("top_p", self.top_p)
@@ -116,25 +126,33 @@ class Sampling:
             object.__setattr__(self, "top_k", top_k)
         if "" in self.stop:
             raise ValueError(f"stop={self.stop} holds an empty string")
+        if not isinstance(self.ignore_eos, bool):
+            raise ValueError(f"ignore_eos={_shown(self.ignore_eos)} must be true or false")
 
 
 @dataclass(frozen=True, slots=True)
 class Generate:
-    """Draw `n` completions of one prompt.
+    """A request for `n` completions of one prompt.
 
-    Sample `k` of a request depends on (seed, k) and the prompt alone, never on what else is in
-    the batch, but for the rounding of logits: a batch of another shape sums in another order. In
-    fp32 this hardly ever changes a text, in 16 bits a third to a half of them
+    Sample `k` of a request depends on (seed, k) and the prompt alone, and not on the other
+    sequences of its batch, except through the rounding of logits: a batch of another shape sums in
+    another order. In fp32 this hardly ever changes a text, in 16 bits a third to a half of them
     (docs/benchmarks.md).
+
+    Args:
+        prefix_segments: the prompt; one string is one segment.
+        n: number of completions, from 1 to `MOST_SAMPLES`.
+        sampling: how each completion is drawn.
+        seed: from 0 to 2^64 - 1.
 
     Raises:
         ValueError: a field is of another type or out of its bound.
     """
 
-    prefix_segments: Prompt  # one string is one segment
-    n: int = 1  # from 1 to MOST_SAMPLES
+    prefix_segments: Prompt
+    n: int = 1
     sampling: Sampling = Sampling()
-    seed: int = 0  # from 0 to 2^64 - 1
+    seed: int = 0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "prefix_segments", _strings("prompt", self.prefix_segments))
@@ -146,7 +164,7 @@ class Generate:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """Teacher-forced log-probability of each continuation of one prompt.
+    """A request for the teacher-forced log-probability of each continuation of one prompt.
 
     A token may span the border of prompt and continuation: of `a: ` and `4`, if ` 4` is one token.
     So the tokens of the prompt and of prompt + continuation, for each continuation, are compared,
@@ -154,12 +172,16 @@ class Score:
     that start). It includes the tokens of the prompt's end that some continuation changes. All
     continuations of a request are scored after the same start, so their scores can be compared.
 
+    Args:
+        prefix_segments: the prompt; one string is one segment.
+        continuations: one string is one continuation.
+
     Raises:
         ValueError: a field is of another type, or there is no continuation, or an empty one.
     """
 
-    prefix_segments: Prompt  # one string is one segment
-    continuations: tuple[str, ...]  # one string is one continuation
+    prefix_segments: Prompt
+    continuations: tuple[str, ...]
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "prefix_segments", _strings("prompt", self.prefix_segments))
@@ -171,14 +193,20 @@ class Score:
 
 @dataclass(frozen=True, slots=True)
 class Reward:
-    """A reward model's score of an answer. Wants an engine with a reward_model (reward_model.py).
+    """A request for a reward model's score of an answer.
+
+    It needs an engine with a reward model (`reward.engine.RewardEngine`).
+
+    Args:
+        question: the problem's text.
+        answer: the answer, or its beginning.
 
     Raises:
-        ValueError: a field is no string.
+        ValueError: a field is not a string.
     """
 
     question: str
-    answer: str  # or as much of it as there is
+    answer: str
 
     def __post_init__(self) -> None:
         for name in ("question", "answer"):
@@ -188,10 +216,12 @@ class Reward:
 
     @property
     def prefix_segments(self) -> Prompt:
+        """The question and the answer, as the prompt of other requests."""
         return (self.question, self.answer)
 
 
 Request = Generate | Score | Reward
+"""What an engine is asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +239,8 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
+    """One generated text."""
+
     text: str  # without the stop string
     num_tokens: int  # generated, the stop string's included
     logprob: float  # sum over the generated tokens at temperature 1, nats
@@ -217,12 +249,16 @@ class Completion:
 
 @dataclass(frozen=True, slots=True)
 class GenerateReply:
+    """The reply to a `Generate`."""
+
     completions: tuple[Completion, ...]  # [n]
     usage: Usage
 
 
 @dataclass(frozen=True, slots=True)
 class ScoreReply:
+    """The reply to a `Score`."""
+
     logprobs: tuple[float, ...]  # one a continuation: sum over its tokens, nats
     num_tokens: tuple[int, ...]  # scored tokens of each continuation, as `Score` defines them
     usage: Usage
@@ -230,18 +266,21 @@ class ScoreReply:
 
 @dataclass(frozen=True, slots=True)
 class RewardReply:
+    """The reply to a `Reward`."""
+
     score: float  # in [0, 1], higher is better
     usage: Usage
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A request that cannot be served: the search that sent it fails with `error`, no other."""
+    """The reply to a request that cannot be served; only the search that sent it fails."""
 
     error: Exception
 
 
 Reply = GenerateReply | ScoreReply | RewardReply | Failure
+"""What an engine answers."""
 
 
 class PromptTooLong(ValueError):
@@ -254,7 +293,7 @@ class OutOfKVMemory(RuntimeError):
 
 @dataclass(slots=True)
 class EngineStats:
-    """Counters since the engine was made."""
+    """Counters of an engine since it was made."""
 
     steps: int = 0  # model forwards
     sequences: int = 0  # live sequences summed over steps
@@ -270,42 +309,65 @@ class EngineStats:
     captures: int = 0  # times a step was captured as a CUDA graph
     plan_enlargements: int = 0  # of these, since a forest needed more room than the plan had
     capture_seconds: float = 0.0  # wall time of the captures, compilation included
-    seconds: float = 0.0  # wall time inside execute
+    seconds: float = 0.0  # wall time inside the engine
 
-    @property
-    def mean_batch(self) -> float:
-        """Live sequences a forward."""
-        return self.sequences / self.steps if self.steps else 0.0
+
+@dataclass(frozen=True, slots=True)
+class EngineCapabilities:
+    """What an engine can do, so that a search it cannot serve is refused before it starts.
+
+    Args:
+        scores: it serves `Score`.
+        seeds: the sample of a `Generate` depends on its seed, and not on other requests.
+        logprobs: completions have log-probabilities; otherwise these are NaN.
+        rewards: it serves `Reward`.
+    """
+
+    scores: bool
+    seeds: bool
+    logprobs: bool
+    rewards: bool = False
 
 
 class Engine(Protocol):
-    """Serves requests. How it batches, caches and orders its work is not part of the protocol.
+    """A server of requests. How it batches, caches and orders its work is its own matter.
 
     A request that cannot be served is answered by a `Failure`; nothing that a request holds makes
     `execute` raise.
     """
 
+    @property
+    def capabilities(self) -> EngineCapabilities:
+        """What the engine can do; it does not change."""
+        ...
+
     def execute(self, requests: Mapping[int, Request]) -> Mapping[int, Reply]:
-        """Take in new requests (ticket to request) and work until some are answered.
+        """Take in new requests, by request id, and work until some are answered.
 
         When this raises (memory, an interrupt), an engine may have dropped all that is outstanding,
-        of earlier calls too. It never answers then with what another request asked.
+        of earlier calls too. It never answers a request with the reply to another one.
 
         Args:
-            requests: tickets are unique among those outstanding. Several users of one engine take
-                them from one counter, as `search.scheduler` does.
+            requests: their ids are unique among those outstanding. Several users of one engine take
+                ids from one counter, as `search.scheduler` does.
 
         Returns:
             At least one reply as long as any request is outstanding, from this call or an earlier
-            one; nothing otherwise. A ticket is answered exactly once, unless it is cancelled.
+            one; nothing otherwise. Each request is answered exactly once, unless it is cancelled.
         """
         ...
 
-    def cancel(self, tickets: Iterable[int]) -> None:
-        """Drop outstanding requests and free what they hold; they are never answered. Tickets that
-        are not outstanding are ignored."""
+    def cancel(self, request_ids: Iterable[int]) -> None:
+        """Drop outstanding requests and free what they hold; they are never answered.
+
+        Ids of requests that are not outstanding are ignored.
+        """
         ...
 
-    def stats(self) -> EngineStats: ...
+    def stats(self) -> EngineStats:
+        """Return the counters since the engine was made."""
+        ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Free what the engine holds; it serves no requests afterwards."""
+        ...

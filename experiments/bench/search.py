@@ -1,11 +1,10 @@
-"""CPU time of a simulation of Monte-Carlo tree search as the tree grows: `python -m
-treeshare.experiments.bench.search [size ...]` prints a Markdown table.
+"""CPU time of a simulation of Monte-Carlo tree search, as the tree grows.
 
-Both algorithms grow a tree of four children a state with the same values; no model computes
-anything. Ours runs whole: `MCTS` with `Choose`, scheduler and mock engine. treequest's
-`StandardMCTS`, where installed, is driven by ask and tell alone. Its tree looks a node up by
-sorting all nodes: with an index in its place the tree is grown to size, and the simulations timed
-are made by the package as it is.
+`python -m treeshare.experiments.bench.search [size ...]` prints a Markdown table. Both algorithms
+grow a tree of four children a state with the same values; there is no model. Ours is `MCTS` with
+`Choose`, scheduler and mock engine. treequest's `StandardMCTS`, if it is installed, is called by
+ask and tell alone. Its tree finds a node by sorting all nodes: the tree is grown to size with an
+index instead, and the timed simulations are those of the package as it is.
 """
 
 from __future__ import annotations
@@ -27,55 +26,69 @@ from treeshare.search.policies.simulation.mcts import MCTS
 from treeshare.search.scheduler import Scheduler
 from treeshare.tasks.task import Problem, Step
 
-WIDTH = 4  # children of a state
+WIDTH = 4
+"""Children of a state."""
 
 
 class NumberedTree:
-    """States are numbers; those below n are WIDTH·n + 1 to WIDTH·n + WIDTH, without end."""
+    """A task without end: the children of number n are WIDTH·n + 1 to WIDTH·n + WIDTH."""
 
     name = "numbered_tree"
     sampling: Mapping[str, Mapping[str, Any]] = {}
 
     def problems(self) -> list[Problem]:
+        """Return the only problem."""
         return [Problem(self.name, None)]
 
     def root(self, problem: Problem) -> int:
+        """Return 0."""
         return 0
 
     def prompt(self, role: str, state: int) -> tuple[str, ...]:
+        """Return the number as text."""
         return (str(state),)
 
     def parse(self, role: str, state: int, text: str) -> list[Step]:
+        """Refuse: no reply is read.
+
+        Raises:
+            NotImplementedError: always.
+        """
         raise NotImplementedError("its replies are never read")
 
     def is_terminal(self, state: int) -> bool:
+        """Return False."""
         return False
 
     def answer(self, state: int) -> None:
+        """Return None."""
         return None
 
     def moves(self, state: int) -> list[Step]:
+        """Return the steps to the children."""
         children = range(WIDTH * state + 1, WIDTH * state + WIDTH + 1)
         return [Step(str(child), child) for child in children]
 
 
 def value(state: int) -> float:
+    """Return the value of a state, in [0, 1)."""
     return random.Random(state).random()
 
 
 @dataclass
 class Stopwatch:
-    """Gives the nodes their values; notes the time as each comes: one a simulation."""
+    """An evaluator that notes the time of each call; there is one call a simulation."""
 
     times: list[float] = field(default_factory=list)
 
     async def evaluate(self, ctx: Context, nodes: Sequence[Node]) -> list[float]:
+        """Return the nodes' values."""
         self.times.append(time.process_time())
         return [value(node.state) for node in nodes]
 
 
 def our_microseconds(sizes: Sequence[int], window: int) -> list[float]:
-    """A simulation's time at each size, the mean over the last `window` of one search's."""
+    """Measure the time of a simulation at each size, as the mean of the last `window` of them."""
     watch = Stopwatch()
     task = NumberedTree()
     context = Context(task, task.problems()[0], Choose(), watch)
@@ -87,7 +100,7 @@ def our_microseconds(sizes: Sequence[int], window: int) -> list[float]:
 
 
 def treequest_microseconds(sizes: Sequence[int], seconds: float) -> list[float]:
-    """The same of treequest's `StandardMCTS`; at each size for about `seconds`.
+    """Measure treequest's `StandardMCTS`, at each size for about `seconds`.
 
     Raises:
         ImportError: treequest is not installed.
@@ -96,7 +109,7 @@ def treequest_microseconds(sizes: Sequence[int], seconds: float) -> list[float]:
     tree: Any = import_module("treequest.algos.tree")
 
     class IndexedTree(tree.Tree):  # type: ignore[misc]
-        """Finds nodes at once, for growing."""
+        """A tree with an index of its nodes, for growing."""
 
         def add_node(self, *args: Any, **kwargs: Any) -> Any:
             node = super().add_node(*args, **kwargs)
@@ -137,6 +150,7 @@ def treequest_microseconds(sizes: Sequence[int], seconds: float) -> list[float]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
+    """Print the table; the command."""
     parser = argparse.ArgumentParser(description=__doc__, prog="bench_search")
     parser.add_argument("sizes", type=int, nargs="*", default=[1_000, 10_000, 100_000])
     parser.add_argument("--window", type=int, default=900, help="simulations averaged (ours)")

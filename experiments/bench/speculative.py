@@ -1,10 +1,10 @@
-"""What speculative decoding saves: `python -m treeshare.experiments.bench.speculative
-batches=[1,8]`, configured by conf/bench_speculative.yaml.
+"""What speculative decoding saves, configured by conf/bench_speculative.yaml.
 
-Every drafter beside plain decoding, on prompts whose prefixes are computed beforehand, in turn and
-several times, so that all arms see the machine in the same state; and whether the texts are equal.
-A round before these is not counted: CUDA graphs are made in it, and the texts are forgotten then.
-Rows are on disk as they come; the same command again measures what is missing.
+The command is `python -m treeshare.experiments.bench.speculative batches=[1,8]`. Plain decoding and
+every drafter serve the same requests in turn and several times, so that all see the machine in the
+same state; the prefixes of their prompts are computed beforehand, and the texts are compared. A
+round before these is not counted, because CUDA graphs are made in it. Rows are on disk as they
+come; the same command again measures what is missing.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ PLAIN = "plain"
 
 @dataclass(slots=True)
 class Options:
-    """The keys of bench_speculative.yaml that belong to no group.
+    """The keys of bench_speculative.yaml that are not in a group.
 
     Raises:
         ValueError: a list is empty, or a number below 1.
@@ -65,6 +65,7 @@ class Options:
                 raise ValueError(f"batches={self.batches}, repeats={self.repeats}: at least 1 each")
 
     def cases(self) -> Iterator[tuple[str, int, float, list[Generate]]]:
+        """Yield workload, batch, temperature and requests of each case."""
         for workload, batch, temperature in product(
             self.workloads, self.batches, self.temperatures
         ):
@@ -92,7 +93,7 @@ class Measured:
 
     @property
     def accepted_length(self) -> float:
-        """Tokens that a verification yields, the one that is never guessed included."""
+        """Mean number of tokens of a verification, with the one that is never guessed."""
         return 1 + self.accepted / self.verifications if self.verifications else 1.0
 
 
@@ -127,7 +128,11 @@ def run(cfg: DictConfig) -> list[Measured]:
 def measure(
     asked: Sequence[Generate], arms: Mapping[str, TreeEngine], repeats: int
 ) -> list[Measured]:
-    """All arms on some requests, plain decoding first; the case's own columns are left empty."""
+    """Measure all arms on some requests, plain decoding first.
+
+    Returns:
+        A row for each arm, without the columns of the case.
+    """
     times: dict[str, list[float]] = {name: [] for name in arms}
     rows: dict[str, Measured] = {}
     texts: dict[str, list[str]] = {}
@@ -150,7 +155,7 @@ def measure(
 
 
 def table(setting: Mapping[str, Any], rows: Sequence[Measured]) -> str:
-    """Markdown: a line a case; of each drafter accepted length, forwards saved and speed-up."""
+    """Write a line for each case: accepted length, forwards saved and speed-up of each drafter."""
     drafters = list(dict.fromkeys(row.drafter for row in rows if row.drafter != PLAIN))
     about = ", ".join(f"{key} {value}" for key, value in setting.items())
     head = ["workload", "batch", "T", "plain tokens/s", *drafters]
@@ -186,8 +191,11 @@ def _launch(cfg: DictConfig) -> int:
 
 
 def _arms(cfg: DictConfig) -> tuple[dict[str, TreeEngine], str]:
-    """An engine for plain decoding and one for each drafter, all on one model; and the device's
-    name."""
+    """Make an engine for plain decoding and one for each drafter, all on one model.
+
+    Returns:
+        The engines by name; the device's name.
+    """
     config = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     assert isinstance(config, dict)
     model = instantiate(config["model"])
@@ -197,14 +205,17 @@ def _arms(cfg: DictConfig) -> tuple[dict[str, TreeEngine], str]:
         name: instantiate(engine, model=model, speculative=drafter)
         for name, drafter in ({PLAIN: None} | drafters).items()
     }
-    is_cuda = torch.device(model.device).type == "cuda"
+    is_cuda = model.network.device.type == "cuda"
     return arms, torch.cuda.get_device_name() if is_cuda else platform.machine()
 
 
 def _serve(engine: TreeEngine, asked: Sequence[Generate]) -> tuple[float, Measured, list[str]]:
-    """Serve requests whose prompts the engine, and a smaller model, have seen already, and of
-    which they know nothing else."""
-    engine.forget()
+    """Serve requests of whose texts an engine, and a smaller model, have only computed the prompts.
+
+    Returns:
+        Wall seconds, the row's counts, and the texts.
+    """
+    engine.reset_cache()
     warming = [replace(r, sampling=replace(r.sampling, max_tokens=2)) for r in asked]
     _replies(engine, warming)
     before = asdict(engine.stats())
@@ -252,7 +263,7 @@ def _cell(row: Measured, plain: Measured) -> str:
 
 
 def _setting(cfg: DictConfig, options: Options, device: str, path: Path) -> dict[str, Any]:
-    """What all rows of the directory share.
+    """Write the setting that all rows of the directory share, and return it.
 
     Raises:
         ValueError: the rows there are of another setting.

@@ -1,7 +1,4 @@
-"""DeFT's templates (arXiv 2404.00242 section 4): recorded searches, read from a directory.
-
-Knows the files' format, and which nodes of a recorded tree decode when; nothing of workloads.
-"""
+"""DeFT's templates (arXiv 2404.00242 section 4): recorded searches, read from a directory."""
 
 from __future__ import annotations
 
@@ -18,24 +15,28 @@ from treeshare.kernels.planning.forest import Forest
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """A search that was recorded: its tree, and so which nodes decode at which iteration.
+    """A recorded search: its tree, which fixes the nodes that decode at each iteration.
 
     The root is the prompt; nodes are numbered from it. A node decodes a token an iteration, from
-    the one after its parent's last until its recorded length is reached; its children are then
-    branched, or it is pruned. So it is by the starts and ends that DeFT's templates note.
+    the one after its parent's last until its recorded length is reached; then its children are
+    branched, or it is pruned. This agrees with the starts and ends in DeFT's templates.
+
+    Args:
+        parent: [N] int; -1 for the root; every parent precedes its children.
+        length: [N] int, tokens.
     """
 
-    parent: np.ndarray  # [N] int; -1 for the root; every parent precedes its children
-    length: np.ndarray  # [N] int, tokens
+    parent: np.ndarray
+    length: np.ndarray
 
     def last_iterations(self) -> np.ndarray:
-        """The iteration, from 1, at which each node gets its last token: [N]; 0 for the root."""
+        """Return the iteration, from 1, of each node's last token, [N]; 0 for the root."""
         tree = Forest.packed(self.parent, self.length, np.zeros_like(self.length))
         last: np.ndarray = tree.depth_first().end - self.length[0]
         return last
 
     def at(self, iteration: int) -> Forest:
-        """The nodes that decode at an iteration, with the token that they add, and those above.
+        """Return the nodes that decode at an iteration, with their new token, and those above.
 
         Iteration 0 is the prefill: the prompt alone, without a query.
         """
@@ -51,7 +52,7 @@ class Recording:
 
 
 def recordings(templates: str | Path, trees: Mapping[str, Sequence[int]]) -> dict[str, Recording]:
-    """By name, as `sorting128ToT[16]`: the file, and the index in it.
+    """Read recorded searches, by a name such as `sorting128ToT[16]`: the file, and an index in it.
 
     Raises:
         ValueError: a file is missing, is no such template, or has no complete tree at that index.
@@ -78,10 +79,10 @@ def recordings(templates: str | Path, trees: Mapping[str, Sequence[int]]) -> dic
 
 @contextmanager
 def explained_template(file: Path) -> Iterator[None]:
-    """Tells in one line which template cannot be read."""
+    """Name in one line the template that cannot be read."""
     try:
         yield
     except OSError as error:
         raise ValueError(f"templates: {file}: {error.strerror}") from None
     except (ValueError, LookupError, TypeError, AttributeError) as error:
-        raise ValueError(f"templates: {file} has not what is asked of it: {error}") from None
+        raise ValueError(f"templates: {file} has unexpected contents: {error}") from None

@@ -1,7 +1,7 @@
 """Prompts of real text to time generation with: the Game of 24, and this package's own source.
 
-What is generated repeats its prompt to very different degrees: all of it (edits), its form (the
-Game of 24) or little (few-shot). Knows no engine.
+The replies repeat their prompts to very different degrees: completely (edits), in their form (the
+Game of 24) or little (few-shot).
 """
 
 from __future__ import annotations
@@ -22,8 +22,10 @@ _SIBLINGS = 4  # samples of a prompt, when sampled
 def requests(
     workload: str, batch: int, temperature: float, max_tokens: int, seed: int
 ) -> list[Generate]:
-    """Requests of `batch` sequences in all. Greedy ones have a prompt each, since samples of one
-    would be equal; the others share one by up to four.
+    """Make requests of `batch` sequences in all.
+
+    Greedy sequences have a prompt each, since greedy samples of one prompt are equal; up to four of
+    the others share a prompt.
 
     Raises:
         ValueError: no such workload, or it has fewer prompts.
@@ -47,7 +49,7 @@ def _game24(role: str) -> Iterator[Prompt]:
 
 
 def _edit_code() -> Iterator[Prompt]:
-    """A function, to be written again with its name changed."""
+    """Yield prompts to write a function again with its name changed."""
     for name, source, _ in _functions():
         if 400 < len(source) < 1200:
             ask = f"The same code, with `{name}` renamed to `{name}_of_tree`:"
@@ -55,7 +57,7 @@ def _edit_code() -> Iterator[Prompt]:
 
 
 def _edit_text() -> Iterator[Prompt]:
-    """What a module says of itself, to be put in order."""
+    """Yield prompts to correct one mistake in a module's docstring."""
     for text in _module_texts():
         words = text.split()
         words[3:5] = reversed(words[3:5])
@@ -64,16 +66,18 @@ def _edit_text() -> Iterator[Prompt]:
 
 
 def _few_shot() -> Iterator[Prompt]:
-    """A name and what it does, four times; then a name."""
-    told = [f"Function: {name}\nPurpose: {purpose}\n\n" for name, _, purpose in _told_functions()]
-    for i, (name, _, _) in enumerate(_told_functions()):
-        shots = "".join(told[i - 4 : i] if i >= 4 else told[i + 1 : i + 5])
+    """Yield prompts of four functions' names and purposes, then a name."""
+    shown = [
+        f"Function: {name}\nPurpose: {purpose}\n\n" for name, _, purpose in _documented_functions()
+    ]
+    for i, (name, _, _) in enumerate(_documented_functions()):
+        shots = "".join(shown[i - 4 : i] if i >= 4 else shown[i + 1 : i + 5])
         yield shots, f"Function: {name}\nPurpose:"
 
 
 @cache
 def _trees() -> list[tuple[str, ast.Module]]:
-    """Source and syntax tree of every module of the package."""
+    """Return source and syntax tree of every module of the package."""
     root = Path(__file__).resolve().parents[2]
     paths = (path for folder in _FOLDERS for path in sorted((root / folder).rglob("*.py")))
     return [(source, ast.parse(source)) for source in (path.read_text() for path in paths)]
@@ -86,7 +90,7 @@ def _module_texts() -> Iterator[str]:
 
 @cache
 def _functions() -> list[tuple[str, str, str]]:
-    """Name, source and docstring of every function."""
+    """Return name, source and docstring of every function."""
     return [
         (node.name, ast.get_source_segment(source, node) or "", ast.get_docstring(node) or "")
         for source, tree in _trees()
@@ -95,7 +99,7 @@ def _functions() -> list[tuple[str, str, str]]:
     ]
 
 
-def _told_functions() -> list[tuple[str, str, str]]:
+def _documented_functions() -> list[tuple[str, str, str]]:
     return [
         (name, source, text.partition("\n")[0])
         for name, source, text in _functions()

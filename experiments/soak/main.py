@@ -1,10 +1,10 @@
-"""Serve uneven requests for a long time and check all that comes of it: `python -m
-treeshare.experiments.soak.main`, configured by conf/soak.yaml.
+"""Serve uneven requests for a long time, and check the replies and the memory.
 
-The first attention serves the requests, which arrive and end at random, in an ample KV pool; the
-others serve the same ones there and in smaller pools. In fp32 their tokens must be the first's,
-except where two tokens are equally good within rounding (`ties.gap`); no slot may be lost and no
-memory kept. In 16 bits it is only reported how many replies differ.
+The command is `python -m treeshare.experiments.soak`, configured by conf/soak.yaml. The first
+attention serves the requests, which arrive and end at random, in an ample KV pool; the others serve
+the same requests there and in smaller pools. In fp32 their tokens must be the first's, except where
+two tokens are equally good within rounding (`ties.gap`); no slot may be lost and no memory kept. In
+16 bits the number of replies that differ is only reported.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ from treeshare.experiments.bench.attention.tables import markdown_table
 from treeshare.experiments.bench.decode.options import ModelOptions
 from treeshare.experiments.bench.decode.workloads import Filler
 from treeshare.experiments.results.directory import JsonLines, write_atomically
-from treeshare.experiments.runs.command import complain, run_command
+from treeshare.experiments.runs.command import print_error, run_command
 from treeshare.experiments.runs.config import explained, options_of
 from treeshare.experiments.runs.gc_tuning import rare_collections
 from treeshare.llm_backend.api import Failure, Generate, Reply, ScoreReply
 from treeshare.llm_backend.engines.tree import TreeEngine
 from treeshare.llm_backend.model.attention import BACKENDS
 from treeshare.llm_backend.model.model import Model
-from treeshare.llm_backend.model.random_models import LoadedNetwork, load_network
-from treeshare.llm_backend.runtime.sequence import Draw
+from treeshare.llm_backend.model.random_models import load_network
+from treeshare.llm_backend.runtime.observer import EngineObserver
 
 from .ties import gap
 from .uneven_requests import Sizes, arrivals, uneven_requests
 
 Tokens = Mapping[tuple[int, int], tuple[int, ...]]
 """Generated ids by request and sample."""
-_TIE = 1e-3  # of logits and of probabilities, in fp32: what rounding may be taken for
-_CHECKED_EVERY = 100  # calls of the engine
+_TIE = 1e-3  # difference of logits, or of probabilities, that rounding explains in fp32
+_CHECKED_EVERY = 100  # calls of the engine from one check of its cache to the next
 
 
 @dataclass(slots=True)
@@ -50,7 +50,7 @@ class Options:
     """The keys of soak.yaml.
 
     Raises:
-        ValueError: an unknown attention, or a number that is out of its bound.
+        ValueError: an unknown attention, or a number out of its bound.
     """
 
     model: ModelOptions
@@ -76,10 +76,10 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Soaked:
-    """One attention in one pool: a line of results.jsonl."""
+    """The result of one attention in one pool: a line of results.jsonl."""
 
     attention: str
-    kv_tokens: int  # of the pool
+    kv_tokens: int  # size of the pool
     requests: int
     sequences: int  # generated and scored
     tokens: int  # generated
@@ -88,69 +88,97 @@ class Soaked:
     captures: int
     plan_enlargements: int
     capture_seconds: float
-    evicted: int  # KV tokens
+    evicted: int  # KV tokens evicted
     paused: int  # times a sequence waited for memory
-    failed: int  # requests
-    lost_slots: int  # not free after all has ended and the cache is emptied
+    failed: int  # requests that failed
+    lost_slots: int  # slots not free after all requests have ended and the cache is emptied
     device_mb: list[float]  # allocated on the GPU, after each quarter of the requests
-    host_mb: float  # the process's peak
-    compared: int  # sequences, with the first attention's in its first pool
-    different: int  # of these
-    largest_gap: float  # of these, see `ties.gap`
-    score_gap: float  # nats a token, the largest between two scores
-    is_exact: bool  # in fp32: gaps mean something
+    host_mb: float  # peak of the process
+    compared: int  # sequences compared with the first attention's in its first pool
+    different: int  # sequences that differ
+    largest_gap: float  # largest gap of those that differ (`ties.gap`)
+    score_gap: float  # largest difference of two scores, nats a token
+    is_exact: bool  # whether gaps mean something, which they do in fp32
 
     @property
     def is_sound(self) -> bool:
+        """Whether nothing was lost, nothing grew, and nothing differs by more than rounding."""
         has_grown = len(self.device_mb) == 4 and self.device_mb[3] > 1.1 * self.device_mb[1]
         is_wrong = self.is_exact and max(self.largest_gap, self.score_gap) > _TIE
         return not (self.failed or self.lost_slots or has_grown or is_wrong)
 
 
-class RecordingEngine(TreeEngine):
-    """Keeps the ids of all that was generated."""
+class Recorder(EngineObserver):
+    """Keeps the ids of all tokens that an engine generates.
+
+    Attributes:
+        generated: ids by (request id, sample index).
+    """
+
+    def __init__(self) -> None:
+        self.generated: dict[tuple[int, int], tuple[int, ...]] = {}
+
+    def on_sequence_end(self, request_id: int, sample_index: int, tokens: Sequence[int]) -> None:
+        """Keep a sequence's ids."""
+        self.generated[request_id, sample_index] = tuple(tokens)
+
+
+class RecordedEngine(TreeEngine):
+    """A tree engine, and the ids of all tokens that it generates.
+
+    Args:
+        model: see `TreeEngine`.
+        kv_tokens: see `TreeEngine`.
+        max_num_seqs: see `TreeEngine`.
+        max_num_batched_tokens: see `TreeEngine`.
+
+    Attributes:
+        generated: ids by (request id, sample index).
+    """
 
     def __init__(
         self, model: Model, kv_tokens: int, max_num_seqs: int, max_num_batched_tokens: int
     ) -> None:
-        super().__init__(model, kv_tokens, max_num_seqs, max_num_batched_tokens)
-        self.generated: dict[tuple[int, int], tuple[int, ...]] = {}
-
-    def _end_done(self) -> None:
-        for job in self._running:
-            if isinstance(job, Draw) and job.is_done:
-                self.generated[job.number, job.sample] = tuple(job.generated)
-        super()._end_done()
+        recorder = Recorder()
+        self.generated = recorder.generated
+        limits = kv_tokens, max_num_seqs, max_num_batched_tokens
+        super().__init__(model, *limits, observer=recorder)
 
 
 class Soak:
-    """The requests, and what the first engine answered."""
+    """The requests, and the first engine's replies.
 
-    def __init__(self, options: Options, loaded: LoadedNetwork) -> None:
+    Args:
+        options: what to serve, and on what.
+        model: serves them on several attentions.
+    """
+
+    def __init__(self, options: Options, model: Model) -> None:
         self._options = options
-        self._loaded = loaded
-        filler = Filler(loaded.model("torch"))
+        self._model = model
+        filler = Filler(model)
         self._requests = uneven_requests(filler, options.requests, options.seed)
         self._tokens: Tokens = {}
         self._scores: dict[int, ScoreReply] = {}
 
     def run(self) -> Iterator[Soaked]:
-        """One row for the first attention, and one for each other attention in each pool; an only
-        attention is compared with itself.
+        """Yield a row for the first attention, and one for each other attention in each pool.
+
+        A single attention is compared with itself.
 
         Raises:
             AssertionError: the cache of an engine is inconsistent.
         """
         (first, *others), shares = self._options.attention, self._options.shares
         for name, share in [(first, shares[0]), *product(others or [first], shares)]:
-            model = self._loaded.model(name, self._options.model.fused)
+            model = replace(self._model, attention=name)
             size = int(self._options.kv_tokens * share)
             limits = self._options.max_num_seqs, self._options.max_num_batched_tokens
-            with closing(RecordingEngine(model, size, *limits)) as engine:
+            with closing(RecordedEngine(model, size, *limits)) as engine:
                 yield self._served(name, engine)
 
     @rare_collections()
-    def _served(self, name: str, engine: RecordingEngine) -> Soaked:
+    def _served(self, name: str, engine: RecordedEngine) -> Soaked:
         began = time.perf_counter()
         replies: dict[int, Reply] = {}
         device_mb: list[float] = []
@@ -162,13 +190,13 @@ class Soak:
             if call % _CHECKED_EVERY == 0:
                 engine.cache.check_integrity()
             if len(replies) * 4 >= len(self._requests) * (len(device_mb) + 1):
-                device_mb += _device_mb(engine.model.device)
+                device_mb += _device_mb(engine.model.network.device)
             if len(replies) == len(self._requests):
                 break
         seconds = time.perf_counter() - began
         engine.cache.check_integrity()
         stats, slots = replace(engine.stats()), engine.pool.slots
-        engine.forget()
+        engine.reset_cache()
         done = [reply for reply in replies.values() if not isinstance(reply, Failure)]
         scores = _scores(replies)
         if not self._tokens:
@@ -196,39 +224,40 @@ class Soak:
             different=len(gaps),
             largest_gap=max(gaps, default=0.0),
             score_gap=max(map(_score_gap, self._scores.values(), scores.values()), default=0.0),
-            is_exact=engine.model.dtype == torch.float32,
+            is_exact=engine.model.network.dtype == torch.float32,
         )
 
-    def _gaps(self, engine: RecordingEngine) -> list[float]:
-        """Of each sequence that is not the first engine's; in 16 bits no numbers."""
+    def _gaps(self, engine: RecordedEngine) -> list[float]:
+        """Return the gap of each sequence that is not the first engine's; NaN in 16 bits."""
         gaps = []
         for (number, sample), expected in self._tokens.items():
             tokens = engine.generated.get((number, sample), ())
             if tokens != expected:
                 request = self._requests[number]
                 assert isinstance(request, Generate)
-                is_exact = engine.model.dtype == torch.float32
+                is_exact = engine.model.network.dtype == torch.float32
                 asked = engine.model, request, sample, expected, tokens
                 gaps.append(gap(*asked) if is_exact else math.nan)
         return gaps
 
 
 def run(cfg: DictConfig) -> list[Soaked]:
-    """Soak what a composed configuration asks for.
+    """Serve what a composed configuration asks for.
 
     Raises:
         SetupError: it cannot be run.
     """
     with explained():
         options = options_of(Options, cfg)
-        loaded = load_network(options.model.name, options.model.dtype, options.model.device)
+        asked = options.model
+        model = load_network(asked.name, asked.dtype, asked.device, asked.fused)
         directory = Path(options.output_dir)
         directory.mkdir(parents=True, exist_ok=True)
         path = directory / "results.jsonl"
         path.unlink(missing_ok=True)
         file: JsonLines[Any] = JsonLines(path, Soaked)
     with closing(file):
-        for row in Soak(options, loaded).run():
+        for row in Soak(options, model).run():
             file.append(row)
             print(table([row]), flush=True)
         write_atomically(directory / "results.md", table(file.rows))
@@ -236,7 +265,7 @@ def run(cfg: DictConfig) -> list[Soaked]:
 
 
 def table(rows: Sequence[Soaked]) -> str:
-    """The rows as Markdown."""
+    """Write the rows as a Markdown table."""
     head = (
         "attention", "KV pool", "requests", "sequences", "tokens", "prompt tokens", "seconds",
         "captures", "enlargements", "their seconds", "evicted", "paused", "failed", "lost slots",
@@ -266,12 +295,12 @@ def _launch(cfg: DictConfig) -> int:
     wrong = [row for row in run(cfg) if not row.is_sound]
     if wrong:
         first = wrong[0]
-        return complain("soak", f"{first.attention} in {first.kv_tokens} KV tokens is wrong", 1)
+        return print_error("soak", f"{first.attention} in {first.kv_tokens} KV tokens is wrong", 1)
     return 0
 
 
 def _scores(replies: Mapping[int, Reply]) -> dict[int, ScoreReply]:
-    """In the order of the requests."""
+    """Return the replies to `Score`, in the order of the requests."""
     ordered = sorted(replies.items())
     return {number: reply for number, reply in ordered if isinstance(reply, ScoreReply)}
 

@@ -1,4 +1,4 @@
-"""Requests of very uneven sizes, and how many of them are outstanding at once, for the soak.
+"""Requests of very uneven sizes, and the numbers of them that are outstanding at once.
 
 Lengths are spread evenly on a logarithmic scale, so that short ones are as frequent as long ones.
 """
@@ -18,18 +18,26 @@ _BEGINNINGS = 50  # texts that prompts share
 
 @dataclass(slots=True)
 class Sizes:
-    """The largest of what is drawn at random; the smallest is 1.
+    """The largest sizes that are drawn at random; the smallest are 1.
+
+    Args:
+        count: number of requests.
+        prompt: tokens of a prompt.
+        tokens: tokens of a completion.
+        samples: samples of a prompt.
+        continuations: continuations scored below a prompt, and tokens of each.
+        outstanding: requests at once.
 
     Raises:
         ValueError: a number below 1.
     """
 
-    count: int  # requests
-    prompt: int  # tokens
-    tokens: int  # of a completion
-    samples: int  # of a prompt
-    continuations: int  # scored below a prompt, and tokens of each
-    outstanding: int  # requests
+    count: int
+    prompt: int
+    tokens: int
+    samples: int
+    continuations: int
+    outstanding: int
 
     def __post_init__(self) -> None:
         for name in self.__slots__:
@@ -38,7 +46,7 @@ class Sizes:
 
 
 def uneven_requests(filler: Filler, sizes: Sizes, seed: int) -> list[Request]:
-    """Requests to generate and, one in five, to score.
+    """Make requests to generate and, one in five, to score.
 
     A third of the prompts are new, a third begin with one of some fifty texts, a third go on from
     an earlier prompt. Half of what is generated is greedy; some has stop strings, top-k or top-p.
@@ -67,7 +75,7 @@ def uneven_requests(filler: Filler, sizes: Sizes, seed: int) -> list[Request]:
 
 
 def arrivals(sizes: Sizes, seed: int) -> Iterator[int]:
-    """How many requests may be outstanding, call by call: a number that is drawn anew at times."""
+    """Yield how many requests may be outstanding, call by call; the number changes at times."""
     rng = random.Random(seed)
     while True:
         wanted = _uneven(rng, sizes.outstanding)

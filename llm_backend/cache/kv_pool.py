@@ -1,7 +1,4 @@
-"""Memory for keys and values: one row a token, and who owns which row.
-
-Knows neither the tree nor what the tokens are.
-"""
+"""Memory for keys and values, one row a token, and the allocation of its rows."""
 
 from __future__ import annotations
 
@@ -13,10 +10,16 @@ import torch
 
 
 class SlotAllocator:
-    """Hands out slots, each once; a request gets one contiguous run wherever there is one.
+    """Hands out slots, each once, as one contiguous run if there is a free run that is long enough.
 
-    Of the free runs that are long enough the shortest is taken, and of these the first; the cost
-    does not grow with the number of runs but for shifts within sorted lists.
+    The shortest such run is taken, and of several the first. Apart from shifts within sorted lists,
+    the cost does not grow with the number of runs.
+
+    Args:
+        num_slots: slots of the pool.
+
+    Raises:
+        ValueError: `num_slots` is below 1.
     """
 
     def __init__(self, num_slots: int) -> None:
@@ -32,10 +35,10 @@ class SlotAllocator:
         self._free_run(0, num_slots)
 
     def allocate(self, count: int) -> np.ndarray:
-        """`count` slots, [count] int64.
+        """Take `count` slots, [count] int64.
 
         Raises:
-            MemoryError: fewer are free. Nothing is taken then.
+            MemoryError: fewer are free; then none is taken.
         """
         if count > self.num_free:
             raise MemoryError(f"{count} KV slots asked for, {self.num_free} free")
@@ -58,7 +61,7 @@ class SlotAllocator:
         """Give slots back.
 
         Raises:
-            ValueError: a slot is out of range or free already. Nothing is given back then.
+            ValueError: a slot is out of range or free already; then none is given back.
         """
         if not len(slots):
             return
@@ -72,7 +75,7 @@ class SlotAllocator:
             self._free_run(int(run[0]), int(run[-1]) + 1)
 
     def free_slots(self) -> np.ndarray:
-        """All free slots, ascending, [num_free] int64."""
+        """Return all free slots, ascending, [num_free] int64."""
         return np.flatnonzero(self._is_free)
 
     def _free_run(self, start: int, stop: int) -> None:
@@ -94,7 +97,7 @@ class SlotAllocator:
         insort(self._starts[length], start)
 
     def _remove(self, start: int) -> int:
-        """Forget the free run that begins at `start`; returns its stop."""
+        """Remove the free run that begins at `start`, and return its stop."""
         stop = self._stop_of.pop(start)
         del self._start_of[stop]
         starts = self._starts[stop - start]
@@ -106,12 +109,21 @@ class SlotAllocator:
 
 
 class KVPool:
-    """Keys and values of every layer, token-granular; zero at first, since tree attention may read
-    an entry that nothing sees, and weights it with zero.
+    """Keys and values of every layer, one row a token.
+
+    They are zero at first, because tree attention may read an entry that no query sees, and weights
+    it with zero.
 
     Args:
         num_slots: rows.
         layers: (number of KV heads, key width, value width) of each layer.
+        dtype: of keys and values.
+        device: where they are.
+
+    Attributes:
+        slots: the allocator of the rows.
+        keys: [num_slots, HK, D] of each layer.
+        values: [num_slots, HK, DV] of each layer.
     """
 
     def __init__(
@@ -125,11 +137,11 @@ class KVPool:
         self.keys = [
             torch.zeros(num_slots, heads, width, dtype=dtype, device=device)
             for heads, width, _ in layers
-        ]  # each [num_slots, HK, D]
+        ]
         self.values = [
             torch.zeros(num_slots, heads, width, dtype=dtype, device=device)
             for heads, _, width in layers
-        ]  # each [num_slots, HK, DV]
+        ]
 
     def clear(self, slots: np.ndarray) -> None:
         """Write zeros to slots [N] int64."""

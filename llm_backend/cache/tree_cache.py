@@ -1,10 +1,9 @@
 """The radix tree over token ids that owns the KV of every live and every remembered prompt.
 
-Each shared prefix is stored once. A prompt is matched, its missing rest inserted, its end locked;
-sequences grow as private leaves below and are merged into the tree by content when they end.
-Unlocked nodes stay until memory is wanted and go in least-recently-used order, by a counter and
-not the clock (after SGLang's RadixAttention, arXiv 2312.07104 section 3). Knows slots and token
-ids, not tensors or requests.
+Each shared prefix is stored once. A prompt is matched, its missing rest is inserted, and its end is
+locked. Sequences grow as private leaves below it, and are merged into the tree by content when they
+end. Unlocked nodes stay until memory is needed, and are then evicted in least-recently-used order,
+by a counter and not the clock (after SGLang's RadixAttention, arXiv 2312.07104 section 3).
 """
 
 from __future__ import annotations
@@ -19,30 +18,47 @@ from .kv_pool import SlotAllocator
 
 
 class CacheNode:
-    """An edge of the radix tree: tokens [start, start + len(tokens)) of every path through it."""
+    """An edge of the radix tree: tokens [start, start + len(tokens)) of every path through it.
+
+    Attributes:
+        slots: [len(tokens)] int64, where the tokens' KV is.
+        num_computed: tokens whose KV is in the pool already.
+        children: by first token.
+        locks: holders at or below the node.
+        start: position of the first token.
+    """
 
     def __init__(
         self, parent: CacheNode | None, tokens: list[int], slots: np.ndarray, num_computed: int
     ) -> None:
         self.parent = parent
         self.tokens = tokens
-        self.slots = slots  # [len(tokens)] int64
-        self.num_computed = num_computed  # tokens whose KV is in the pool already
-        self.children: dict[int, CacheNode] = {}  # by first token
-        self.locks = 0  # holders at or below this node
+        self.slots = slots
+        self.num_computed = num_computed
+        self.children: dict[int, CacheNode] = {}
+        self.locks = 0
         self.last_used = 0
         self.is_queued = False  # for eviction
-        self.start: int = parent.stop if parent else 0  # position of the first token
+        self.start: int = parent.stop if parent else 0
 
     @property
     def stop(self) -> int:
+        """Position after the last token."""
         return self.start + len(self.tokens)
 
 
 class Leaf:
     """A private run of tokens below a node or another leaf: a live sequence, or scored text.
 
-    Where `is_kept`, its computed tokens join the tree when it ends.
+    Args:
+        parent: what it lies below.
+        slots: [capacity] int64.
+        is_kept: whether its computed tokens join the tree when it ends.
+
+    Attributes:
+        anchor: the lowest node of the tree above it.
+        num_computed: tokens whose KV is in the pool already.
+        start: position of the first token.
     """
 
     def __init__(
@@ -52,42 +68,65 @@ class Leaf:
         self.is_kept = is_kept
         self.anchor: CacheNode = parent if isinstance(parent, CacheNode) else parent.anchor
         self.tokens: list[int] = []
-        self.slots = slots  # [capacity] int64
+        self.slots = slots
         self.num_computed = 0
         self.start: int = parent.stop
 
     @property
     def stop(self) -> int:
+        """Position after the last token."""
         return self.start + len(self.tokens)
 
 
 class TreeCache:
-    """Match, lock, fork, append, release, evict over one pool of slots."""
+    """A radix tree of prompts over one pool of slots.
+
+    Args:
+        allocator: hands out the pool's slots.
+
+    Attributes:
+        root: the node above all prompts; it has no tokens.
+        num_evicted: slots evicted since the start.
+    """
 
     def __init__(self, allocator: SlotAllocator) -> None:
         self.root = CacheNode(None, [], np.empty(0, dtype=np.int64), 0)
-        self.num_evicted = 0  # slots, since the start
+        self.num_evicted = 0
         self._allocator = allocator
         self._leaves: dict[Leaf, None] = {}
-        # A heap of nodes, each with its last use at some time. All that can be evicted are in it;
-        # what was used or locked since, or has got children, is found out when its turn comes.
+        # A heap of nodes, each with its last use when it was queued. All nodes that can be evicted
+        # are in it. Whether a node was used or locked since, or has children now, is checked when
+        # it is popped.
         self._queue: list[tuple[int, int, CacheNode]] = []
         self._clock = 0
 
-    def match(self, tokens: Sequence[int]) -> CacheNode:
-        """The node at which the longest stored prefix of `tokens` ends.
+    @property
+    def num_slots(self) -> int:
+        """Slots of the pool."""
+        return self._allocator.num_slots
 
-        Splits an edge that matches in part. The node's `stop` is the length of the match. It may
-        be evicted unless it is locked.
+    @property
+    def num_free(self) -> int:
+        """Slots that nothing holds."""
+        return self._allocator.num_free
+
+    def match(self, tokens: Sequence[int]) -> CacheNode:
+        """Return the node at which the longest stored prefix of `tokens` ends.
+
+        It splits an edge that matches in part. The node's `stop` is the length of the match. The
+        node may be evicted unless it is locked.
         """
         return self._descend(self.root, tokens)
 
     def insert(self, tokens: Sequence[int], node: CacheNode | None = None) -> CacheNode:
-        """Add what is missing of `tokens` as one node, its KV still to be computed.
+        """Add the missing tokens of a prompt as one node, whose KV is still to be computed.
 
         Args:
             tokens: from the root on.
-            node: what they match, if that is known.
+            node: the node that they match, if it is known.
+
+        Returns:
+            The node at which the prompt ends.
 
         Raises:
             MemoryError: too few slots are free; evict first. The tree is unchanged.
@@ -105,6 +144,11 @@ class TreeCache:
             above.locks += 1
 
     def unlock(self, node: CacheNode) -> None:
+        """Undo one `lock`.
+
+        Raises:
+            ValueError: the node is not locked.
+        """
         for above in self._upwards(node):
             if above.locks == 0:
                 raise ValueError(f"node at {above.start}..{above.stop} is not locked")
@@ -112,11 +156,16 @@ class TreeCache:
             self._enqueue(above)
 
     def fork(self, parent: CacheNode | Leaf, capacity: int, *, keep: bool = True) -> Leaf:
-        """A private leaf of at most `capacity` tokens below `parent`; locks its path.
+        """Make a private leaf of at most `capacity` tokens below `parent`, and lock its path.
+
+        Args:
+            parent: a node, or another leaf.
+            capacity: tokens.
+            keep: whether the leaf's computed tokens join the tree when it ends.
 
         Raises:
             MemoryError: too few slots are free; evict first.
-            ValueError: it is to be kept, below another leaf.
+            ValueError: `keep` for a leaf below another leaf.
         """
         if keep and isinstance(parent, Leaf):
             raise ValueError("a leaf below a leaf can only be forked with keep=False")
@@ -126,7 +175,7 @@ class TreeCache:
         return leaf
 
     def append(self, leaf: Leaf, token: int) -> None:
-        """Grow a leaf in place by one token, its KV still to be computed.
+        """Grow a leaf in place by one token, whose KV is still to be computed.
 
         Raises:
             ValueError: the leaf is at its capacity.
@@ -136,13 +185,15 @@ class TreeCache:
         leaf.tokens.append(token)
 
     def release(self, leaves: Sequence[Leaf], *, keep: bool = True) -> None:
-        """End leaves. The computed tokens of those that are kept join the tree, in this order; what
-        is there already, and what is unused, is freed: at once, since each time costs as much.
+        """End leaves.
+
+        The computed tokens of leaves that are kept join the tree, in this order. Duplicate and
+        unused slots are freed in one call, since each call has a fixed cost. Of prompts that only
+        these leaves needed, tokens that are not computed are dropped.
 
         Args:
             leaves: to end.
-            keep: whether any joins the tree. Where not, what is not computed of the prompts that
-                only these leaves needed is dropped.
+            keep: False lets none join the tree.
         """
         unused: list[np.ndarray] = []
         for leaf in leaves:
@@ -155,10 +206,10 @@ class TreeCache:
             self._allocator.free(np.concatenate(unused))
 
     def drop(self, node: CacheNode) -> np.ndarray:
-        """Take `node`, and all above it that serves nothing else, out of the tree.
+        """Remove `node`, and the nodes above it that nothing else needs, from the tree.
 
         Returns:
-            The slots that this frees.
+            The slots that this frees, [n] int64.
         """
         freed: list[np.ndarray] = [np.empty(0, dtype=np.int64)]
         while _is_evictable(node) and node.parent is not None:
@@ -169,7 +220,7 @@ class TreeCache:
         return slots
 
     def evict(self, count: int) -> int:
-        """Free at least `count` slots if unlocked nodes hold as many; returns how many."""
+        """Free at least `count` slots if unlocked nodes hold that many; return their number."""
         freed: list[np.ndarray] = []
         num_freed = 0
         while self._queue and num_freed < count:
@@ -185,21 +236,17 @@ class TreeCache:
         self.num_evicted += num_freed
         return num_freed
 
-    def num_evictable(self) -> int:
-        """Slots that eviction could free now."""
-        return sum(len(node.slots) for node in self._nodes() if node.locks == 0)
-
     def check_integrity(self, live: Iterable[Leaf] | None = None) -> None:
-        """Every slot is owned exactly once; tree, leaves, locks and positions agree.
+        """Check that every slot is owned once, and that tree, leaves, locks and positions agree.
 
         Args:
-            live: all leaves that are in use, and there are no locks but theirs; None if the caller
-                does not know.
+            live: all leaves that are in use; then there must be no other leaves, and no locks but
+                theirs. None checks neither.
 
         Raises:
             AssertionError: they do not agree.
         """
-        nodes = {self.root, *self._nodes()}
+        nodes = {self.root, *self.nodes()}
         if live is not None:
             assert self._leaves.keys() == set(live), "a leaf that nobody uses, or one that is lost"
         owned = [self._allocator.free_slots()]
@@ -229,8 +276,10 @@ class TreeCache:
         )
 
     def _descend(self, node: CacheNode, tokens: Sequence[int]) -> CacheNode:
-        """The node below `node` at which the longest stored prefix of `tokens` ends; splits an edge
-        that matches in part."""
+        """Return the node below `node` at which the longest stored prefix of `tokens` ends.
+
+        It splits an edge that matches in part.
+        """
         tokens, position = list(tokens), 0
         while position < len(tokens) and (child := node.children.get(tokens[position])):
             length = _common_length(child.tokens, tokens, position)
@@ -240,7 +289,7 @@ class TreeCache:
         return node
 
     def _merge(self, leaf: Leaf) -> list[np.ndarray]:
-        """Move a leaf's computed tokens into the tree; returns the slots left over."""
+        """Move a leaf's computed tokens into the tree, and return the slots left over."""
         tokens = leaf.tokens[: leaf.num_computed]
         node = self._descend(leaf.anchor, tokens)
         position = node.stop - leaf.start
@@ -250,11 +299,10 @@ class TreeCache:
         return [leaf.slots[:position], leaf.slots[len(tokens) :]]
 
     def _drop_uncomputed(self, node: CacheNode) -> list[np.ndarray]:
-        """Shorten a path to what is computed, as far up as nobody needs it; returns the slots that
-        are no longer used."""
+        """Drop the tokens of an unlocked path that are not computed, and return their slots."""
         unused: list[np.ndarray] = []
         while node.locks == 0 and (count := node.num_computed) < len(node.tokens):
-            # Nothing below it can be computed, and what was not is dropped when it is unlocked.
+            # No token below it can be computed; such nodes were dropped when they were unlocked.
             assert not node.children, "an unlocked node above one that is not computed"
             if count:
                 unused.append(node.slots[count:])
@@ -265,7 +313,7 @@ class TreeCache:
         return unused
 
     def _remove(self, node: CacheNode) -> tuple[CacheNode, np.ndarray]:
-        """Take a node without children out of the tree; returns its parent, and its slots."""
+        """Remove a node without children from the tree; return its parent, and its slots."""
         parent = node.parent
         assert parent is not None
         del parent.children[node.tokens[0]]
@@ -283,7 +331,7 @@ class TreeCache:
         return node
 
     def _split(self, node: CacheNode, length: int) -> CacheNode:
-        """Cut `node` after `length` tokens; returns the new upper part. `node` stays the lower."""
+        """Cut `node` after `length` tokens; return the new upper part. `node` stays the lower."""
         assert node.parent is not None
         num_computed = min(node.num_computed, length)
         upper = CacheNode(node.parent, node.tokens[:length], node.slots[:length], num_computed)
@@ -300,7 +348,7 @@ class TreeCache:
         node.last_used = self._clock
 
     def _enqueue(self, node: CacheNode) -> None:
-        """Have eviction find the node, if that may evict it."""
+        """Queue the node for eviction, if it can be evicted and is not queued."""
         if _is_evictable(node) and not node.is_queued:
             node.is_queued = True
             heapq.heappush(self._queue, (node.last_used, id(node), node))
@@ -310,8 +358,8 @@ class TreeCache:
             yield node
             node = node.parent
 
-    def _nodes(self) -> Iterator[CacheNode]:
-        """Every node but the root."""
+    def nodes(self) -> Iterator[CacheNode]:
+        """Yield every node but the root."""
         stack = list(self.root.children.values())
         while stack:
             node = stack.pop()

@@ -1,12 +1,15 @@
-"""Hugging Face's `generate` behind the engine protocol: how a search runs without its own engine.
+"""Hugging Face's `generate` as an engine, for any decoder.
 
-Every sequence has its prompt and its KV to itself, in left-padded batches; nothing is cached from
-one request to the next. It is the baseline that speed is compared with, and gives no
-log-probability of what it draws.
+Every sequence has its prompt and its KV to itself, in left-padded batches, and no KV is kept from
+one request to the next. It serves models that the tree engine refuses, and it is the baseline that
+speed is compared with. Tokens are drawn as the tree engine draws them, so texts and scores are the
+same but for rounding.
 """
 
 from __future__ import annotations
 
+import inspect
+import logging
 import math
 import time
 from collections import defaultdict, deque
@@ -19,43 +22,47 @@ import torch
 
 from treeshare.llm_backend.api import (
     Completion,
+    EngineCapabilities,
     EngineStats,
     Failure,
     Generate,
     GenerateReply,
-    PromptTooLong,
     Reply,
     Request,
-    Reward,
     Score,
     ScoreReply,
     Usage,
 )
 from treeshare.llm_backend.model.model import Model
-from treeshare.llm_backend.model.random_models import LoadedNetwork
-from treeshare.llm_backend.model.tokenizer import TokenizerError
+from treeshare.llm_backend.model.network import OWN_ATTENTION
+from treeshare.llm_backend.model.tokenizer import Tokenizer, TokenizerError
 from treeshare.llm_backend.runtime.sequence import NotANumber
+from treeshare.llm_backend.sampling.sampler import SamplingParamsBatch, sample, streams, uniforms
+
+from .requests import context_misfit, refused
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
 class _Row:
-    """One sequence: a sample of a Generate, or a continuation of a Score."""
+    """One sequence: a sample of a `Generate`, or a continuation of a `Score`."""
 
-    ticket: int
+    request_id: int
     request: Generate | Score
     tokens: tuple[int, ...]  # the prompt's, and those to score
     scored: int = 0  # how many of them are to score
+    stream: int = 0  # random stream of a sample
 
 
 class HuggingFaceEngine:
     """Serves requests with `generate` and, to score, with forwards over padded batches.
 
-    Sampling is Hugging Face's own, seeded by a batch's first request: draws differ from the tree
-    engine's, greedy texts do not.
+    A request that cannot be served fails alone. An exception in the middle of a batch (memory, an
+    interrupt) is raised to the caller, and drops all requests.
 
     Args:
-        loaded: network and tokenizer.
-        model: the same, whose `encode` and `decode` are used.
+        model: tokenizer and network; its `attention` is not used.
         max_num_seqs: sequences in a batch; None serves each request by itself, its samples or
             continuations together.
 
@@ -63,104 +70,120 @@ class HuggingFaceEngine:
         ValueError: `max_num_seqs` is below 1.
     """
 
-    def __init__(
-        self, loaded: LoadedNetwork, model: Model, max_num_seqs: int | None = None
-    ) -> None:
+    capabilities = EngineCapabilities(scores=True, seeds=True, logprobs=True)
+
+    def __init__(self, model: Model, max_num_seqs: int | None = 64) -> None:
         if max_num_seqs is not None and max_num_seqs < 1:
-            raise ValueError(f"max_num_seqs={max_num_seqs} must be at least 1")
-        loaded.network.set_attn_implementation("sdpa")  # Hugging Face's own choice
-        self._network = loaded.network
-        self._model = model
-        self._max_batch = max_num_seqs
-        self._ends = sorted(model.end_tokens)
-        self._pad = self._ends[0] if self._ends else 0
+            raise ValueError(f"engine.max_num_seqs={max_num_seqs} must be at least 1")
+        self._tokenizer = model.tokenizer
+        self._network = model.network
+        self._attention = _own_attention(model)
+        self._accepts = set(inspect.signature(model.network.hf.forward).parameters)
+        self._max_num_seqs = max_num_seqs
+        self._ends = sorted(model.network.end_tokens)
+        known = (token for token in self._ends if token < model.network.vocabulary_size)
+        self._pad = next(known, 0)
         self._closing: dict[tuple[str, ...], torch.Tensor] = {}  # by the stop strings
         self._waiting: dict[object, deque[_Row]] = defaultdict(deque)  # by what a batch shares
-        self._done: dict[int, list[Any]] = {}  # by ticket, in order
+        self._done: dict[int, list[Any]] = {}  # by request id, in order
         self._stats = EngineStats()
 
     def execute(self, requests: Mapping[int, Request]) -> Mapping[int, Reply]:
-        """One batch, and further ones until a request is answered."""
+        """Serve one batch, and further ones until a request is answered; see `Engine.execute`.
+
+        Raises:
+            ValueError: an id is that of an outstanding request; then no request is taken in.
+        """
         began = time.perf_counter()
+        if twice := requests.keys() & self._outstanding():
+            raise ValueError(f"request id {min(twice)} is that of an outstanding request")
         replies: dict[int, Reply] = {}
-        for ticket, request in requests.items():
-            if isinstance(request, Reward):
-                replies[ticket] = Failure(ValueError("no reward model is loaded"))
+        for request_id, request in requests.items():
+            if not isinstance(request, Generate | Score):
+                replies[request_id] = refused(request)
                 continue
             try:
-                self._waiting[_kind(request)] += self._rows(ticket, request)
+                self._waiting[_kind(request)] += self._rows(request_id, request)
             except ValueError as error:  # of its text or its length
-                replies[ticket] = Failure(error)
+                replies[request_id] = Failure(error)
         try:
             while any(self._waiting.values()) and not replies:
                 for row, result in self._serve(self._next_batch()):
-                    results = self._done.setdefault(row.ticket, [])
+                    results = self._done.setdefault(row.request_id, [])
                     results.append(result)
                     if len(results) == _num_rows(row.request):
-                        replies[row.ticket] = self._reply(row, self._done.pop(row.ticket))
+                        replies[row.request_id] = _reply(row, self._done.pop(row.request_id))
         except BaseException:  # some rows of the requests are lost, so none is answered
             self.close()
             raise
         self._stats.seconds += time.perf_counter() - began
         return replies
 
-    def cancel(self, tickets: Iterable[int]) -> None:
-        numbers = set(tickets)
+    def cancel(self, request_ids: Iterable[int]) -> None:
+        """Drop outstanding requests; see `Engine.cancel`."""
+        ids = set(request_ids)
         for kind, rows in self._waiting.items():
-            self._waiting[kind] = deque(row for row in rows if row.ticket not in numbers)
-        for number in numbers & self._done.keys():
-            del self._done[number]
+            self._waiting[kind] = deque(row for row in rows if row.request_id not in ids)
+        for request_id in ids & self._done.keys():
+            del self._done[request_id]
 
     def stats(self) -> EngineStats:
+        """Return the counters since the engine was made."""
         return self._stats
 
     def close(self) -> None:
+        """Drop all requests."""
         self._waiting.clear()
         self._done.clear()
 
-    def _rows(self, ticket: int, request: Generate | Score) -> list[_Row]:
-        """The sequences of a request.
+    def _outstanding(self) -> set[int]:
+        waiting = {row.request_id for rows in self._waiting.values() for row in rows}
+        return waiting | self._done.keys()
+
+    def _rows(self, request_id: int, request: Generate | Score) -> list[_Row]:
+        """Return the sequences of a request.
 
         Raises:
             ValueError: its text cannot be encoded, is empty, or does not fit the model's context.
         """
         text = "".join(request.prefix_segments)
         if isinstance(request, Generate):
-            prompt, num_more = self._model.encode(text), request.sampling.max_tokens
-            rows = [_Row(ticket, request, prompt)] * request.n
+            prompt, num_more = self._tokenizer.encode(text), request.sampling.max_tokens
+            seeds = streams([request.seed] * request.n, range(request.n)).tolist()
+            rows = [_Row(request_id, request, prompt, stream=stream) for stream in seeds]
         else:
-            prompt, ends = self._model.encode_continuations(text, request.continuations)
+            prompt, ends = self._tokenizer.encode_continuations(text, request.continuations)
             num_more = max(map(len, ends))
-            rows = [_Row(ticket, request, prompt + end, len(end)) for end in ends]
+            rows = [_Row(request_id, request, prompt + end, len(end)) for end in ends]
         if not prompt:
             raise ValueError("the prompt is empty")
-        if len(prompt) + num_more > self._model.context_length:
-            raise PromptTooLong(
-                f"a prompt of {len(prompt)} tokens and up to {num_more} more exceed the model's "
-                f"context of {self._model.context_length} tokens"
-            )
+        misfit = context_misfit(self._network.context_length, len(prompt), num_more)
+        if misfit is not None:
+            raise misfit
         return rows
 
     def _next_batch(self) -> list[_Row]:
-        """From the front of the longest queue, so that all can go through one call."""
+        """Take rows from the front of the longest queue, so that all can go through one call."""
         queue = max(self._waiting.values(), key=len)
-        if self._max_batch is None:
-            first = queue[0].ticket
-            batch = list(takewhile(lambda row: row.ticket == first, queue))
+        if self._max_num_seqs is None:
+            first = queue[0].request_id
+            batch = list(takewhile(lambda row: row.request_id == first, queue))
         else:
-            batch = list(islice(queue, self._max_batch))
+            batch = list(islice(queue, self._max_num_seqs))
         for _ in batch:
             queue.popleft()
         return batch
 
     @torch.inference_mode()
     def _serve(self, rows: Sequence[_Row]) -> list[tuple[_Row, Any]]:
+        self._network.use_attention(self._attention)
+        device = self._network.device
         width = max(len(row.tokens) for row in rows)
         padded = [[self._pad] * (width - len(row.tokens)) + list(row.tokens) for row in rows]
-        ids = torch.tensor(padded, device=self._model.device)
+        ids = torch.tensor(padded, device=device)
         mask = torch.tensor(
             [[0] * (width - len(row.tokens)) + [1] * len(row.tokens) for row in rows],
-            device=self._model.device,
+            device=device,
         )
         self._stats.tokens += ids.numel()
         if isinstance(rows[0].request, Score):
@@ -172,13 +195,17 @@ class HuggingFaceEngine:
     def _logprobs(
         self, rows: Sequence[_Row], ids: torch.Tensor, mask: torch.Tensor
     ) -> list[tuple[float, int]]:
-        """(log-probability, tokens) of each row's end; only the logits that tell it are made."""
+        """Return (log-probability, number of tokens) of each row's end, from one forward."""
         kept = max(row.scored for row in rows)
-        positions = (mask.cumsum(1) - 1).clamp_(min=0)
-        logits = self._network(
-            input_ids=ids, attention_mask=mask, position_ids=positions, logits_to_keep=kept + 1
-        ).logits[:, :-1]
-        logprobs = logits.float().log_softmax(-1).gather(2, ids[:, -kept:, None])[..., 0]
+        options = {
+            "position_ids": (mask.cumsum(1) - 1).clamp_(min=0),
+            "logits_to_keep": kept + 1,
+            "use_cache": False,
+        }
+        accepted = {name: value for name, value in options.items() if name in self._accepts}
+        output = self._network.hf(input_ids=ids, attention_mask=mask, **accepted)
+        logits = output.logits[:, -(kept + 1) : -1].float()
+        logprobs = logits.log_softmax(-1).gather(2, ids[:, -kept:, None])[..., 0]
         self._count(len(rows), 1)
         return [
             (float(logprobs[i, kept - row.scored :].sum()), row.scored)
@@ -187,77 +214,110 @@ class HuggingFaceEngine:
 
     def _completions(
         self, rows: Sequence[_Row], ids: torch.Tensor, mask: torch.Tensor
-    ) -> list[Completion | TokenizerError]:
+    ) -> list[Completion | Exception]:
         request = rows[0].request
         assert isinstance(request, Generate)
         sampling = request.sampling
-        options: dict[str, Any] = {"do_sample": sampling.temperature > 0}
-        if sampling.temperature > 0:
-            options |= {"temperature": sampling.temperature, "top_p": sampling.top_p}
-            options["top_k"] = sampling.top_k or 0
+        ends = [] if sampling.ignore_eos else self._ends
+        draws = _Draws([row.stream for row in rows], request, ids)
+        options: dict[str, Any] = {}
         if sampling.stop:
             options["stopping_criteria"] = [self._stop_criterion(sampling.stop, ids)]
-        torch.manual_seed(request.seed)
-        output = self._network.generate(
-            input_ids=ids,
-            attention_mask=mask,
-            max_new_tokens=sampling.max_tokens,
-            eos_token_id=self._ends or None,
-            pad_token_id=self._pad,
-            **options,
-        )
+        hf = self._network.hf
+        # A model's own defaults, such as a repetition penalty, would change the draws.
+        defaults, hf.generation_config = hf.generation_config, type(hf.generation_config)()
+        try:
+            output = hf.generate(
+                input_ids=ids,
+                attention_mask=mask,
+                max_new_tokens=sampling.max_tokens,
+                eos_token_id=ends or None,
+                pad_token_id=self._pad,
+                do_sample=False,  # `draws` leaves one token to choose
+                logits_processor=[draws],
+                **options,
+            )
+        finally:
+            hf.generation_config = defaults
         drawn = output[:, ids.shape[1] :].tolist()
         self._count(len(rows), len(drawn[0]))
-        return [self._completion(tokens, request) for tokens in drawn]
+        logprobs = torch.stack(draws.logprobs, dim=1).tolist()
+        return [
+            self._completion(tokens, values, sampling.stop, ends)
+            for tokens, values in zip(drawn, logprobs, strict=True)
+        ]
 
     def _stop_criterion(self, stop: tuple[str, ...], ids: torch.Tensor) -> StopCriterion:
         if stop not in self._closing:
-            vocabulary = range(self._model.vocabulary_size)
+            vocabulary = range(self._network.vocabulary_size)
             closing = [
-                token not in self._ends and self._model.may_close(token, stop)
+                token not in self._ends and self._tokenizer.may_close(token, stop)
                 for token in vocabulary
             ]
-            self._closing[stop] = torch.tensor(closing, device=self._model.device)
-        return StopCriterion(self._model, stop, self._closing[stop], ids)
+            self._closing[stop] = torch.tensor(closing, device=self._network.device)
+        return StopCriterion(self._tokenizer, stop, self._closing[stop], ids)
 
-    def _completion(self, tokens: list[int], request: Generate) -> Completion | TokenizerError:
-        """Up to the end token or the first stop string; what follows is padding."""
+    def _completion(
+        self, tokens: list[int], logprobs: list[float], stop: tuple[str, ...], ends: list[int]
+    ) -> Completion | Exception:
+        """Return a row's completion, or why it has none."""
         try:
-            return self._ended(tokens, request.sampling.stop)
-        except TokenizerError as error:
+            return self._ended(tokens, logprobs, stop, ends)
+        except (TokenizerError, NotANumber) as error:
             return error
 
-    def _ended(self, tokens: list[int], stop: tuple[str, ...]) -> Completion:
+    def _ended(
+        self, tokens: list[int], logprobs: list[float], stop: tuple[str, ...], ends: list[int]
+    ) -> Completion:
+        """Cut a row's tokens at the end token or the first stop string; padding follows it."""
         for count, token in enumerate(tokens, start=1):
-            has_ended = token in self._ends
+            has_ended = token in ends
             is_last = has_ended or count == len(tokens)
-            if is_last or (stop and self._model.may_close(token, stop)):
-                kept = tokens[: count - has_ended]
-                text = self._model.decode(kept)
-                cut = _first_stop(text, stop)
-                if is_last and not has_ended and cut is None:
-                    text = self._model.decode(kept, is_cut=True)
-                    return Completion(text, count, math.nan, "length")
-                if is_last or cut is not None:
-                    return Completion(text[:cut], count, math.nan, "stop")
+            if not (is_last or (stop and self._tokenizer.may_close(token, stop))):
+                continue
+            logprob = sum(logprobs[:count])
+            if math.isnan(logprob):
+                raise NotANumber("the model's logits are NaN")
+            kept = tokens[: count - has_ended]
+            text = self._tokenizer.decode(kept)
+            cut = _first_stop(text, stop)
+            if is_last and not has_ended and cut is None:
+                text = self._tokenizer.decode(kept, is_cut=True)
+                return Completion(text, count, logprob, "length")
+            if is_last or cut is not None:
+                return Completion(text[:cut], count, logprob, "stop")
         raise AssertionError("generate drew no token")
-
-    def _reply(self, row: _Row, results: list[Any]) -> Reply:
-        if isinstance(row.request, Generate):
-            for result in results:
-                if isinstance(result, TokenizerError):
-                    return Failure(result)
-            size = sum(done.num_tokens for done in results)
-            return GenerateReply(tuple(results), _usage(len(row.tokens), len(results), size))
-        if any(math.isnan(logprob) for logprob, _ in results):
-            return Failure(NotANumber("the model's logits are NaN"))
-        size = sum(count for _, count in results)
-        usage = _usage(len(row.tokens) - row.scored, len(results), size)
-        return ScoreReply(tuple(p for p, _ in results), tuple(count for _, count in results), usage)
 
     def _count(self, num_rows: int, num_forwards: int) -> None:
         self._stats.steps += num_forwards
         self._stats.sequences += num_rows * num_forwards
+
+
+class _Draws:
+    """Draws each row's tokens as the tree engine does: one of `generate`'s `logits_processor`s.
+
+    Args:
+        streams: random stream of each row.
+        request: its sampling parameters are those of all rows.
+        prompts: [rows, width] token ids that the completions follow.
+
+    Attributes:
+        logprobs: log-probabilities of the tokens drawn, [rows] fp32 for each step, nats.
+    """
+
+    def __init__(self, streams: Sequence[int], request: Generate, prompts: torch.Tensor) -> None:
+        device = prompts.device
+        self._streams = torch.tensor(streams, device=device)
+        self._params = SamplingParamsBatch.of([request.sampling] * len(streams), device)
+        self._width = prompts.shape[1]
+        self.logprobs: list[torch.Tensor] = []
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """Return scores [rows, vocabulary] that leave only the tokens drawn."""
+        steps = torch.full_like(self._streams, input_ids.shape[1] - self._width)
+        tokens, logprobs = sample(scores, self._params, uniforms(self._streams, steps))
+        self.logprobs.append(logprobs)
+        return torch.full_like(scores, float("-inf")).scatter_(1, tokens[:, None], 0.0)
 
 
 class StopCriterion:
@@ -267,33 +327,59 @@ class StopCriterion:
     every call. Here a reply is decoded only when its newest token may complete a stop string.
 
     Args:
-        model: turns tokens into text.
+        tokenizer: turns tokens into text.
         stop: the stop strings.
         closing: [vocabulary] bool, the tokens that may complete one of them.
         prompts: [rows, width] token ids that the replies follow.
     """
 
     def __init__(
-        self, model: Model, stop: tuple[str, ...], closing: torch.Tensor, prompts: torch.Tensor
+        self,
+        tokenizer: Tokenizer,
+        stop: tuple[str, ...],
+        closing: torch.Tensor,
+        prompts: torch.Tensor,
     ) -> None:
-        self._model = model
+        self._tokenizer = tokenizer
         self._stop = stop
         self._closing = closing
         self._width = prompts.shape[1]
         self._is_done = torch.zeros(len(prompts), dtype=torch.bool, device=prompts.device)
 
     def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
+        """Return which rows have ended, [rows] bool."""
         candidates = self._closing[input_ids[:, -1]] & ~self._is_done
         rows = candidates.nonzero()[:, 0]  # the host waits for the device here, once a step
         if len(rows):
             replies = input_ids[rows, self._width :].tolist()
-            held = [_first_stop(self._model.decode(r), self._stop) is not None for r in replies]
+            held = [_first_stop(self._decode(reply), self._stop) is not None for reply in replies]
             self._is_done[rows] = torch.tensor(held, device=rows.device)
         return self._is_done
 
+    def _decode(self, tokens: list[int]) -> str:
+        try:
+            return self._tokenizer.decode(tokens)
+        except TokenizerError:  # the request fails with it once the batch has ended
+            return ""
+
+
+def _own_attention(model: Model) -> str:
+    """Return transformers' attention for the network: SDPA, where that computes what it needs."""
+    network = model.network
+    name = type(network.hf).__name__
+    if getattr(network.hf.config.get_text_config(), "attn_logit_softcapping", None) is not None:
+        logger.info("%s runs on eager attention, because SDPA has no softcap", name)
+        return OWN_ATTENTION
+    try:
+        network.use_attention("sdpa")
+    except ValueError:
+        logger.info("%s runs on eager attention, because it does not support SDPA", name)
+        return OWN_ATTENTION
+    return "sdpa"
+
 
 def _first_stop(text: str, stop: tuple[str, ...]) -> int | None:
-    """Where the first stop string begins; None if the text holds none."""
+    """Return where the first stop string begins; None if the text holds none."""
     return min((at for each in stop if (at := text.find(each)) >= 0), default=None)
 
 
@@ -302,11 +388,26 @@ def _num_rows(request: Generate | Score) -> int:
 
 
 def _kind(request: Generate | Score) -> object:
-    """What all rows of a batch share."""
+    """Return what all rows of a batch share."""
     return request.sampling if isinstance(request, Generate) else Score
 
 
+def _reply(row: _Row, results: list[Any]) -> Reply:
+    """Return the reply to a request whose rows have these results."""
+    if isinstance(row.request, Generate):
+        for result in results:
+            if isinstance(result, Exception):
+                return Failure(result)
+        size = sum(done.num_tokens for done in results)
+        return GenerateReply(tuple(results), _usage(len(row.tokens), len(results), size))
+    if any(math.isnan(logprob) for logprob, _ in results):
+        return Failure(NotANumber("the model's logits are NaN"))
+    size = sum(count for _, count in results)
+    usage = _usage(len(row.tokens) - row.scored, len(results), size)
+    return ScoreReply(tuple(p for p, _ in results), tuple(count for _, count in results), usage)
+
+
 def _usage(prompt: int, num_rows: int, num_tokens: int) -> Usage:
-    """Nothing is shared, so every sequence computes all of its own."""
+    """Return the usage of sequences that share nothing."""
     every = num_rows * prompt + num_tokens
     return Usage(prompt, num_tokens, every, every)

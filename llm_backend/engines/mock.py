@@ -1,6 +1,6 @@
-"""A scripted engine: no model, exact and instant. For tests and for writing policies.
+"""A scripted engine without a model, exact and instant, for tests and for writing policies.
 
-A reply depends on the request alone, so a search on it is repeatable and blind to its neighbours.
+A reply depends on the request alone, so a search on it is repeatable.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from treeshare.llm_backend.api import (
     Completion,
+    EngineCapabilities,
     EngineStats,
     Generate,
     GenerateReply,
@@ -25,7 +26,7 @@ from treeshare.llm_backend.api import (
 
 
 class MockEngine:
-    """Answers from a script.
+    """Answers requests from a script.
 
     Args:
         replies: completions to pick from by a hash of (prompt, seed, sample index), or a function
@@ -34,7 +35,12 @@ class MockEngine:
             default is a hash of the two. A reward model's score is its exponential.
 
     Tokens are counted as words; no KV is shared.
+
+    Raises:
+        ValueError: `replies` is empty.
     """
+
+    capabilities = EngineCapabilities(scores=True, seeds=True, logprobs=True, rewards=True)
 
     def __init__(
         self,
@@ -48,20 +54,22 @@ class MockEngine:
         self._stats = EngineStats()
 
     def execute(self, requests: Mapping[int, Request]) -> Mapping[int, Reply]:
-        replies = {ticket: self._answer(request) for ticket, request in requests.items()}
+        """Answer all requests at once."""
+        replies = {number: self._answer(request) for number, request in requests.items()}
         if requests:
             self._stats.steps += 1
             self._stats.sequences += len(requests)
         return replies
 
-    def cancel(self, tickets: Iterable[int]) -> None:
-        """Nothing is ever outstanding."""
+    def cancel(self, request_ids: Iterable[int]) -> None:
+        """Do nothing, since no request is ever outstanding."""
 
     def stats(self) -> EngineStats:
+        """Return the counters since the engine was made."""
         return self._stats
 
     def close(self) -> None:
-        pass
+        """Do nothing, since the engine holds nothing."""
 
     def _answer(self, request: Request) -> Reply:
         prompt = "".join(request.prefix_segments)

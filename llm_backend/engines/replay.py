@@ -1,8 +1,8 @@
-"""Answers requests from a log of earlier replies; with an engine behind it, extends the log.
+"""An engine that answers from a log of earlier replies, and can extend the log.
 
-Alone, it replays a recorded run without a model. In front of an engine it makes a run resumable
-inside a search: a search is a pure function of its replies, so replaying those it had already got
-brings it back to where it stopped.
+Alone, it replays a recorded run without a model. In front of another engine it makes a run
+resumable inside a search: a search is a pure function of its replies, so replaying those that it
+got brings it back to where it stopped.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any
 from treeshare.llm_backend.api import (
     Completion,
     Engine,
+    EngineCapabilities,
     EngineStats,
     Failure,
     Generate,
@@ -31,13 +32,16 @@ from treeshare.llm_backend.api import (
 
 
 class ReplayEngine:
-    """Serves known requests from `log` and passes the others on.
+    """Serves requests that are in a log, and passes others on to an engine.
 
     Args:
         log: JSONL, one reply a line, keyed by the whole request (prompt, n, sampling, seed). A
             half-written last line, left by a run that was killed, is cut off.
-        engine: serves what the log does not know; each of its replies is appended and flushed as
-            it comes. Without one, an unknown request fails its search with a LookupError.
+        engine: serves requests that are not in the log; each of its replies is appended and flushed
+            as it comes. Without one, such a request fails its search with a LookupError.
+
+    Attributes:
+        pending: requests that the engine behind has not answered, by request id.
 
     Raises:
         FileNotFoundError: no log, and no engine to make one.
@@ -48,13 +52,21 @@ class ReplayEngine:
         self._path = Path(log)
         self._engine = engine
         self._known: dict[str, Reply] = {}
-        self._pending: dict[int, Request] = {}
+        self.pending: dict[int, Request] = {}
         self._stats = EngineStats()
         if engine is None or self._path.exists():
             self._read()
         self._file = None if engine is None else self._path.open("a", encoding="utf-8")
 
+    @property
+    def capabilities(self) -> EngineCapabilities:
+        """Those of the engine behind; a log alone can hold replies of every kind."""
+        if self._engine is not None:
+            return self._engine.capabilities
+        return EngineCapabilities(scores=True, seeds=True, logprobs=True, rewards=True)
+
     def execute(self, requests: Mapping[int, Request]) -> Mapping[int, Reply]:
+        """Answer known requests at once; otherwise wait for the engine behind."""
         replies: dict[int, Reply] = {}
         unknown: dict[int, Request] = {}
         for number, request in requests.items():
@@ -72,28 +84,31 @@ class ReplayEngine:
             self._stats.steps += bool(requests)
             self._stats.sequences += len(requests)
             return replies
-        self._pending |= unknown
+        self.pending |= unknown
         if unknown or not replies:
             try:
                 for number, reply in self._engine.execute(unknown).items():
-                    self._append(self._pending.pop(number), reply)
+                    self._append(self.pending.pop(number), reply)
                     replies[number] = reply
             except BaseException:
-                self.cancel(list(self._pending))
+                self.cancel(list(self.pending))
                 raise
         return replies
 
-    def cancel(self, tickets: Iterable[int]) -> None:
-        numbers = list(tickets)
+    def cancel(self, request_ids: Iterable[int]) -> None:
+        """Drop outstanding requests; see `Engine.cancel`."""
+        numbers = list(request_ids)
         for number in numbers:
-            self._pending.pop(number, None)
+            self.pending.pop(number, None)
         if self._engine is not None:
             self._engine.cancel(numbers)
 
     def stats(self) -> EngineStats:
+        """Return the counters of the engine behind; of a log alone, its own."""
         return self._stats if self._engine is None else self._engine.stats()
 
     def close(self) -> None:
+        """Close the log, and the engine behind."""
         try:
             if self._file is not None:
                 self._file.close()
@@ -128,10 +143,12 @@ class ReplayEngine:
 
 
 def request_key(request: Request) -> str:
-    """A digest of all that determines a reply."""
+    """Return a digest of all that determines a reply."""
     fields = asdict(request) | {"prefix_segments": "".join(request.prefix_segments)}
     if isinstance(request, Generate):
-        fields["sampling"] = asdict(request.sampling)
+        fields["sampling"] = sampling = asdict(request.sampling)
+        if not sampling["ignore_eos"]:  # logs of earlier versions have no such field
+            del sampling["ignore_eos"]
     text = json.dumps([type(request).__name__, fields], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 

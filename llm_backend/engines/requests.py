@@ -1,11 +1,8 @@
-"""From requests to jobs: what the engine can serve, and why not what it cannot.
-
-This module does not know when jobs run.
-"""
+"""The engine's jobs for new requests, or the reason why a request cannot be served."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from treeshare.llm_backend.api import (
     Failure,
@@ -16,86 +13,107 @@ from treeshare.llm_backend.api import (
     Reward,
     Score,
 )
+from treeshare.llm_backend.cache.tree_cache import TreeCache
 from treeshare.llm_backend.model.model import Model
 from treeshare.llm_backend.model.tokenizer import Ids, TokenizerError
-from treeshare.llm_backend.runtime.sequence import Draw, GenerateTicket, Scoring
-
-Jobs = list[Draw | Scoring]
+from treeshare.llm_backend.runtime.sequence import Job, ScoreRequestState, SequenceGroup
 
 
-def take_in(
-    model: Model, num_slots: int, requests: Mapping[int, Request]
-) -> tuple[Jobs, dict[int, Failure]]:
-    """Jobs of requests, in their order; and by ticket the failures of those without any.
+def make_jobs(
+    model: Model, cache: TreeCache, requests: Mapping[int, Request]
+) -> tuple[list[Job], dict[int, Failure]]:
+    """Make the jobs of requests.
 
     Args:
-        model: its tokenizer and its context count.
-        num_slots: of the KV pool.
-        requests: by ticket.
+        model: its tokenizer and its network's limits are used.
+        cache: the tree cache in which the jobs will live.
+        requests: by request id.
+
+    Returns:
+        The jobs, in the order of the requests; and by request id the failures of the requests that
+        cannot be served.
     """
-    jobs: Jobs = []
+    jobs: list[Job] = []
     failures: dict[int, Failure] = {}
     served: dict[int, Generate | Score] = {}
-    for number, request in requests.items():
+    for request_id, request in requests.items():
         if isinstance(request, Generate | Score):
-            served[number] = request
-        elif isinstance(request, Reward):
-            reason = "no reward model is loaded: add reward_model=hf reward_model.name=..."
-            failures[number] = Failure(ValueError(reason))
+            served[request_id] = request
         else:
-            failures[number] = Failure(TypeError(f"a {type(request).__name__} is no request"))
+            failures[request_id] = refused(request)
     texts = ["".join(request.prefix_segments) for request in served.values()]
-    prompts = model.encode_all(texts)
-    for (number, request), text, prompt in zip(served.items(), texts, prompts, strict=True):
-        made: Jobs | Exception
+    prompts = model.tokenizer.encode_all(texts)
+    for (request_id, request), text, prompt in zip(served.items(), texts, prompts, strict=True):
+        made: Sequence[Job] | Exception
         try:
-            made = _jobs(model, num_slots, number, request, text, prompt)
+            made = _jobs(model, cache, request_id, request, text, prompt)
         except TokenizerError as error:
             made = error
         if isinstance(made, Exception):
-            failures[number] = Failure(made)
+            failures[request_id] = Failure(made)
         else:
             jobs += made
     return jobs, failures
 
 
+def refused(request: object) -> Failure:
+    """Return the failure of a request that is neither a `Generate` nor a `Score`."""
+    if isinstance(request, Reward):
+        reason = "no reward model is loaded: add reward_model=hf reward_model.name=..."
+        return Failure(ValueError(reason))
+    return Failure(TypeError(f"a {type(request).__name__} is no request"))
+
+
+def context_misfit(context_length: int, num_prompt: int, num_more: int) -> PromptTooLong | None:
+    """Return why a prompt does not fit the model's context; None if it fits.
+
+    Args:
+        context_length: tokens of the context.
+        num_prompt: tokens of the prompt.
+        num_more: tokens that may follow it.
+    """
+    if num_prompt + num_more <= context_length:
+        return None
+    return PromptTooLong(
+        f"a prompt of {num_prompt} tokens and up to {num_more} more exceed the model's "
+        f"context of {context_length} tokens"
+    )
+
+
 def _jobs(
     model: Model,
-    num_slots: int,
-    number: int,
+    cache: TreeCache,
+    request_id: int,
     request: Generate | Score,
     text: str,
     prompt: Ids | TokenizerError,
-) -> Jobs | Exception:
-    """Jobs of a request, whose prompt has this text and these tokens; or why there are none."""
+) -> Sequence[Job] | Exception:
+    """Return the jobs of a request, whose prompt has this text and these tokens, or a reason."""
     if isinstance(prompt, TokenizerError):
         return prompt
     if not prompt:
         return ValueError("the prompt is empty")
     if isinstance(request, Generate):
         longest = request.sampling.max_tokens
-        misfit = _misfit(model, num_slots, prompt, longest, longest)
-        ticket = GenerateTicket(number, request, prompt)
-        return misfit or [Draw(ticket, k) for k in range(request.n)]
-    start, continuations = model.encode_continuations(text, request.continuations)
-    job = Scoring(number, start, continuations)
+        misfit = _misfit(model, cache, prompt, longest, longest)
+        if misfit is not None:
+            return misfit
+        ends = model.network.end_tokens
+        return SequenceGroup(request_id, request, prompt, cache, model.tokenizer, ends).sequences()
+    start, continuations = model.tokenizer.encode_continuations(text, request.continuations)
+    job = ScoreRequestState(request_id, start, continuations, cache)
     longest = max(len(tokens) for tokens in continuations)
-    return _misfit(model, num_slots, start, longest, job.capacity) or [job]
+    return _misfit(model, cache, start, longest, job.capacity) or [job]
 
 
 def _misfit(
-    model: Model, num_slots: int, prompt: Ids, longest: int, capacity: int
+    model: Model, cache: TreeCache, prompt: Ids, longest: int, capacity: int
 ) -> Exception | None:
-    """Why a request can never be served."""
-    context = model.context_length
-    if len(prompt) + longest > context:
-        return PromptTooLong(
-            f"a prompt of {len(prompt)} tokens and up to {longest} more exceed the model's "
-            f"context of {context} tokens"
-        )
-    if len(prompt) - 1 + capacity > num_slots:
+    """Return why a request can never be served; None if it can."""
+    misfit = context_misfit(model.network.context_length, len(prompt), longest)
+    if misfit is None and len(prompt) - 1 + capacity > cache.num_slots:
         return OutOfKVMemory(
             f"a prompt of {len(prompt)} tokens and its continuation need "
-            f"{len(prompt) - 1 + capacity} KV tokens, engine.kv_tokens={num_slots}"
+            f"{len(prompt) - 1 + capacity} KV tokens, engine.kv_tokens={cache.num_slots}"
         )
-    return None
+    return misfit

@@ -1,4 +1,4 @@
-"""Requests to an engine outside of any search: all replies, or the error of one that failed."""
+"""Functions to serve requests outside of any search."""
 
 from __future__ import annotations
 
@@ -11,10 +11,16 @@ R = TypeVar("R", bound=Reply)
 
 
 def serve(engine: Engine, requests: Sequence[Request], kind: type[R]) -> list[R]:
-    """All replies, in the order of the requests.
+    """Serve requests and return all replies, in the order of the requests.
+
+    Args:
+        engine: has no other requests outstanding.
+        requests: to serve.
+        kind: class of the replies.
 
     Raises:
-        Exception: as of `checked`.
+        Exception: what a request failed with.
+        TypeError: a reply is of another class.
     """
     replies = checked(engine.execute(dict(enumerate(requests))), kind)
     while len(replies) < len(requests):
@@ -23,11 +29,11 @@ def serve(engine: Engine, requests: Sequence[Request], kind: type[R]) -> list[R]
 
 
 def checked(replies: Mapping[int, Reply], kind: type[R]) -> dict[int, R]:
-    """The replies, none of them a failure.
+    """Return the replies, by request id, after a check that none is a failure.
 
     Raises:
         Exception: what a request failed with.
-        TypeError: a reply is not of that kind.
+        TypeError: a reply is not of the class `kind`.
     """
     found: dict[int, R] = {}
     for number, reply in replies.items():

@@ -1,32 +1,31 @@
-"""The tree engine: every live sequence of every search in one packed forward over one KV tree.
+"""The tree engine: all live sequences of all searches in one packed forward over one KV tree.
 
-A step takes in what memory allows, computes in a single forward the missing prompt parts, the next
-token of each sampled sequence and the tokens to score, and hands back whatever has ended
-(continuous batching, Orca, OSDI 2022). This module does not know of searches or tasks.
+A step admits jobs as far as memory allows, runs one forward (missing parts of prompts, the next
+token of each sequence, the tokens to score) or several decode steps, and collects what has ended:
+continuous batching (Orca, OSDI 2022).
 """
 
 from __future__ import annotations
 
 import time
-from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections import abc
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
-import numpy as np
-
-from treeshare.llm_backend.api import EngineStats, Reply, Request
+from treeshare.llm_backend.api import EngineCapabilities, EngineStats, Reply, Request
 from treeshare.llm_backend.cache.kv_pool import SlotAllocator
-from treeshare.llm_backend.cache.tree_cache import CacheNode, TreeCache
+from treeshare.llm_backend.cache.tree_cache import TreeCache
+from treeshare.llm_backend.model.attention import make_backend
 from treeshare.llm_backend.model.model import Model
-from treeshare.llm_backend.model.tokenizer import Ids
-from treeshare.llm_backend.runtime.cuda_graphs import GraphForward
-from treeshare.llm_backend.runtime.eager import EagerForward, Place, Work
-from treeshare.llm_backend.runtime.multi_step import Decoder, can_decode
-from treeshare.llm_backend.runtime.packing import KVNode
-from treeshare.llm_backend.runtime.sequence import Draw, NotANumber, Scoring
-from treeshare.llm_backend.speculative.verify import Draft, Drafter, make_drafts
+from treeshare.llm_backend.runtime.admission import Admission
+from treeshare.llm_backend.runtime.observer import EngineObserver, StepRecorder
+from treeshare.llm_backend.runtime.runner import Runners, choose_runners
+from treeshare.llm_backend.runtime.sequence import Job, Sequence
+from treeshare.llm_backend.speculative.verify import Drafter
 
-from .requests import take_in
+from .collect import collect
+from .requests import make_jobs
+from .schedule import ScheduledDecode, ScheduledForward
 
 
 class TreeEngine:
@@ -38,17 +37,31 @@ class TreeEngine:
     prefixes dropped. If that fails as well, all later calls are refused.
 
     Args:
-        model: weights, tokenizer and attention.
-        kv_tokens: size of the KV pool. When it is full, prefixes no live sequence uses are evicted,
-            least recently used first; then new sequences wait for running ones to end.
-        max_num_seqs: sequences in one forward.
+        model: tokenizer, network, and the name of the attention to run on.
+        kv_tokens: size of the KV pool, in tokens. When it is full, prefixes that no live sequence
+            uses are evicted, least recently used first; then new sequences wait for running ones to
+            end.
+        max_num_seqs: jobs in one forward: a sampled sequence is one, and so is a scored prompt with
+            all of its continuations.
         max_num_batched_tokens: tokens in one forward; longer prompts are computed over several.
         speculative: drafts tokens that are verified several in one forward; replies stay the same.
             Drafts take what the others leave of `max_num_batched_tokens`.
+        observer: receives every step, for benchmarks.
+
+    Attributes:
+        cache: the tree cache.
+        pool: the KV pool.
+        running: the jobs that have started, the oldest first.
+        admission: the jobs that wait.
+        runners: compute the batches.
 
     Raises:
-        ValueError: a limit below 1, or a drafter that cannot draft for the model.
+        ValueError: a limit is below 1, the network's architecture is not supported by tree
+            attention, the attention does not run on the network's device, or the drafter cannot
+            draft for the model.
     """
+
+    capabilities = EngineCapabilities(scores=True, seeds=True, logprobs=True)
 
     def __init__(
         self,
@@ -57,6 +70,7 @@ class TreeEngine:
         max_num_seqs: int = 256,
         max_num_batched_tokens: int = 1024,
         speculative: Drafter | None = None,
+        observer: EngineObserver | None = None,
     ) -> None:
         limits = {
             "kv_tokens": kv_tokens,
@@ -69,319 +83,179 @@ class TreeEngine:
         if speculative is not None:
             speculative.check(model)
         self.model = model
-        self._drafter = speculative
+        self.attention = make_backend(model.attention, model.network.device)
+        model.network.check(self.attention)
+        self.pool = model.network.new_pool(kv_tokens)
         self.max_num_seqs = max_num_seqs
         self.max_num_batched_tokens = max_num_batched_tokens
-        self.pool = model.new_pool(kv_tokens)
+        self._drafter = speculative
+        self._observer = observer
         self._stats = EngineStats()
-        self._refusal: str | None = None  # of all calls
+        self._refusal: str | None = None  # why all calls are refused
         self._begin()
 
     def _begin(self) -> None:
-        """The state of an engine that has served nothing; on CUDA, all graphs are captured anew."""
-        model, pool = self.model, self.pool
-        pool.slots = SlotAllocator(pool.slots.num_slots)
-        self.cache = TreeCache(pool.slots)
-        self._forwards: GraphForward | EagerForward = EagerForward(model, pool)
-        self._decoder: Decoder | None = None
-        if can_decode(model):
-            self._forwards = GraphForward(model, pool, self._stats)
-            if self._drafter is None:
-                self._decoder = Decoder(model, pool, self.max_num_seqs, self._stats)
-        self._waiting: deque[Draw | Scoring] = deque()
-        self._running: list[Draw | Scoring] = []
-        self._replies: dict[int, Reply] = {}
-        self._outstanding: set[int] = set()  # tickets
-        self._suspects: set[int] = set()  # of them those whose logits were NaN once
-        self._head_paused: Draw | Scoring | None = None
-        self._full_at: int | None = None  # jobs that ran when memory last ran out
+        """Set the state of an engine that has served nothing; CUDA graphs are captured anew."""
+        self.pool.slots = SlotAllocator(self.pool.slots.num_slots)
+        self.cache = TreeCache(self.pool.slots)
+        self.admission = Admission(self.cache, self.max_num_seqs, self._stats)
+        self.running: list[Job] = []
+        self.runners: Runners = choose_runners(
+            self.model.network,
+            self.attention,
+            self.pool,
+            self.max_num_seqs,
+            self._stats,
+            has_drafter=self._drafter is not None,
+        )
+        self._recorder = StepRecorder(self._stats, self.cache, self._observer)
+        self._replies: dict[int, Reply] = {}  # ready, and not handed out
+        self._outstanding: set[int] = set()  # request ids
 
     def execute(self, requests: Mapping[int, Request]) -> Mapping[int, Reply]:
-        """See `Engine.execute`.
+        """Serve requests until some are answered; see `Engine.execute`.
 
         Raises:
-            ValueError: a ticket is that of an outstanding request. None is taken in then.
+            ValueError: an id is that of an outstanding request; then no request is taken in.
             RuntimeError: an earlier call failed and the engine could not begin anew, or it is
                 closed.
         """
-        began = time.perf_counter()
-        if twice := self._outstanding & requests.keys():
-            raise ValueError(f"ticket {min(twice)} is that of a request that is outstanding")
-        with self._guarded():
-            self._outstanding |= requests.keys()
-            self._submit(requests)
-            while not self._replies and (self._waiting or self._running):
-                self._step()
-            replies, self._replies = self._replies, {}
-            self._outstanding -= replies.keys()
-        self._stats.seconds += time.perf_counter() - began
+        self.submit(requests)
+        replies = self.step()
+        while not replies and self.has_unfinished:
+            replies = self.step()
         return replies
 
-    def cancel(self, tickets: Iterable[int]) -> None:
-        if self._refusal is not None:
-            return  # nothing is outstanding
-        numbers = set(tickets)
-        with self._guarded():
-            self._outstanding -= numbers
-            self._suspects -= numbers
-            self._waiting = deque(job for job in self._waiting if job.number not in numbers)
-            dropped = [job for job in self._running if job.number in numbers]
-            self._running = [job for job in self._running if job.number not in numbers]
-            self.cache.release([leaf for job in dropped for leaf in job.leaves], keep=False)
-            for number in numbers & self._replies.keys():
-                del self._replies[number]
-
-    def run_jobs(self, jobs: Sequence[Draw]) -> None:
-        """Work until these jobs, and all others, are done."""
-        with self._guarded():
-            self._waiting += jobs
-            while self._waiting or self._running:
-                self._step()
-
-    def check_integrity(self) -> None:
-        """The tree cache is sound, and its leaves are those of the running jobs.
+    def submit(self, requests: Mapping[int, Request]) -> None:
+        """Queue requests, by request id; `step` answers them.
 
         Raises:
-            AssertionError: they are not.
+            ValueError: an id is that of an outstanding request; then no request is taken in.
+            RuntimeError: see `execute`.
         """
-        self.cache.check_integrity([leaf for job in self._running for leaf in job.leaves])
+        if twice := self._outstanding & requests.keys():
+            raise ValueError(f"request id {min(twice)} is that of an outstanding request")
+        with self._guarded():
+            self._outstanding |= requests.keys()
+            jobs, failures = make_jobs(self.model, self.cache, requests)
+            self.admission.waiting += jobs
+            self._replies |= failures
+
+    def step(self) -> dict[int, Reply]:
+        """Admit waiting jobs, run one forward or several decode steps, and collect what has ended.
+
+        Returns:
+            The replies that are ready, by request id; there may be none. Replies that were ready
+            before the call are returned without a forward.
+
+        Raises:
+            RuntimeError: see `execute`.
+        """
+        with self._guarded():
+            if self.has_unfinished and not self._replies:
+                self._run(self._admit())
+                self._replies |= collect(
+                    self.running, self.cache, self.pool, self.admission, self._recorder
+                )
+            replies, self._replies = self._replies, {}
+            self._outstanding -= replies.keys()
+        return replies
+
+    @property
+    def has_unfinished(self) -> bool:
+        """Whether any request waits or runs."""
+        return bool(self.admission.waiting or self.running)
+
+    def run_sequences(self, sequences: abc.Sequence[Sequence]) -> None:
+        """Work until these sequences, and all other requests, are done."""
+        with self._guarded():
+            self.admission.waiting += sequences
+        while self.has_unfinished:
+            self.step()
+
+    def cancel(self, request_ids: Iterable[int]) -> None:
+        """Drop outstanding requests; see `Engine.cancel`."""
+        if self._refusal is not None:
+            return  # nothing is outstanding
+        ids = set(request_ids)
+        with self._guarded():
+            self._outstanding -= ids
+            self.admission.forget(ids)
+            self.admission.drop(ids)
+            dropped = [job for job in self.running if job.request_id in ids]
+            self.running = [job for job in self.running if job.request_id not in ids]
+            self.cache.release([leaf for job in dropped for leaf in job.leaves], keep=False)
+            for request_id in ids & self._replies.keys():
+                del self._replies[request_id]
 
     def stats(self) -> EngineStats:
+        """Return the counters since the engine was made."""
         self._stats.evicted_kv_tokens = self.cache.num_evicted
         return self._stats
 
-    def forget(self) -> None:
-        """Drop all stored prefixes, and what the drafter has read, between requests: as a new
-        engine, with what this one has compiled."""
-        self.cache.evict(self.pool.slots.num_slots)
+    def reset_cache(self) -> None:
+        """Drop all stored prefixes, and what the drafter has read, between requests.
+
+        The engine is then as a new one, but keeps what it has compiled.
+        """
+        self.cache.evict(self.cache.num_slots)
         if self._drafter is not None:
-            self._drafter.forget()
+            self._drafter.reset()
 
     def close(self) -> None:
-        """Drop all work under way and give the pool's memory back; later calls are refused."""
+        """Drop all work under way and free the pool's memory; later calls are refused."""
         self._refusal = "this engine is closed; make a new one"
-        self._waiting.clear()
-        self._running.clear()
+        self.admission.waiting.clear()
+        self.running.clear()
         self.pool.keys.clear()
         self.pool.values.clear()
         if self._drafter is not None:
             self._drafter.close()
 
-    # Taking in.
+    def check_integrity(self) -> None:
+        """Check that the tree cache is sound, and that its leaves are those of the running jobs.
 
-    def _submit(self, requests: Mapping[int, Request]) -> None:
-        jobs, failures = take_in(self.model, self.pool.slots.num_slots, requests)
-        self._waiting += jobs
-        self._replies |= failures
-
-    def _admit(self) -> None:
-        """Start waiting jobs, the oldest first, as far as batch and memory allow."""
-        self._full_at = None
-        prefix: Ids | None = None
-        while self._waiting and len(self._running) < self.max_num_seqs:
-            job = self._waiting[0]
-            if not self._may_join(job):
-                return
-            if job.prefix is not prefix:  # samples of one prompt follow each other
-                node = self.cache.match(job.prefix)
-            if not self._make_room(job, node):
-                self._stats.paused += job is not self._head_paused
-                self._head_paused = job
-                self._full_at = len(self._running)
-                return
-            prefix, node = job.prefix, self.cache.insert(job.prefix, node)
-            job.start(self.cache, node)
-            self._running.append(self._waiting.popleft())
-
-    def _may_join(self, job: Draw | Scoring) -> bool:
-        """Whether a job may run beside those that do; a suspect only beside its own request's."""
-        if not self._running or not self._suspects:
-            return True
-        numbers = {job.number, self._running[0].number}
-        return len(numbers) == 1 or self._suspects.isdisjoint(numbers)
-
-    def _make_room(self, job: Draw | Scoring, node: CacheNode) -> bool:
-        """Evict until what the job's prefix has below `node`, and its own tokens, fit.
-
-        Returns:
-            Whether they do; else there cannot be room yet.
+        Raises:
+            AssertionError: they are not.
         """
-        needed = len(job.prefix) - node.stop + job.capacity
-        free = self.pool.slots.num_free
-        if needed > free:
-            self.cache.lock(node)
-            free += self.cache.evict(needed - free)
-            self.cache.unlock(node)
-        return needed <= free
+        self.cache.check_integrity([leaf for job in self.running for leaf in job.leaves])
 
-    # One forward, or a window of them.
+    def _admit(self) -> list[Sequence]:
+        """Start waiting jobs; return the running sequences if decode steps can serve them all."""
+        decoding = self._decoding()
+        if decoding and not self.admission.should_admit(len(decoding)):
+            return decoding
+        self.admission.admit(self.running)
+        return self._decoding()
 
-    def _step(self) -> None:
-        draws = self._decoding()
-        if not draws or self._has_room_for_a_quarter():
-            self._admit()
-            draws = self._decoding()
-        if self._decoder is not None and draws:
-            self._decode(self._decoder, draws)
-        else:
-            self._forward()
-        self._end_done()
-
-    def _decoding(self) -> list[Draw]:
-        """The running jobs, if a window can decode them all; else none."""
-        if self._decoder is None:
+    def _decoding(self) -> list[Sequence]:
+        """Return the running jobs if `runners.decode` can serve all of them; otherwise none."""
+        if self.runners.decode is None:
             return []
-        jobs = [job for job in self._running if isinstance(job, Draw) and job.is_decoding]
-        return jobs if len(jobs) == len(self._running) else []
+        jobs = [job for job in self.running if isinstance(job, Sequence) and job.is_decoding]
+        return jobs if len(jobs) == len(self.running) else []
 
-    def _has_room_for_a_quarter(self) -> bool:
-        """Whether as many jobs as a quarter of those that run could join them. To begin fewer at a
-        time costs more than their idle rows: what begins needs a forward of its own."""
-        num_running = len(self._running)
-        if self._full_at is not None and 4 * num_running > 3 * self._full_at:
-            return False
-        return 4 * min(len(self._waiting), self.max_num_seqs - num_running) >= num_running
-
-    def _decode(self, decoder: Decoder, draws: list[Draw]) -> None:
-        """Decode the running samples until a quarter of them is done, or some when a new plan is
-        due: till then, to idle costs less than a new plan. The device is a step ahead of what is
-        read here."""
-        steps = decoder.begin(draws)
-        num_entries = decoder.num_entries
-        decoder.launch()
-        for step in range(1, steps + 1):
-            live = [draw for draw in draws if not draw.is_done]
-            is_quarter_done = 4 * len(live) <= 3 * len(draws)
-            is_due = len(live) < len(draws) and decoder.is_plan_used_up
-            is_last = step == steps or is_quarter_done or is_due
-            if not is_last:
-                decoder.launch()
-            for draw, token, logprob in zip(draws, *decoder.collect(), strict=False):
-                if not draw.is_done:
-                    draw.leaf.num_computed += 1
-                    draw.charge(1)
-                    draw.accept(token, logprob, self.cache, self.model)
-            num_entries += len(live)
-            self._count(live, len(live), num_entries)
-            if is_last:
-                break
-
-    def _forward(self) -> None:
-        ends, ran = self._schedule()
-        drafts = self._draft(ends, ran)
-        targets = self._score_targets(ends)
-        work = Work(
-            ends,
-            [draft.job for draft in drafts],
-            [draft.depths for draft in drafts],
-            [place for draft in drafts for place in draft.places],
-            [(place, token) for place, token, _, _ in targets],
-        )
-        num_tokens = work.num_tokens
-        outcome = self._forwards.run(work)
-        for node, end in ends.items():
-            node.num_computed = end
-        self._count(ran, num_tokens, outcome.num_entries)
-        begin = 0
-        for draft in drafts:
-            part = slice(begin, begin := begin + len(draft.depths))
-            draft.accept(outcome.tokens[part], outcome.logprobs[part], self.cache, self.model)
-            self._count_draft(draft)
-        for (_, _, job, i), logprob in zip(targets, outcome.target_logprobs, strict=True):
-            job.logprobs[i] += logprob
-
-    def _schedule(self) -> tuple[dict[KVNode, int], list[Draw | Scoring]]:
-        """Which tokens to compute now, oldest jobs first.
-
-        Returns:
-            For each node the end of its tokens to compute; the jobs whose last token is among them.
-        """
-        ends: dict[KVNode, int] = {}
-        ran: list[Draw | Scoring] = []
-        room = self.max_num_batched_tokens
-        for job in self._running:
-            if room == 0:
-                break
-            is_complete = True
-            for node in job.to_compute():
-                begin = ends.get(node, node.num_computed)
-                end = min(len(node.tokens), begin + room)
-                if end > begin:
-                    ends[node] = end
-                    room -= end - begin
-                    job.charge(end - begin)
-                if end < len(node.tokens):
-                    is_complete = False
-                    break
-            if is_complete:
-                ran.append(job)
-        return ends, ran
-
-    def _draft(self, ends: dict[KVNode, int], ran: list[Draw | Scoring]) -> list[Draft]:
-        """The draws that ran with what is guessed of each, for which there is room left; the
-        guesses are added to the tokens to compute."""
-        room = self.max_num_batched_tokens - sum(
-            end - node.num_computed for node, end in ends.items()
-        )
-        drafts = make_drafts(self._drafter, [job for job in ran if isinstance(job, Draw)], room)
-        ends |= {run: len(run.tokens) for draft in drafts for run in draft.runs}
-        return drafts
-
-    def _score_targets(self, ends: Mapping[KVNode, int]) -> list[tuple[Place, int, Scoring, int]]:
-        """(place, next token, job, continuation) for every scored token computed now."""
-        return [
-            ((leaf, offset), token, job, continuation)
-            for job in self._running
-            if isinstance(job, Scoring)
-            for leaf, run in zip(job.leaves, job.runs, strict=True)
-            if leaf in ends
-            for offset, token, continuation in run.targets
-            if leaf.num_computed <= offset < ends[leaf]
-        ]
-
-    def _end_done(self) -> None:
-        """Take what is done out of the tree, and hand its replies out."""
-        done = [job for job in self._running if job.is_done]
-        self._running = [job for job in self._running if not job.is_done]
-        failed = [job for job in done if job.error is not None]
-        self.cache.release([leaf for job in done if job.error is None for leaf in job.leaves])
-        repeated = self._drop_failed(failed) if failed else set()
-        for job in done:
-            reply = None if job.number in repeated else job.end()
-            if reply is not None:
-                self._replies[job.number] = reply
-                self._suspects.discard(job.number)
-
-    def _drop_failed(self, failed: Sequence[Draw | Scoring]) -> Set[int]:
-        """Free what failed jobs hold, and end those that wait for the same requests.
-
-        NaN spreads to earlier tokens of the same forward, which attention weights with zero, and so
-        to requests that share these. So what it may have reached is cleared, and each request is
-        tried once more, with no other beside it.
-
-        Returns:
-            Tickets of the requests that are tried again.
-        """
-        by_number = {job.number: job for job in failed}
-        self._waiting = deque(job for job in self._waiting if job.number not in by_number)
-        again = []
-        for job in failed:
-            anchor, slots = job.leaves[0].anchor, [leaf.slots for leaf in job.leaves]
-            self.cache.release(job.leaves, keep=False)
-            if isinstance(job.error, NotANumber):
-                self.pool.clear(np.concatenate([*slots, self.cache.drop(anchor)]))
-        for number, job in by_number.items():
-            if isinstance(job.error, NotANumber) and number not in self._suspects:
-                self._waiting.extendleft(reversed(job.again()))
-                again.append(number)
-        self._suspects.update(again)
-        return set(again)
+    def _run(self, decoding: abc.Sequence[Sequence]) -> None:
+        """Run decode steps of these sequences; if there are none, a forward of the running jobs."""
+        self._recorder.begin()
+        scheduled: ScheduledDecode | ScheduledForward
+        if decoding and self.runners.decode is not None:
+            runner = self.runners.decode
+            scheduled = ScheduledDecode(decoding, self._recorder)
+        else:
+            runner = self.runners.forward
+            scheduled = ScheduledForward(
+                self.running, self.max_num_batched_tokens, self._drafter, self._recorder
+            )
+        for output in runner.run(scheduled.batch):
+            scheduled.accept(output)
 
     @contextmanager
     def _guarded(self) -> Iterator[None]:
-        """Whatever is raised in here leaves an engine that has served nothing, or refuses to."""
+        """Count the time; on an exception, begin anew or refuse all later calls."""
         if self._refusal is not None:
             raise RuntimeError(self._refusal)
+        began = time.perf_counter()
         try:
             yield
         except BaseException as error:
@@ -389,24 +263,7 @@ class TreeEngine:
             self._refusal = f"this engine failed in an earlier call ({reason}); make a new one"
             self._begin()
             if self._drafter is not None:
-                self._drafter.forget()
+                self._drafter.reset()
             self._refusal = None
             raise
-
-    def _count(self, jobs: Sequence[Draw | Scoring], num_tokens: int, num_entries: int) -> None:
-        """A forward of so many tokens over so many different KV entries."""
-        stats = self._stats
-        stats.steps += 1
-        stats.sequences += len(jobs)
-        stats.tokens += num_tokens
-        stats.unique_kv_reads += num_entries
-        stats.logical_kv_reads += sum(length for job in jobs for length in job.path_lengths())
-        in_use = self.pool.slots.num_slots - self.pool.slots.num_free
-        stats.peak_kv_tokens = max(stats.peak_kv_tokens, in_use)
-
-    def _count_draft(self, draft: Draft) -> None:
-        stats = self._stats
-        stats.drafts += draft.num_guesses > 0
-        stats.drafted_tokens += draft.num_guesses
-        stats.accepted_tokens += draft.num_accepted
-        stats.logical_kv_reads += draft.num_guesses  # each is read by no other sequence
+        self._stats.seconds += time.perf_counter() - began

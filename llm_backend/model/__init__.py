@@ -1,1 +1,1 @@
-"""Language models: loading, tokenizers, attention backends and fused layers."""
+"""Models: loading, tokenizer, network, attention backends, and the compatibility check."""

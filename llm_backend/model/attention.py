@@ -1,14 +1,14 @@
-"""The attention seam: `plan` once per forward, `write` and `run` once per layer, and Hugging Face's
-way in. What has a `window` can decode several steps on one plan (`decoder.py`).
+"""Attention backends, and the hook that Hugging Face models call.
 
-`hf_attention` is what a Hugging Face model calls in place of its own attention. Everything it is
-handed that changes the result is honoured or refused; knows no weights and no tokens.
+A backend plans once per forward, and writes and runs once per layer. Some backends also have
+`CapturedPlans`: plans at fixed addresses that a CUDA graph can keep. What a backend can do is
+stated in its `capabilities`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -22,37 +22,110 @@ from treeshare.kernels.planning.work_list import CapacityExceeded
 from treeshare.llm_backend.cache.kv_pool import KVPool
 
 if TYPE_CHECKING:
-    from treeshare.kernels.planning.tree_plan import Capacity, Heads, TreePlan
+    from treeshare.kernels.planning.attention_spec import AttentionSpec
+    from treeshare.kernels.planning.tree_plan import TreePlan
+    from treeshare.kernels.planning.work_list import Capacity
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionCapabilities:
+    """What an attention backend can do.
+
+    Args:
+        captures: it has `CapturedPlans`, so that forwards can be CUDA graphs and several decode
+            steps can run without the host.
+        grows: one plan serves several decode steps, as its paths grow by an entry each.
+    """
+
+    captures: bool
+    grows: bool
 
 
 class AttentionBackend(Protocol):
-    def plan(self, query_positions: Sequence[int], segments: Sequence[Segment]) -> Any: ...
+    """Attention of packed tokens over a KV pool, of which each token sees some entries."""
+
+    @property
+    def name(self) -> str:
+        """One of `BACKENDS`."""
+        ...
+
+    @property
+    def capabilities(self) -> AttentionCapabilities:
+        """What the backend can do."""
+        ...
+
+    def plan(self, query_positions: Sequence[int], segments: Sequence[Segment]) -> Any:
+        """Plan one forward.
+
+        Args:
+            query_positions: [N], of each token in its own path.
+            segments: the KV entries that intervals of tokens see (`kernels.segments.Segment`).
+        """
+        ...
+
+    def captured_plans(
+        self, table: torch.Tensor, num_rows: int, steps: int = 0, *, is_ample: bool = False
+    ) -> CapturedPlans:
+        """Return plans at fixed addresses; only where `capabilities.captures`.
+
+        Args:
+            table: [entries] int32, the slots that forests name.
+            num_rows: queries at most.
+            steps: entries by which each query's path may grow.
+            is_ample: make room for almost any forest with this number of queries; otherwise there
+                is room for twice the first forest.
+
+        Raises:
+            NotImplementedError: the backend has none.
+        """
+        ...
 
     def write(
         self, k: torch.Tensor, v: torch.Tensor, pool: KVPool, layer: int, slots: torch.Tensor
     ) -> None:
-        """Store k [N, HK, D] and v [N, HK, DV] of one layer in `slots` [N] int64."""
+        """Store k [N, HK, D] and v [N, HK, DV] of one layer in `slots` [N] int64.
+
+        Tokens with slot -1 are left out where `capabilities.captures`.
+        """
         ...
 
     def run(
         self, q: torch.Tensor, k_pool: torch.Tensor, v_pool: torch.Tensor, plan: Any, **options: Any
     ) -> torch.Tensor:
-        """q [N, HQ, D] over one layer's pool; see `kernels.torch_attention.tree_attention`."""
+        """Return the attention of q [N, HQ, D] over one layer's pool, [N, HQ, DV].
+
+        Options are those of `kernels.attention.torch_attention.tree_attention`.
+        """
         ...
 
 
 class TorchAttention:
-    """Plain PyTorch on any device."""
+    """Tree attention in plain PyTorch, on any device."""
+
+    name = "torch"
+    capabilities = AttentionCapabilities(captures=False, grows=False)
 
     def __init__(self, device: torch.device | str = "cpu") -> None:
         self._device = device
 
     def plan(self, query_positions: Sequence[int], segments: Sequence[Segment]) -> BucketPlan:
+        """Plan one forward; see `AttentionBackend.plan`."""
         return build_plan(query_positions, segments, self._device)
+
+    def captured_plans(
+        self, table: torch.Tensor, num_rows: int, steps: int = 0, *, is_ample: bool = False
+    ) -> CapturedPlans:
+        """Refuse: plans in PyTorch are new tensors each time.
+
+        Raises:
+            NotImplementedError: always.
+        """
+        raise NotImplementedError("attention='torch' cannot be captured; attention='deft' can")
 
     def write(
         self, k: torch.Tensor, v: torch.Tensor, pool: KVPool, layer: int, slots: torch.Tensor
     ) -> None:
+        """Store one layer's keys and values; see `AttentionBackend.write`."""
         pool.keys[layer].index_copy_(0, slots, k)
         pool.values[layer].index_copy_(0, slots, v)
 
@@ -64,15 +137,16 @@ class TorchAttention:
         plan: BucketPlan,
         **options: Any,
     ) -> torch.Tensor:
+        """Compute attention; see `AttentionBackend.run`."""
         return tree_attention(q, k_pool, v_pool, plan, **options)
 
 
 class DeftAttention:
-    """The Triton kernels, on a CUDA device.
+    """Tree attention in Triton kernels, on a CUDA device.
 
     Args:
-        device: where.
-        variant: a name of `kernels.variants.VARIANTS`.
+        device: the CUDA device; any device where Triton interprets its kernels.
+        variant: a name of `kernels.planning.variants.VARIANTS`.
 
     Raises:
         ValueError: the device is not a CUDA device.
@@ -85,36 +159,37 @@ class DeftAttention:
 
         if torch.device(device).type != "cuda" and not tree_attention.IS_INTERPRETED:
             raise ValueError(f"attention={variant!r} needs a CUDA device, not {str(device)!r}")
-        self.variant = variant
-        self.can_grow = variant in GROWING
-        self.can_update = variant != "tree_mask"  # whose mask is new with each plan
+        self.name = variant
+        self.capabilities = AttentionCapabilities(
+            captures=variant != "tree_mask",  # its mask is new with each plan
+            grows=variant in GROWING,
+        )
         self._device = device
         self._attention, self._plan = tree_attention, tree_plan
 
     def plan(self, query_positions: Sequence[int], segments: Sequence[Segment]) -> _Plans:
+        """Plan one forward; see `AttentionBackend.plan`."""
         positions = np.asarray(query_positions, dtype=np.int64)
         arrays, slots = Segments.of_list(segments, positions)
         table = torch.from_numpy(slots).to(self._device)
         make = self._plan.TreePlan.of_segments
-        return _Plans(lambda heads: make(arrays, positions, table, heads, self.variant))
+        return _Plans(lambda heads: make(arrays, positions, table, heads, self.name))
 
-    def window(
+    def captured_plans(
         self, table: torch.Tensor, num_rows: int, steps: int = 0, *, is_ample: bool = False
-    ) -> Window:
-        """Plans in fixed memory for `num_rows` queries or fewer, which may grow by `steps` entries
-        each. `table` [entries] int32 holds the slots that forests name. There is room for twice the
-        first forest; if it `is_ample`, for about any of so many queries."""
-        growth = steps if self.can_grow else 0
-        variant, planner = self.variant, self._plan
+    ) -> CapturedPlans:
+        """Return plans at fixed addresses; see `AttentionBackend.captured_plans`."""
+        growth = steps if self.capabilities.grows else 0
+        variant, planner = self.name, self._plan
 
-        def make(forest: Forest, heads: Heads, outgrown: Capacity | None) -> TreePlan:
+        def make(forest: Forest, heads: AttentionSpec, outgrown: Capacity | None) -> TreePlan:
             needed = planner.needed_capacity(
                 forest, heads, variant, growth=growth, device=table.device
             )
             room = replace(needed.times(2), queries=num_rows)
             if outgrown is not None:
-                # Were the planner of the device to ask for more than that of the host, this would
-                # find the room nevertheless.
+                # The device's planner asks for what the host's does. If it ever asked for more,
+                # doubling would still end.
                 is_news = outgrown.union(needed) != outgrown
                 room = room.union(outgrown if is_news else outgrown.times(2))
             if is_ample:
@@ -128,12 +203,12 @@ class DeftAttention:
             )
             return plan
 
-        return Window(make, growth, num_rows)
+        return CapturedPlans(make, growth, num_rows)
 
     def write(
         self, k: torch.Tensor, v: torch.Tensor, pool: KVPool, layer: int, slots: torch.Tensor
     ) -> None:
-        """In one launch; what has slot -1 is left out."""
+        """Store one layer's keys and values in one launch; see `AttentionBackend.write`."""
         self._attention.write_kv(k, v, pool.keys[layer], pool.values[layer], slots)
 
     def run(
@@ -141,57 +216,63 @@ class DeftAttention:
         q: torch.Tensor,
         k_pool: torch.Tensor,
         v_pool: torch.Tensor,
-        plan: _Plans | Window,
+        plan: _Plans | CapturedPlans,
         **options: Any,
     ) -> torch.Tensor:
+        """Compute attention; see `AttentionBackend.run`."""
         (num_heads, width), num_kv_heads = q.shape[1:], k_pool.shape[1]
-        heads = self._plan.Heads(num_heads, num_kv_heads, width, v_pool.shape[2], q.dtype)
-        out = plan.out(heads, q) if isinstance(plan, Window) else None
+        heads = self._plan.AttentionSpec(num_heads, num_kv_heads, width, v_pool.shape[2], q.dtype)
+        out = plan.out(heads, q) if isinstance(plan, CapturedPlans) else None
         return self._attention.tree_attention(q, k_pool, v_pool, plan.of(heads), out=out, **options)
 
 
 class _Plans:
-    """One forward's work: a plan for each shape of attention that its layers have."""
+    """The plans of one forward: one for each shape of attention that its layers have."""
 
-    def __init__(self, make: Callable[[Heads], TreePlan]) -> None:
+    def __init__(self, make: Callable[[AttentionSpec], TreePlan]) -> None:
         self._make = make
-        self._plans: dict[Heads, TreePlan] = {}
+        self._plans: dict[AttentionSpec, TreePlan] = {}
 
-    def of(self, heads: Heads) -> TreePlan:
+    def of(self, heads: AttentionSpec) -> TreePlan:
         if heads not in self._plans:
             self._plans[heads] = self._make(heads)
         return self._plans[heads]
 
 
-class Window:
-    """The work of several decode steps, or of one forward, at fixed addresses that a CUDA graph can
-    keep.
+class CapturedPlans:
+    """Plans of attention at fixed addresses, which a CUDA graph can keep.
 
-    A plan for each shape of attention, made when a layer first asks for it; what is loaded or
-    enlarged before is the forest that it has room for. `growth` is the number of steps a load
-    serves; 0 where the forest must hold the step's own entries already.
+    They serve one forward, or several decode steps. There is a plan for each shape of attention,
+    made when a layer first asks for it; it has room for the forest that was last loaded or enlarged
+    for.
+
+    Args:
+        make: makes a plan of a forest for a shape; its third argument is the capacity of an
+            earlier plan that was too small, or None.
+        growth: decode steps that one load serves; 0 if the forest must hold the step's own entries.
+        num_rows: queries at most.
     """
 
     _forest: Forest
 
     def __init__(
         self,
-        make: Callable[[Forest, Heads, Capacity | None], TreePlan],
+        make: Callable[[Forest, AttentionSpec, Capacity | None], TreePlan],
         growth: int,
         num_rows: int,
     ) -> None:
         self.growth = growth
         self._make = make
         self._num_rows = num_rows
-        self._plans: dict[Heads, TreePlan] = {}
-        self._outgrown: dict[Heads, Capacity] = {}
-        self._outputs: dict[Heads, torch.Tensor] = {}
+        self._plans: dict[AttentionSpec, TreePlan] = {}
+        self._outgrown: dict[AttentionSpec, Capacity] = {}
+        self._outputs: dict[AttentionSpec, torch.Tensor] = {}
 
     def load(self, forest: Forest) -> bool:
-        """Plan another forest, without a wait for the device.
+        """Plan another forest, without waiting for the device.
 
         Returns:
-            False if there is no room for it; True if that is not seen yet: `had_room` waits for it.
+            False if there is no room for it. True if there may be room; `had_room` is certain.
         """
         self._forest = forest
         try:
@@ -202,11 +283,11 @@ class Window:
         return True
 
     def status(self) -> torch.Tensor:
-        """What `had_room` reads, int32 on the device. Device work only."""
+        """Return what `had_room` reads, int32 on the device. Device work only."""
         return torch.cat([plan.status for plan in self._plans.values()])
 
     def had_room(self, status: torch.Tensor) -> bool:
-        """Whether there was room for the last forest; else attention wrote nothing.
+        """Whether there was room for the last forest; if not, attention wrote nothing.
 
         Args:
             status: a copy of `self.status()` on the host.
@@ -224,23 +305,27 @@ class Window:
         return True
 
     def fit(self, forest: Forest) -> bool:
-        """Load a forest and wait for the device; returns whether there was room for it."""
+        """Load a forest, wait for the device, and return whether there was room for it."""
         return self.load(forest) and (not self._plans or self.had_room(self.status().cpu()))
 
     def enlarge(self, forest: Forest) -> None:
-        """Make room for a forest that had none. New plans are made as layers ask for them, so a
-        graph that was captured before must not be launched again."""
+        """Make room for a forest that had none.
+
+        New plans are made as layers ask for them, so a graph that was captured before must not be
+        launched again.
+        """
         self._forest = forest
         self._outgrown |= {heads: plan.capacity for heads, plan in self._plans.items()}
         self._plans.clear()
 
     def advance(self) -> None:
-        """Device work: every path has one entry more."""
+        """Lengthen every path by one entry. Device work only."""
         if self.growth:
             for plan in self._plans.values():
                 plan.advance()
 
-    def of(self, heads: Heads) -> TreePlan:
+    def of(self, heads: AttentionSpec) -> TreePlan:
+        """Return the plan for a shape of attention; the first call for it makes the plan."""
         if heads not in self._plans:
             outgrown = self._outgrown.get(heads)
             self._plans[heads] = self._make(self._forest, heads, outgrown)
@@ -248,9 +333,11 @@ class Window:
                 self._plans[heads].advance()
         return self._plans[heads]
 
-    def out(self, heads: Heads, q: torch.Tensor) -> torch.Tensor:
-        """Where all layers write, one after the other; rows that no query has stay zero, or as
-        they were."""
+    def out(self, heads: AttentionSpec, q: torch.Tensor) -> torch.Tensor:
+        """Return the output that all layers of a shape share, [num_rows, HQ, DV].
+
+        Rows beyond the last query keep what they held, zero at first.
+        """
         if heads not in self._outputs:
             shape = (self._num_rows, heads.num_heads, heads.dv)
             self._outputs[heads] = q.new_zeros(shape)
@@ -258,10 +345,11 @@ class Window:
 
 
 BACKENDS = ("torch", *VARIANTS)
+"""Names of all attention backends."""
 
 
 def make_backend(name: str, device: torch.device | str) -> TorchAttention | DeftAttention:
-    """The attention of that name.
+    """Return the attention backend of a name.
 
     Raises:
         ValueError: there is none, or it does not run on the device.
@@ -272,16 +360,26 @@ def make_backend(name: str, device: torch.device | str) -> TorchAttention | Deft
 
 
 class TreeBatch:
-    """What one forward's layers share: the plan, the pool, and where the new entries go."""
+    """What the layers of one forward share.
+
+    Args:
+        backend: computes the attention.
+        pool: holds keys and values.
+        slots: [N] int64, where each token's keys and values go.
+        plan: the backend's plan of the forward.
+
+    Attributes:
+        options: options of `AttentionBackend.run` by layer, as each layer asked for them.
+    """
 
     def __init__(
         self, backend: AttentionBackend, pool: KVPool, slots: torch.Tensor, plan: Any
     ) -> None:
         self.backend = backend
         self.pool = pool
-        self.slots = slots  # [N] int64
+        self.slots = slots
         self.plan = plan
-        self.options: dict[int, dict[str, Any]] = {}  # of `run`, as each layer asked for them
+        self.options: dict[int, dict[str, Any]] = {}
 
 
 def hf_attention(
@@ -298,18 +396,26 @@ def hf_attention(
     tree: TreeBatch | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Attention as `transformers.AttentionInterface` calls it. Key and value go to `tree.pool`.
+    """Compute attention as `transformers.AttentionInterface` calls it; KV goes to `tree.pool`.
 
-    They are written here and not where a cache is updated: some networks update a cache with
+    KV is written here and not where a cache is updated: some networks update a cache with
     compressed latents (MLA), and some layers that share the KV of others update none, but attention
-    is always called with all of its keys and values.
+    is always called with all of its keys and values. Every argument that changes the result is
+    honoured or refused.
 
     Args:
+        module: the layer's attention module.
         query: [1, HQ, N, D] after rotary embedding.
         key: [1, HK, N, D] after rotary embedding, of the same tokens.
         value: [1, HK, N, DV].
-        s_aux: [HQ] attention sinks.
-        tree: passed through the model's forward.
+        attention_mask: must be None.
+        scaling: factor of the scores; None is D^-0.5.
+        dropout: ignored, since nothing is trained.
+        sliding_window: number of latest keys that a query sees; None is all.
+        softcap: bound of the scores (Gemma 2); None is none.
+        s_aux: [HQ] attention sinks; None is none.
+        tree: the forward's plan and pool, passed on by the model's forward.
+        kwargs: others are ignored, but for `position_bias`, which must be None.
 
     Returns:
         [1, N, HQ, DV], None.

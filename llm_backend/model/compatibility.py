@@ -1,8 +1,8 @@
-"""The check, when a model is loaded, that a network gives the same logits on tree attention.
+"""The check that a network gives the same logits on tree attention as on its own.
 
-The network computes four short texts one beside the other on its own attention, then the same texts
-as two trees on tree attention, as an engine would. An architecture that needs something tree
-attention does not do is refused in one line that names the class and the cause.
+The network computes four short texts side by side on its own attention, then the same texts as two
+trees on tree attention, as an engine would. An architecture that needs something tree attention
+does not do is refused in one line that names the class and the cause.
 """
 
 from __future__ import annotations
@@ -34,13 +34,21 @@ Run = Callable[[TreeBatch, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tens
 
 @dataclass(frozen=True, slots=True)
 class _Node:
-    """Tokens of a tree that one or two texts hold."""
+    """A node of a probe's tree: tokens that one or two texts hold.
 
-    ids: np.ndarray  # [length] int64
-    positions: np.ndarray  # [length] int64
-    slots: np.ndarray  # [length] int64
-    ends: tuple[int, int, int]  # tokens that are computed after each forward
-    subtree: int  # nodes, itself included
+    Attributes:
+        ids: [length] int64.
+        positions: [length] int64.
+        slots: [length] int64.
+        ends: number of its tokens that are computed after each of the three forwards.
+        subtree: number of nodes at and below it.
+    """
+
+    ids: np.ndarray
+    positions: np.ndarray
+    slots: np.ndarray
+    ends: tuple[int, int, int]
+    subtree: int
 
 
 class Probe:
@@ -52,8 +60,8 @@ class Probe:
     noticed.
 
     Args:
-        network: a Hugging Face causal language model on its own attention, and left on it.
-        context: tokens.
+        network: a Hugging Face causal language model on its own attention; it stays on it.
+        context: tokens that a text may have.
 
     Attributes:
         layers: (KV heads, key width, value width) of each layer.
@@ -94,7 +102,7 @@ class Probe:
             self.own = torch.cat(texts + self._own_logits(network, self._texts[half:]))
 
     def _own_logits(self, network: Any, texts: list[tuple[int, int]]) -> list[torch.Tensor]:
-        """[length, vocabulary] of each text, from one forward of the network as it is."""
+        """Compute each text's logits [length, vocabulary], in one forward of the network."""
         ids, positions = (
             [
                 np.concatenate([getattr(self._nodes[node], column) for node in text])
@@ -119,14 +127,14 @@ class Probe:
     def logits(
         self, run: Run, backend: AttentionBackend, pool: KVPool
     ) -> tuple[torch.Tensor, dict[int, dict[str, Any]]]:
-        """The rows of `own` as an engine computes them.
+        """Compute the rows of `own` as an engine computes them.
 
         Three forwards hold both trees: the first half of each start; the rest of the starts and all
         but the last token of each branch; a decode step of the four branches. Their rows are asked
         for last to first, and the slots are in no order.
 
         Args:
-            run: as `Model.run`.
+            run: the network's forward, as `Network.run`.
             backend: plans and computes the attention.
             pool: of `num_tokens` slots.
 
@@ -154,7 +162,12 @@ class Probe:
         return torch.cat([nodes[node] for text in self._texts for node in text]), batch.options
 
     def check(self, how: str, logits: torch.Tensor, expected: torch.Tensor) -> None:
-        """Compare logits [rows, vocabulary] of one dtype.
+        """Compare logits of one dtype.
+
+        Args:
+            how: what gave `logits`, for the message.
+            logits: [rows, vocabulary].
+            expected: [rows, vocabulary].
 
         Raises:
             ValueError: they differ by more than rounding explains.
@@ -179,7 +192,7 @@ class Probe:
         try:
             yield
         except (MemoryError, torch.OutOfMemoryError):
-            raise  # a matter of size, not of the architecture
+            raise  # the model is too large, which says nothing about its architecture
         except Exception as error:
             reason = (str(error).splitlines() or [""])[0]
             if not isinstance(error, (NotImplementedError, ValueError)):
@@ -189,7 +202,7 @@ class Probe:
 
 @dataclass
 class _Asked:
-    """What one forward asks of its attention and of its masks."""
+    """What one forward of a network asks of its attention and of its masks."""
 
     layers: dict[int, tuple[int, int, int]] = field(default_factory=dict)
     windows: dict[int, int | None] = field(default_factory=dict)
@@ -220,13 +233,13 @@ class _Asked:
 
 
 def _record(network: Any) -> _Asked:
-    """What a forward of a few tokens asks. The network's attention is set back afterwards."""
+    """Record what a forward of two tokens asks, and then restore the network's attention."""
     asked, before = _Asked(), network.config._attn_implementation
     transformers.AttentionInterface.register(_RECORD, asked.attention)
     transformers.AttentionMaskInterface.register(_RECORD, asked.mask)
     ids = torch.arange(2, device=network.device)[None]
     try:
-        with quiet():  # a class that does not take it shows by the layers that are missing
+        with quiet():  # a class that ignores it is noticed by its missing layers
             network.set_attn_implementation(_RECORD)
         network(input_ids=ids, position_ids=ids, use_cache=False)
     finally:
@@ -236,7 +249,7 @@ def _record(network: Any) -> _Asked:
 
 
 def _check_layers(config: Any, asked: _Asked) -> None:
-    """Every layer must be attention, and through transformers' interface.
+    """Check that every layer is attention, and through transformers' interface.
 
     Raises:
         NotImplementedError: one is not.
@@ -254,7 +267,7 @@ def _check_layers(config: Any, asked: _Asked) -> None:
 
 
 def _check_windows(config: Any, asked: _Asked, context: int) -> None:
-    """A window that is longer than the probe shows only in what the layers ask for.
+    """Check sliding windows by what the layers ask for, since a long one exceeds the probe.
 
     Raises:
         NotImplementedError: a window does not reach attention, or a layer's attention is neither
@@ -279,7 +292,7 @@ def _check_windows(config: Any, asked: _Asked, context: int) -> None:
 
 
 def _forest(start: int, context: int, vocabulary: int) -> list[_Node]:
-    """The nodes of both trees in depth-first order."""
+    """Make the nodes of both trees, in depth-first order."""
     total = 2 * (start + sum(_BRANCHES))
     ids = iter((13 + 7919 * np.arange(total)) % vocabulary)  # few special tokens
     slots = iter(np.random.default_rng(0).permutation(total))
@@ -301,8 +314,11 @@ def _forest(start: int, context: int, vocabulary: int) -> list[_Node]:
 
 
 def _packed(nodes: Sequence[_Node], step: int) -> tuple[list[np.ndarray], list[int], list[Segment]]:
-    """One forward: ids, positions and slots of its tokens, how many are each node's, and what they
-    see."""
+    """Pack one of the three forwards.
+
+    Returns:
+        Ids, positions and slots of its tokens; how many are each node's; and what they see.
+    """
     spans = [(node.ends[step - 1] if step else 0, node.ends[step]) for node in nodes]
     columns = [
         np.concatenate(

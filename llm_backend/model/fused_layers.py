@@ -1,9 +1,9 @@
-"""Llama and its kin with few kernels a layer: ten where Hugging Face's modules launch some forty.
+"""Llama-like networks with few kernels a layer: ten, where Hugging Face's modules launch forty.
 
-The queries', keys' and values' projections are one matrix, and so are the gate's and the up
-projection's; between the matrices stand the kernels of kernels/layers/, or PyTorch where there
-is no GPU. The Hugging Face network's own modules become views of the merged weights. Knows no
-plan; the caller compares the logits with the network's own.
+The projections of queries, keys and values are one matrix, and so are the gate's and the up
+projection's. Between the matrices run the kernels of kernels/layers/, or PyTorch without a GPU. The
+modules of the Hugging Face network become views of the merged weights. The caller compares the
+logits with the network's own.
 """
 
 from __future__ import annotations
@@ -23,11 +23,14 @@ ARCHITECTURES = (
     "Qwen2ForCausalLM",
     "Qwen3ForCausalLM",
 )
+"""Classes of Hugging Face networks that can be fused."""
 _KNOWN_MODULES = ("torch.nn.modules.", "transformers.models.", "transformers.activations")
 
 
 @dataclass(frozen=True, slots=True)
 class _Layer:
+    """The weights of a layer."""
+
     norm: torch.Tensor  # [hidden], before attention
     qkv: torch.Tensor  # [(HQ + 2 HK) D, hidden]
     qkv_bias: torch.Tensor | None
@@ -37,16 +40,19 @@ class _Layer:
     gate_up: torch.Tensor  # [2 intermediate, hidden]
     gate_up_bias: torch.Tensor | None
     down: Any  # linear
-    options: dict[str, Any]  # of the attention, as the network's own layer asked for them
+    options: dict[str, Any]  # options of the attention, as the network's own layer asks for them
 
 
 class FusedDecoder:
-    """A network, from token ids to logits.
+    """A network with merged layers, from token ids to logits.
 
     Args:
         network: one of `ARCHITECTURES`.
-        options: of each layer's attention (`TreeBatch.options`).
+        options: options of each layer's attention (`TreeBatch.options`).
         context: tokens that a text may have.
+
+    Attributes:
+        rotary: cosines and sines of every position, each [context, D].
 
     Raises:
         ValueError: another architecture, an activation that is not SiLU, or a module that is not
@@ -69,7 +75,7 @@ class FusedDecoder:
             from treeshare.kernels.layers import decoder_layer
 
             self._kernels = decoder_layer
-        self._rotary = _rotary(network, context)
+        self.rotary = rotary_table(network, context)
         layers = network.model.layers
         self._layers = [_merged(layer, options[i]) for i, layer in enumerate(layers)]
 
@@ -80,10 +86,20 @@ class FusedDecoder:
         positions: torch.Tensor,
         rows: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """tokens and positions [N] int64, rows [R] int64 or all: logits [R, vocabulary]."""
+        """Compute one forward; see `Network.run`.
+
+        Args:
+            batch: plan, pool and slots of the N tokens.
+            tokens: [N] int64.
+            positions: [N] int64.
+            rows: [R] int64; None wants all.
+
+        Returns:
+            Logits [R, vocabulary].
+        """
         kernels, epsilon, pool = self._kernels, self._epsilon, batch.pool
         x = self._body.embed_tokens(tokens)
-        cos, sin = self._rotary
+        cos, sin = self.rotary
         residual = torch.zeros_like(x)
         for i, layer in enumerate(self._layers):
             x = kernels.add_norm(x, residual, layer.norm, epsilon)
@@ -106,10 +122,10 @@ class FusedDecoder:
 
 
 def _check_plain(network: Any) -> None:
-    """Only weights are read here, so no module may do more than its class does with them.
+    """Check that no module does more with its weights than its class does; only weights are merged.
 
     Raises:
-        ValueError: one is of another class, or has a hook or a forward of its own.
+        ValueError: a module is of another class, or has a hook or a forward of its own.
     """
     for name, module in network.named_modules():
         kind = type(module)
@@ -127,10 +143,10 @@ def _check_plain(network: Any) -> None:
 
 
 @torch.no_grad()
-def _rotary(network: Any, context: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """[P, D] cosines and sines of every position, as the network rounds them."""
+def rotary_table(network: Any, context: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Compute the cosines and sines of every position, each [context, D], in its dtype."""
     positions = torch.arange(context, device=network.device)
-    like = network.lm_head.weight[:1]  # for its dtype and device
+    like = network.lm_head.weight[:1]  # gives dtype and device
     cos, sin = network.model.rotary_emb(like, position_ids=positions[None])
     return cos[0].contiguous(), sin[0].contiguous()
 
@@ -162,7 +178,7 @@ def _merged(layer: Any, options: dict[str, Any]) -> _Layer:
 
 @torch.no_grad()
 def _merge(parts: list[Any]) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Linear layers of one input as one; each becomes a view of it."""
+    """Merge linear layers of one input into one; each becomes a view of it."""
     weight = torch.cat([part.weight for part in parts])
     sizes = [part.out_features for part in parts]
     for part, rows in zip(parts, torch.split(weight, sizes), strict=True):

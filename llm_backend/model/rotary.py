@@ -1,4 +1,4 @@
-"""Rotary embeddings that do not depend on what else is in a forward.
+"""Rotary embeddings that do not depend on the other texts of a forward.
 
 Two kinds in transformers choose their factors by the longest text of a forward: `longrope`
 (arXiv 2402.13753; Phi-3 with 128k, Phi-3.5, Phi-4-mini) takes long factors as soon as one text
@@ -20,21 +20,27 @@ logger = logging.getLogger(__name__)
 
 
 def chosen_context(network: Any, context: int | None) -> int:
-    """Tokens that a text may have: `context`, or what the network states.
+    """Return the tokens that a text may have: `context`, or what the network states.
+
+    Args:
+        network: a Hugging Face network.
+        context: tokens, or None.
 
     Raises:
-        ValueError: the network states no length, or `context` is above it or below 1.
+        ValueError: `context` is above what the network states, or below 1; or neither is given.
     """
     name = type(network).__name__
     stated = getattr(network.config.get_text_config(), "max_position_embeddings", None)
-    if stated is None:
-        raise ValueError(f"{name} states no max_position_embeddings")
-    length: int = stated
     if context is None:
-        return length
+        if stated is None:
+            raise ValueError(
+                f"{name} states no max_position_embeddings: add +model.context=<tokens>"
+            )
+        return int(stated)
+    most = 1 << 31 if stated is None else stated
     is_whole = isinstance(context, int) and not isinstance(context, bool)
-    if not is_whole or not 1 <= context <= length:
-        raise ValueError(f"model.context={context!r} must be from 1 to {length}")
+    if not is_whole or not 1 <= context <= most:
+        raise ValueError(f"model.context={context!r} must be from 1 to {most}")
     return context
 
 
@@ -65,7 +71,7 @@ def fix_rotary(network: Any, context: int) -> None:
 
 
 def _original_context(config: Any) -> int:
-    """Tokens up to which `longrope` takes its short factors."""
+    """Return the tokens up to which `longrope` takes its short factors."""
     parameters = config.rope_parameters
     by_layer_type = [value for value in parameters.values() if isinstance(value, dict)]
     lengths: list[int] = [
@@ -84,7 +90,7 @@ def _forward_at_context(
     *args: Any,
     **kwargs: Any,
 ) -> Any:
-    """The rotary module's forward beside a token at the context's last position."""
+    """Call the rotary module's forward with one more token, at the context's last position."""
     longest = torch.nn.functional.pad(position_ids, (0, 1), value=context - 1)
     output = type(module).forward(module, x, longest, *args, **kwargs)
     if isinstance(output, torch.Tensor):  # complex factors

@@ -1,8 +1,8 @@
 """Text to token ids and back, for any Hugging Face tokenizer, with the rules that requests need.
 
-A prompt's text is text: the names of special tokens in it are read letter by letter. A reply's text
-is what the tokens add to the text before them, special tokens written out. Whatever a tokenizer
-raises becomes a `TokenizerError`. This module uses no network and no transformers.
+A prompt's text is text: names of special tokens in it are read letter by letter. A reply's text is
+what the tokens add to the text before them, with the names of special tokens. Whatever a tokenizer
+raises becomes a `TokenizerError`.
 """
 
 from __future__ import annotations
@@ -17,9 +17,11 @@ from typing import Any, TypeVar
 import tokenizers
 
 Ids = tuple[int, ...]
+"""Token ids of a text."""
 _T = TypeVar("_T")
 
-REMEMBERED = 8192  # texts whose tokens are kept, at least the latest half of them
+REMEMBERED = 8192
+"""Texts whose tokens are kept at most; at least the latest half of them stays."""
 _BYTE = re.compile(r"<0x([0-9A-F]{2})>")  # a byte's token in SentencePiece's vocabularies
 
 # Splitting rules of byte-level BPE under which a visible ASCII character and a blank after it are
@@ -45,32 +47,40 @@ class TokenizerError(ValueError):
 
 
 class Tokenizer:
-    """A Hugging Face tokenizer as the engine uses it.
+    """A Hugging Face tokenizer as engines use it.
 
-    A prompt gets the special tokens that its tokenizer puts before a text (BOS), once. Where there
-    are such, a prompt that begins with BOS written out has the same tokens as one without it; that
-    is the only name of a special token that is not read as text.
+    A prompt gets the special tokens that its tokenizer puts before a text (BOS), once. If there are
+    any, a prompt that begins with the name of BOS has the same tokens as one without it; no other
+    name of a special token is read as the token.
 
     Args:
         tokenizer: as `AutoTokenizer` makes it.
         num_ids: embeddings of the model, which token ids must stay below.
+
+    Attributes:
+        hf: the Hugging Face tokenizer.
     """
 
     def __init__(self, tokenizer: Any, num_ids: int) -> None:
-        self._tokenizer = tokenizer
+        self.hf = tokenizer
         self._num_ids = num_ids
         self._known: dict[str, Ids] = {}  # by text, without special tokens; the latest last
         self._decoded = lru_cache(maxsize=REMEMBERED)(self._text)
         self._closing = cache(self._closing_tokens)
 
     @property
+    def num_remembered(self) -> int:
+        """Texts whose tokens are kept."""
+        return len(self._known)
+
+    @property
     def vocabulary(self) -> dict[str, int]:
-        """Token to id."""
-        vocabulary: dict[str, int] = self._tokenizer.get_vocab()
+        """Ids by token."""
+        vocabulary: dict[str, int] = self.hf.get_vocab()
         return vocabulary
 
     def encode(self, text: str) -> Ids:
-        """Token ids of a prompt, with the special tokens the tokenizer puts before one.
+        """Return the token ids of a prompt, with the special tokens that are put before one.
 
         Raises:
             TokenizerError: the text cannot be encoded (a lone surrogate, for example), or an id is
@@ -79,8 +89,10 @@ class Tokenizer:
         return self._opening + self._lookup([self._body(text)])[0]
 
     def encode_all(self, texts: Sequence[str]) -> list[Ids | TokenizerError]:
-        """As `encode`, of several prompts: a fast tokenizer spreads them over the cores. Where one
-        cannot be encoded, its error stands in its place."""
+        """Encode several prompts as `encode` does; a fast tokenizer spreads them over the cores.
+
+        The error of a prompt that cannot be encoded stands in its place.
+        """
         try:
             bodies = self._lookup([self._body(text) for text in texts])
             return [self._opening + body for body in bodies]
@@ -88,17 +100,17 @@ class Tokenizer:
             return [self._encode_or_error(text) for text in texts]
 
     def encode_continuations(self, prompt: str, texts: Sequence[str]) -> tuple[Ids, list[Ids]]:
-        """Tokens to score texts by that follow one prompt.
+        """Return the tokens by which texts that follow one prompt are scored.
 
         Returns:
             The longest start that the tokens of the prompt and of prompt + text, for every text,
-            have in common; and what each of the latter has beyond it.
+            have in common; and for each text the tokens of prompt + text beyond it.
 
         Raises:
             TokenizerError: as of `encode`; or a text adds no token; or there is no common start.
         """
         body = self._body(prompt)
-        tail = body[self._cut(body) :]
+        tail = body[self.safe_cut(body) :]
         whole, begun, *ends = self._lookup([body, tail, *(tail + text for text in texts)])
         shared = min(_common_length(begun, end) for end in ends)
         for text, end in zip(texts, ends, strict=True):
@@ -112,114 +124,18 @@ class Tokenizer:
             )
         return start, [end[shared:] for end in ends]
 
-    def decode(self, tokens: Sequence[int], *, is_cut: bool = False) -> str:
-        """The text that tokens add to the text before them: with its first blank, which some
-        tokenizers drop, and with the names of special tokens.
+    def safe_cut(self, body: str) -> int:
+        """Return a place to cut a prompt so that its tokens are those of both parts.
+
+        No token before it depends on what follows the prompt, and no token crosses it. It lies
+        between a visible ASCII character and a blank (`_WORDWISE`), outside every text that is an
+        added token, also one that ends in what follows the prompt.
 
         Args:
-            tokens: ids.
-            is_cut: a limit ended them, so a character is left out of which they hold only some
-                bytes. Else U+FFFD stands for it, as it does for bytes that are no text.
+            body: the prompt, without the name of a BOS token at its start.
 
-        Raises:
-            TokenizerError: the tokenizer cannot decode them.
-        """
-        kept = tuple(tokens)
-        num_loose = self._num_loose_bytes(kept[-4:]) if is_cut else 0
-        while num_loose and num_loose >= (size := len(self._bytes(kept[-1]))):
-            kept, num_loose = kept[:-1], num_loose - size
-        text = self._decoded(kept)  # short replies come again and again
-        return text[:-1] if num_loose else text  # U+FFFD for the end of a token that holds more
-
-    def may_close(self, token: int, stop: tuple[str, ...]) -> bool:
-        """Whether a text may have come to hold one of `stop` with its last token. To ask spares
-        most decoding; never False where the answer is yes."""
-        return token in self._closing(_last_characters(stop))
-
-    # Encoding.
-
-    @cached_property
-    def _opening(self) -> Ids:
-        """Special tokens that the tokenizer puts before a text."""
-        whole: Ids = self._call(lambda: tuple(self._tokenizer("a")["input_ids"]))
-        (plain,) = self._plain(["a"])
-        for begin in range(len(whole) - len(plain) + 1):
-            if whole[begin : begin + len(plain)] == plain:
-                return whole[:begin]
-        raise TokenizerError("the tokenizer puts special tokens into a text, not before it")
-
-    @cached_property
-    def _special(self) -> dict[int, str]:
-        """Special tokens with a name of more than one character, by id. A text may need the token
-        for unknown characters."""
-        return self._call(self._special_tokens)
-
-    def _special_tokens(self) -> dict[int, str]:
-        tokenizer = self._tokenizer
-        added = tokenizer.added_tokens_decoder
-        named = {number: str(token) for number, token in added.items() if token.special}
-        named |= zip(tokenizer.all_special_ids, map(str, tokenizer.all_special_tokens), strict=True)
-        if tokenizer.unk_token_id != tokenizer.eos_token_id:
-            named.pop(tokenizer.unk_token_id, None)
-        return {number: name for number, name in named.items() if len(name) > 1}
-
-    def _body(self, text: str) -> str:
-        """The text without the name of BOS at its start, if the tokenizer puts BOS there itself."""
-        opening = self._opening
-        if opening and opening[0] == self._tokenizer.bos_token_id:
-            return text.removeprefix(str(self._tokenizer.bos_token))
-        return text
-
-    def _encode_or_error(self, text: str) -> Ids | TokenizerError:
-        try:
-            return self.encode(text)
-        except TokenizerError as error:
-            return error
-
-    def _lookup(self, texts: Sequence[str]) -> list[Ids]:
-        """Tokens of texts, none of them added."""
-        new = [text for text in dict.fromkeys(texts) if text not in self._known]
-        if new:
-            self._known |= zip(new, self._plain(new), strict=True)
-        encoded = [self._known[text] for text in texts]
-        if len(self._known) > REMEMBERED:
-            self._known = dict(list(self._known.items())[-(REMEMBERED // 2) :])
-        return encoded
-
-    def _plain(self, texts: Sequence[str]) -> list[Ids]:
-        for text in texts:
-            _check_characters(text)
-        # One that is not fast reads no added token at all in a text that it splits so.
-        names = self._special.values()
-        splits = self._tokenizer.is_fast or any(name in text for text in texts for name in names)
-        return self._call(lambda: self._ids(texts, splits))
-
-    def _ids(self, texts: Sequence[str], splits: bool) -> list[Ids]:
-        rows: list[Ids] = [
-            tuple(ids)
-            for ids in self._tokenizer(
-                list(texts), add_special_tokens=False, split_special_tokens=splits
-            )["input_ids"]
-        ]
-        for ids in rows:
-            if ids and not 0 <= min(ids) <= max(ids) < self._num_ids:
-                beyond = next(token for token in ids if not 0 <= token < self._num_ids)
-                raise TokenizerError(
-                    f"token {beyond} of the text is none of the model's {self._num_ids} embeddings"
-                )
-            if not self._special.keys().isdisjoint(ids):
-                name = next(self._special[token] for token in ids if token in self._special)
-                raise TokenizerError(f"the text names {name!r}, which the tokenizer cannot split")
-        return rows
-
-    # Where a prompt can be cut, so that its tokens are those of both parts.
-
-    def _cut(self, body: str) -> int:
-        """A place in a prompt, as near to its end as is known, before which no token depends on
-        what follows and over which none goes; 0 if none is known.
-
-        It lies between a visible ASCII character and a blank (`_WORDWISE`), outside every text
-        that is an added token, also one that ends in what follows the prompt.
+        Returns:
+            The place nearest to the end that is known to be safe; 0 if none is known.
         """
         if self._wide is None:
             return 0
@@ -236,31 +152,140 @@ class Tokenizer:
                 return 0
         return at
 
+    def decode(self, tokens: Sequence[int], *, is_cut: bool = False) -> str:
+        """Return the text that tokens add to the text before them.
+
+        It has its first blank, which some tokenizers drop, and the names of special tokens.
+
+        Args:
+            tokens: ids.
+            is_cut: whether a limit ended them. Then a character is left out if only some of its
+                bytes are there; otherwise U+FFFD stands for it, as for bytes that are no text.
+
+        Raises:
+            TokenizerError: the tokenizer cannot decode them.
+        """
+        kept = tuple(tokens)
+        num_loose = self._num_loose_bytes(kept[-4:]) if is_cut else 0
+        while num_loose and num_loose >= (size := len(self._bytes(kept[-1]))):
+            kept, num_loose = kept[:-1], num_loose - size
+        text = self._decoded(kept)  # short replies come again and again
+        return text[:-1] if num_loose else text  # U+FFFD for the end of a token that holds more
+
+    def may_close(self, token: int, stop: tuple[str, ...]) -> bool:
+        """Whether a token may complete one of the strings `stop` in the text that it ends.
+
+        It is a fast check before decoding: False means that the token cannot complete one.
+        """
+        return token in self._closing(_last_characters(stop))
+
+    # Encoding.
+
+    @cached_property
+    def _opening(self) -> Ids:
+        """The special tokens that the tokenizer puts before a text."""
+        whole: Ids = self._call(lambda: tuple(self.hf("a")["input_ids"]))
+        (plain,) = self._plain(["a"])
+        for begin in range(len(whole) - len(plain) + 1):
+            if whole[begin : begin + len(plain)] == plain:
+                return whole[:begin]
+        raise TokenizerError("the tokenizer puts special tokens into a text, not before it")
+
+    @cached_property
+    def _special(self) -> dict[int, str]:
+        """Special tokens with a name of more than one character, by id.
+
+        The token for unknown characters is not among them, since a text may need it.
+        """
+        return self._call(self._special_tokens)
+
+    def _special_tokens(self) -> dict[int, str]:
+        tokenizer = self.hf
+        added = tokenizer.added_tokens_decoder
+        named = {number: str(token) for number, token in added.items() if token.special}
+        named |= zip(tokenizer.all_special_ids, map(str, tokenizer.all_special_tokens), strict=True)
+        if tokenizer.unk_token_id != tokenizer.eos_token_id:
+            named.pop(tokenizer.unk_token_id, None)
+        return {number: name for number, name in named.items() if len(name) > 1}
+
+    def _body(self, text: str) -> str:
+        """Drop the name of BOS at a text's start, if the tokenizer puts BOS there itself."""
+        opening = self._opening
+        if opening and opening[0] == self.hf.bos_token_id:
+            return text.removeprefix(str(self.hf.bos_token))
+        return text
+
+    def _encode_or_error(self, text: str) -> Ids | TokenizerError:
+        try:
+            return self.encode(text)
+        except TokenizerError as error:
+            return error
+
+    def _lookup(self, texts: Sequence[str]) -> list[Ids]:
+        """Return the tokens of texts, without special tokens around them."""
+        new = [text for text in dict.fromkeys(texts) if text not in self._known]
+        if new:
+            self._known |= zip(new, self._plain(new), strict=True)
+        encoded = [self._known[text] for text in texts]
+        if len(self._known) > REMEMBERED:
+            self._known = dict(list(self._known.items())[-(REMEMBERED // 2) :])
+        return encoded
+
+    def _plain(self, texts: Sequence[str]) -> list[Ids]:
+        for text in texts:
+            _check_characters(text)
+        # With this option a tokenizer that is not fast reads no added token at all.
+        names = self._special.values()
+        splits = self.hf.is_fast or any(name in text for text in texts for name in names)
+        return self._call(lambda: self._ids(texts, splits))
+
+    def _ids(self, texts: Sequence[str], splits: bool) -> list[Ids]:
+        rows: list[Ids] = [
+            tuple(ids)
+            for ids in self.hf(list(texts), add_special_tokens=False, split_special_tokens=splits)[
+                "input_ids"
+            ]
+        ]
+        for ids in rows:
+            if ids and not 0 <= min(ids) <= max(ids) < self._num_ids:
+                beyond = next(token for token in ids if not 0 <= token < self._num_ids)
+                raise TokenizerError(
+                    f"token {beyond} of the text is none of the model's {self._num_ids} embeddings"
+                )
+            if not self._special.keys().isdisjoint(ids):
+                name = next(self._special[token] for token in ids if token in self._special)
+                raise TokenizerError(f"the text names {name!r}, which the tokenizer cannot split")
+        return rows
+
+    # Places to cut a prompt so that its tokens are those of both parts.
+
     @cached_property
     def _wide(self) -> list[str] | None:
-        """Added tokens in which a blank follows a visible character; None if no cut is sound."""
-        backend = getattr(self._tokenizer, "backend_tokenizer", None)
+        """Added tokens in which a blank follows a visible character; None if no cut is safe."""
+        backend = getattr(self.hf, "backend_tokenizer", None)
         if not isinstance(backend, tokenizers.Tokenizer):
             return None
         normalizer, before, model = backend.normalizer, backend.pre_tokenizer, backend.model
         if not isinstance(model, tokenizers.models.BPE) or model.dropout or before is None:
             return None
         # NFC never joins a blank to what stands before it.
-        if normalizer is not None and not isinstance(normalizer, tokenizers.normalizers.NFC):
+        if normalizer is not None and not _is_nfc(json.loads(normalizer.__getstate__())):
             return None
         if not _is_wordwise(json.loads(before.__getstate__())):
             return None
         added = backend.get_added_tokens_decoder().values()
         if any(t.lstrip or t.rstrip or t.single_word for t in added if not t.special):
-            return None  # these take in the blanks around them
+            return None  # these absorb the blanks around them
         return [token.content for token in added if re.search("[!-~] ", token.content)]
 
     # Decoding.
 
     @cached_property
     def _anchor(self) -> tuple[Ids, str]:
-        """Tokens to decode others after, and their text: tokenizers that write a blank before each
-        word drop it before the first."""
+        """Tokens, and their text, after which others are decoded.
+
+        Tokenizers that write a blank before each word drop it before a text's first word.
+        """
         (ids,) = self._plain(["a"])
         text = self._raw_text(ids)
         return (ids, text) if self._raw_text(ids + ids).startswith(text) else ((), "")
@@ -270,20 +295,20 @@ class Tokenizer:
         return self._raw_text(before + tokens).removeprefix(text)
 
     def _raw_text(self, tokens: Ids) -> str:
-        # By default some tokenizers drop blanks before punctuation, which the model did write.
+        # By default some tokenizers drop blanks before punctuation that the model wrote.
         return self._call(
-            lambda: str(self._tokenizer.decode(list(tokens), clean_up_tokenization_spaces=False))
+            lambda: str(self.hf.decode(list(tokens), clean_up_tokenization_spaces=False))
         )
 
     def _num_loose_bytes(self, tokens: Ids) -> int:
-        """Bytes at the end of tokens that begin a character and do not end it."""
+        """Count the bytes at the end of tokens that begin a character and do not end it."""
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
         decoder.decode(b"".join(map(self._bytes, tokens)))
         return len(decoder.getstate()[0])
 
     def _bytes(self, token: int) -> bytes:
-        """What a token stands for; blanks need not be right."""
-        name = self._call(lambda: self._tokenizer.convert_ids_to_tokens(token)) or ""
+        """Return the bytes that a token stands for; blanks need not be right."""
+        name = self._call(lambda: self.hf.convert_ids_to_tokens(token)) or ""
         if self._is_byte_level and all(character in _BYTES for character in name):
             return bytes(_BYTES[character] for character in name)
         if byte := _BYTE.fullmatch(name):
@@ -292,19 +317,19 @@ class Tokenizer:
 
     @cached_property
     def _is_byte_level(self) -> bool:
-        backend = getattr(self._tokenizer, "backend_tokenizer", None)
+        backend = getattr(self.hf, "backend_tokenizer", None)
         decoder = getattr(backend, "decoder", None)
         return decoder is not None and b'"ByteLevel"' in decoder.__getstate__()
 
     def _closing_tokens(self, characters: frozenset[str]) -> Container[int]:
-        """Tokens that may complete one of the characters."""
+        """Return the tokens that may complete one of the characters."""
         vocabulary = range(self._num_ids)
         if any(character.isspace() and character != "\n" for character in characters):
             return vocabulary  # tokenizers add and drop blanks as they join tokens
         highest = max(self.vocabulary.values(), default=-1)  # there may be more than tokens
         ids = range(min(self._num_ids, highest + 1))
         texts: list[str] = self._call(
-            lambda: self._tokenizer.batch_decode(
+            lambda: self.hf.batch_decode(
                 [[token] for token in ids], clean_up_tokenization_spaces=False
             )
         )
@@ -314,7 +339,7 @@ class Tokenizer:
         )
 
     def _call(self, work: Callable[[], _T]) -> _T:
-        """Run what is the tokenizer's own code; any failure there is of this text alone.
+        """Run code of the tokenizer; any failure there concerns this text alone.
 
         Raises:
             TokenizerError: it failed. A panic of its Rust code derives from BaseException.
@@ -338,9 +363,17 @@ def _check_characters(text: str) -> None:
         ) from error
 
 
+def _is_nfc(state: dict[str, Any]) -> bool:
+    """Whether a normalizer (its saved state) does nothing but NFC, or nothing at all."""
+    steps = state["normalizers"] if state["type"] == "Sequence" else [state]
+    return all(step["type"] == "NFC" for step in steps)
+
+
 def _is_wordwise(state: dict[str, Any]) -> bool:
-    """Whether a pre-tokenizer (its saved state) splits by a rule of `_WORDWISE`, and otherwise only
-    further."""
+    """Whether a pre-tokenizer (its saved state) splits by a rule of `_WORDWISE`.
+
+    It may split the pieces further.
+    """
     steps = state["pretokenizers"] if state["type"] == "Sequence" else [state]
     has_rule = False
     for step in steps:
@@ -369,7 +402,7 @@ def _common_length(one: Ids, other: Ids) -> int:
 
 
 def _byte_of_character() -> dict[str, int]:
-    """The characters that byte-level vocabularies write bytes with (GPT-2)."""
+    """Return the byte of each character that byte-level vocabularies write bytes with (GPT-2)."""
     plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = [byte for byte in range(256) if byte not in plain]
     moved = {chr(256 + i): byte for i, byte in enumerate(others)}

@@ -1,6 +1,6 @@
-"""A Hugging Face sequence reward_model as a reward model: a question and an answer in, a score out.
+"""A Hugging Face sequence classifier as a reward model: it scores an answer to a question.
 
-It keeps no KV and shares none: an answer is read whole in one forward with the others of its batch.
+It keeps no KV: an answer is read whole, in one forward with the others of its batch.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from treeshare.llm_backend.api import Failure, PromptTooLong, Reply, Reward, Rew
 from treeshare.llm_backend.model.loading import load_pretrained
 from treeshare.llm_backend.model.rotary import chosen_context, fix_rotary
 
-_MARKS = ("\ue000", "\ue001")  # for private use: they stand for the texts in a rendered template
+_MARKS = ("\ue000", "\ue001")  # private-use characters, for the texts in a rendered template
 
 
 class HuggingFaceRewardModel:
-    """Scores in [0, 1]: the sigmoid of the only output, or the probability of the good label.
+    """Scores answers in [0, 1]: by the sigmoid of the only output, or a label's probability.
 
     The model sees the question and the answer in its tokenizer's chat template, if it has one; else
     as a pair, if it has a separator token (BERT and its kin); else one below the other.
@@ -27,12 +27,12 @@ class HuggingFaceRewardModel:
     Args:
         network: as `AutoModelForSequenceClassification` makes it.
         tokenizer: its tokenizer.
-        label: index of the output that means good; None is the only one, or the second of two.
+        label: index of the output for good answers; None is the only one, or the second of two.
         max_num_seqs: answers in one forward.
 
     Raises:
-        ValueError: `label` is none of the outputs, or not given for more than two; `max_num_seqs`
-            is below 1; or the network states no length of its context.
+        ValueError: `label` is not an output, or not given for more than two; `max_num_seqs` is
+            below 1; or the network states no length of its context.
     """
 
     def __init__(
@@ -51,25 +51,27 @@ class HuggingFaceRewardModel:
         self._network = network.eval()
         self._tokenizer = tokenizer
         self._label = count - 1 if label is None else label
-        self._max_batch = max_num_seqs
+        self._max_num_seqs = max_num_seqs
         self._special = set(tokenizer.all_special_tokens)
         self._config = network.config.get_text_config()
         self.context_length = min(chosen_context(network, None), tokenizer.model_max_length)
         fix_rotary(network, self.context_length)
 
     def reward(self, requests: Sequence[Reward]) -> list[Reply]:
-        encoded = [self._encode(request) for request in requests]
+        """Score answers; see `RewardModel.reward`."""
+        encoded = [self.encode(request) for request in requests]
         lengths = [len(tokens["input_ids"]) for tokens in encoded]
         replies: list[Reply] = [Failure(self._too_long(length)) for length in lengths]
         fitting = [i for i, length in enumerate(lengths) if length <= self.context_length]
         fitting.sort(key=lambda i: lengths[i])  # little padding
-        for begin in range(0, len(fitting), self._max_batch):
-            batch = fitting[begin : begin + self._max_batch]
+        for begin in range(0, len(fitting), self._max_num_seqs):
+            batch = fitting[begin : begin + self._max_num_seqs]
             for i, score in zip(batch, self._scores([encoded[i] for i in batch]), strict=True):
                 replies[i] = RewardReply(score, Usage(prompt_tokens=lengths[i]))
         return replies
 
-    def _encode(self, request: Reward) -> dict[str, list[int]]:
+    def encode(self, request: Reward) -> dict[str, list[int]]:
+        """Return the network's inputs for a question and an answer, by name."""
         tokenizer, texts = self._tokenizer, (request.question, request.answer)
         names_special = any(name in text for name in self._special for text in texts)
         if tokenizer.chat_template:
@@ -82,7 +84,7 @@ class HuggingFaceRewardModel:
         return dict(tokenizer("\n".join(texts), **split))
 
     def _encode_around(self, texts: tuple[str, str]) -> dict[str, list[int]]:
-        """A chat whose texts name special tokens, which stay text: only the template's are read."""
+        """Encode a chat whose texts name special tokens; only those of the template are tokens."""
         tokenizer = self._tokenizer
         rendered = tokenizer.apply_chat_template(_chat(_MARKS), tokenize=False)
         ids: list[int] = []
@@ -132,7 +134,7 @@ def _chat(texts: tuple[str, str]) -> list[dict[str, str]]:
 def _padded(
     batch: list[dict[str, list[int]]], filling: int, device: torch.device
 ) -> dict[str, torch.Tensor]:
-    """Inputs [texts, longest], filled up on the right; a mask says where."""
+    """Pad inputs on the right to [texts, longest], with an attention mask."""
     longest = max(len(tokens["input_ids"]) for tokens in batch)
     ones = ({"attention_mask": [1] * len(tokens["input_ids"])} for tokens in batch)
     rows = [more | tokens for more, tokens in zip(ones, batch, strict=True)]
@@ -156,12 +158,12 @@ def load_reward_model(
     max_num_seqs: int = 32,
     trust_remote_code: bool = False,
 ) -> HuggingFaceRewardModel:
-    """Load a reward model: a sequence reward_model of one output or several.
+    """Load a reward model: a sequence classifier of one output or several.
 
     Args:
         name: a directory in Hugging Face's format, or an id on the Hugging Face hub.
         dtype: `float32`, `bfloat16` or `float16`.
-        device: as PyTorch names it.
+        device: a device of PyTorch, such as `cpu` or `cuda`.
         label: see `HuggingFaceRewardModel`.
         max_num_seqs: answers in one forward.
         trust_remote_code: run the code that the model's directory holds.

@@ -1,8 +1,8 @@
-"""From nodes of the tree cache to what a forward takes.
+"""The arrays that a forward takes, made from nodes of the tree cache.
 
-`pack` lays any tokens to compute out in depth-first order: the flat arrays a model takes and the
-segments attention plans with. `forest_by_slot` names stretches of slots instead, for plans in fixed
-memory; `growing_forest` is for leaves that only grow, by a token a step.
+`pack` lays the tokens to compute out in depth-first order: the flat arrays that a model takes and
+the segments that attention plans with. `forest_by_slot` names runs of slots instead, for plans in
+fixed memory; `growing_forest` is for leaves that only grow, by a token a step.
 """
 
 from __future__ import annotations
@@ -18,22 +18,31 @@ from treeshare.kernels.planning.segments import Segment
 from treeshare.llm_backend.cache.tree_cache import CacheNode, Leaf
 
 KVNode = CacheNode | Leaf
+"""A node of the tree cache, or a private leaf below one."""
 
 
 @dataclass(slots=True)
 class PackedTokens:
-    """Tokens to compute, node by node."""
+    """Tokens to compute, node by node.
 
-    tokens: list[int] = field(default_factory=list)  # [N] ids
-    positions: list[int] = field(default_factory=list)  # [N] in each token's own path
-    slots: list[np.ndarray] = field(default_factory=list)  # to be joined to [N]
-    first_row: dict[KVNode, int] = field(default_factory=dict)  # of a node's tokens in [0, N)
+    Attributes:
+        tokens: [N] ids.
+        positions: [N], each in the token's own path.
+        slots: arrays that joined are [N] int64.
+        first_row: for each node, the row of its first token to compute, in [0, N).
+    """
+
+    tokens: list[int] = field(default_factory=list)
+    positions: list[int] = field(default_factory=list)
+    slots: list[np.ndarray] = field(default_factory=list)
+    first_row: dict[KVNode, int] = field(default_factory=dict)
 
     def row(self, node: KVNode, offset: int) -> int:
-        """Row of the token at `offset` in `node`, which must be among those computed."""
+        """Return the row of the token at `offset` in `node`, which must be among those packed."""
         return self.first_row[node] + offset - node.num_computed
 
     def add(self, node: KVNode, end: int) -> None:
+        """Append the tokens of a node up to `end` that are not computed yet."""
         begin = node.num_computed
         self.first_row[node] = len(self.tokens)
         self.tokens += node.tokens[begin:end]
@@ -43,6 +52,8 @@ class PackedTokens:
 
 @dataclass(slots=True)
 class PackedForest(PackedTokens):
+    """Tokens to compute, and the segments of KV entries that they see."""
+
     segments: list[Segment] = field(default_factory=list)
 
 
@@ -53,7 +64,7 @@ def pack(ends: Mapping[KVNode, int]) -> PackedForest:
     """
     children, num_below = _active_tree(ends)
     forest = PackedForest()
-    # Entries are visits, and (on the way back) segments that wait for the end of their interval.
+    # An entry is a visit (2 fields), or a segment that waits for the end of its interval (3).
     stack: list[tuple[KVNode, np.ndarray] | tuple[np.ndarray, int, int]] = [
         (root, root.slots[:0]) for root in children[None]
     ]
@@ -70,7 +81,7 @@ def pack(ends: Mapping[KVNode, int]) -> PackedForest:
         below = children.get(node, [])
         has_queries = end > node.num_computed
         if not has_queries and len(visible) * (len(below) - 1) <= num_below[node]:
-            # To read the few entries again for each child costs less than a partial result for
+            # Reading the few entries again for each child costs less than a partial result for
             # each query below. With one child it costs nothing: chains become one segment.
             stack += [(child, visible) for child in reversed(below)]
             continue
@@ -89,7 +100,10 @@ def pack(ends: Mapping[KVNode, int]) -> PackedForest:
 def _active_tree(
     ends: Mapping[KVNode, int],
 ) -> tuple[Mapping[KVNode | None, list[KVNode]], Mapping[KVNode, int]]:
-    """The nodes to compute and all above them: children of each, and queries at or below each."""
+    """Return the children, and the number of queries at or below, of each node that matters.
+
+    These are the nodes to compute and all above them.
+    """
     children: dict[KVNode | None, list[KVNode]] = defaultdict(list)
     num_below: dict[KVNode, int] = {}
     for queried in ends:
@@ -99,7 +113,7 @@ def _active_tree(
             num_below[node] = ends.get(node, node.num_computed) - node.num_computed
             node = node.parent
     downwards = list(children[None])
-    for node in downwards:  # which grows meanwhile
+    for node in downwards:  # the list grows meanwhile
         downwards += children.get(node, ())
     for node in reversed(downwards):
         if node.parent is not None:
@@ -108,7 +122,7 @@ def _active_tree(
 
 
 def pack_in_order(ends: Mapping[KVNode, int]) -> PackedTokens:
-    """Tokens [num_computed, end) of each node, in the order of the queries of `forest_by_slot`."""
+    """Lay out tokens [num_computed, end) of each node, in the order of `ends`."""
     packed = PackedTokens()
     for node, end in ends.items():
         packed.add(node, end)
@@ -116,21 +130,25 @@ def pack_in_order(ends: Mapping[KVNode, int]) -> PackedTokens:
 
 
 def growing_forest(leaves: Sequence[Leaf], *, is_grown: bool) -> Forest:
-    """The forest in which each leaf's next token is the only query (`forest_by_slot`).
+    """Return the forest in which each leaf's next token is the only query (`forest_by_slot`).
 
     The last node of leaf i is the i-th that has a query, and its entries go on in the slots after
-    it. Its next token's entry is counted in if `is_grown`.
+    it.
+
+    Args:
+        leaves: their paths are computed but for one token.
+        is_grown: whether the next token's own entry is counted.
     """
     forest = forest_by_slot({leaf: leaf.num_computed + 1 for leaf in leaves})
     return forest if is_grown else replace(forest, length=forest.length - forest.num_queries)
 
 
 def forest_by_slot(ends: Mapping[KVNode, int]) -> Forest:
-    """The forest whose queries are tokens [num_computed, end) of each node; its `start`s are slots.
+    """Return the forest whose queries are tokens [num_computed, end) of each node.
 
-    A node whose slots are several runs becomes a chain of nodes. Queries lie in the order of
-    `ends`, in which parents precede their children. Costs O(nodes) in Python, and a few passes over
-    the slots.
+    Its `start`s are slots. A node whose slots are several runs becomes a chain of nodes. Queries
+    lie in the order of `ends`, in which parents precede their children. The cost is O(nodes) in
+    Python, and a few passes over the slots in NumPy.
     """
     index: dict[KVNode, int] = {}
     above: list[int] = []  # node above, -1 for none

@@ -1,12 +1,14 @@
-"""The tree engine's work under way: one job for each sampled sequence and for each scored prompt.
+"""The engine's units of work: one per sampled sequence, one per scored prompt.
 
-A job knows its tokens and its place in the tree cache; the engine decides when it runs.
+Both are jobs of the engine: it admits them, computes the tokens that they ask for, and collects
+their replies when they are done.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections import abc
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from treeshare.llm_backend.api import (
@@ -18,8 +20,8 @@ from treeshare.llm_backend.api import (
     Usage,
 )
 from treeshare.llm_backend.cache.tree_cache import CacheNode, Leaf, TreeCache
-from treeshare.llm_backend.model.model import Model
-from treeshare.llm_backend.model.tokenizer import TokenizerError
+from treeshare.llm_backend.model.tokenizer import Tokenizer, TokenizerError
+from treeshare.llm_backend.sampling.sampler import streams
 
 from .packing import KVNode
 
@@ -29,23 +31,44 @@ class NotANumber(ArithmeticError):
 
 
 @dataclass(slots=True, eq=False, weakref_slot=True)
-class GenerateTicket:
-    """A Generate request under way: collects its samples."""
+class SequenceGroup:
+    """The sequences of one `Generate` request, and what they share.
 
-    number: int
+    Args:
+        request_id: the request's id.
+        request: the request.
+        prompt: its token ids, at least one.
+        cache: the tree cache that holds their KV.
+        tokenizer: turns generated ids into text.
+        end_tokens: ids that end a completion.
+    """
+
+    request_id: int
     request: Generate
-    prompt: tuple[int, ...]  # token ids
-    prefix: tuple[int, ...] = field(init=False)  # shared: the last one is each leaf's first
+    prompt: tuple[int, ...]
+    cache: TreeCache
+    tokenizer: Tokenizer
+    end_tokens: frozenset[int]
+    prefix: tuple[int, ...] = field(init=False)  # shared: the last prompt token is each leaf's own
+    streams: list[int] = field(init=False)  # random stream of each sequence
     completions: dict[int, Completion] = field(default_factory=dict)  # by sample index
     num_computed: int = 0  # KV entries computed on its behalf
-    error: Exception | None = None  # of one of its samples, which ends all of them
+    error: Exception | None = None  # of one of its sequences; it ends all of them
     is_answered: bool = False
 
     def __post_init__(self) -> None:
+        n = self.request.n
         self.prefix = self.prompt[:-1]
+        self.streams = streams([self.request.seed] * n, range(n)).tolist()
+        if self.request.sampling.ignore_eos:
+            self.end_tokens = frozenset()
+
+    def sequences(self) -> list[Sequence]:
+        """Return new sequences, from the beginning of the request."""
+        return [Sequence(self, k) for k in range(self.request.n)]
 
     def reply(self) -> GenerateReply | Failure | None:
-        """The reply, once: when every sample is in, or one has failed."""
+        """Return the reply, once: when every sequence is in, or one has failed."""
         if self.error is not None:
             was_answered, self.is_answered = self.is_answered, True
             return None if was_answered else Failure(self.error)
@@ -65,43 +88,62 @@ class GenerateTicket:
         )
 
 
-class Draw:
-    """One sample of a Generate request: a leaf that grows by one token a step."""
+class Sequence:
+    """One sample of a `Generate` request: a leaf that grows by one token a step.
 
-    leaf: Leaf  # from `start` on; its lock keeps the prefix
+    Args:
+        group: the request's sequences.
+        sample_index: number of the sample in its request.
 
-    def __init__(self, ticket: GenerateTicket, sample: int) -> None:
-        self.ticket = ticket
-        self.number = ticket.number
-        self.sample = sample
-        self.prefix = ticket.prefix
-        self.capacity = ticket.request.sampling.max_tokens
+    Attributes:
+        generated: token ids drawn so far.
+        completion: the finished text; None while the sequence goes on.
+        leaf: its tokens in the tree cache, from `start` on; its lock keeps the prefix.
+        sampling: how its tokens are drawn.
+        stream: its random stream (`sampler.streams`).
+    """
+
+    leaf: Leaf
+
+    def __init__(self, group: SequenceGroup, sample_index: int) -> None:
+        self.group = group
+        self.request_id = group.request_id
+        self.sample_index = sample_index
+        self.sampling = group.request.sampling
+        self.stream = group.streams[sample_index]
+        self.prefix = group.prefix
+        self.capacity = self.sampling.max_tokens
         self.generated: list[int] = []
         self.logprob = 0.0
         self.completion: Completion | None = None
 
-    def start(self, cache: TreeCache, node: CacheNode) -> None:
-        """Take a place below `node`, where the prefix ends."""
-        self.leaf = cache.fork(node, self.capacity)
-        cache.append(self.leaf, self.ticket.prompt[-1])
+    def start(self, node: CacheNode) -> None:
+        """Take a leaf below `node`, where the prefix ends."""
+        self.leaf = self.group.cache.fork(node, self.capacity)
+        self.group.cache.append(self.leaf, self.group.prompt[-1])
 
     def to_compute(self) -> Iterator[KVNode]:
-        """Nodes that still need KV, parents first; the leaf, always, last."""
+        """Yield the nodes that still need KV, parents first; the leaf, always, last."""
         yield from _uncomputed(self.leaf.anchor)
         yield self.leaf
 
-    def accept(self, token: int, logprob: float, cache: TreeCache, model: Model) -> None:
-        """Take the token drawn after the leaf's last one, or fail the request."""
+    def accept(self, token: int, logprob: float) -> None:
+        """Append the token drawn after the leaf's last one, or fail the request.
+
+        Args:
+            token: its id.
+            logprob: its log-probability, nats; NaN fails the request.
+        """
         self.generated.append(token)
         self.logprob += logprob
         try:
             if math.isnan(logprob):
                 raise _not_a_number(self.leaf.stop)
-            self.completion = self._completed(model)
+            self.completion = self._completed()
         except (TokenizerError, NotANumber) as error:
-            self.ticket.error = error
+            self.group.error = error
         if not self.is_done:
-            cache.append(self.leaf, token)
+            self.group.cache.append(self.leaf, token)
 
     @property
     def is_decoding(self) -> bool:
@@ -112,50 +154,54 @@ class Draw:
 
     @property
     def is_done(self) -> bool:
-        return self.completion is not None or self.ticket.error is not None
+        """Whether the text is finished, or the request has failed."""
+        return self.completion is not None or self.group.error is not None
 
     @property
     def error(self) -> Exception | None:
-        return self.ticket.error
+        """What the request failed with; None if it did not fail."""
+        return self.group.error
 
     @property
     def leaves(self) -> list[Leaf]:
+        """The leaves that the job holds in the tree cache."""
         return [self.leaf]
 
     def end(self) -> GenerateReply | Failure | None:
-        """The request's reply, if this was its last sample or one has failed."""
+        """Return the request's reply, if this was its last sequence or one has failed."""
         if self.completion is not None:
-            self.ticket.completions[self.sample] = self.completion
-        return self.ticket.reply()
+            self.group.completions[self.sample_index] = self.completion
+        return self.group.reply()
 
-    def again(self) -> list[Draw]:
-        """The jobs of the request, from its beginning."""
-        self.ticket.error = None
-        self.ticket.completions.clear()
-        return [Draw(self.ticket, k) for k in range(self.ticket.request.n)]
+    def again(self) -> list[Sequence]:
+        """Return the jobs of the request, from its beginning."""
+        self.group.error = None
+        self.group.completions.clear()
+        return self.group.sequences()
 
     def charge(self, count: int) -> None:
-        self.ticket.num_computed += count
+        """Count KV entries that were computed on the request's behalf."""
+        self.group.num_computed += count
 
     def path_lengths(self) -> list[int]:
-        """Entries that each of the job's sequences would read if it shared none."""
+        """Return the entries that each of the job's sequences would read if it shared none."""
         return [self.leaf.start + self.leaf.num_computed]
 
-    def _completed(self, model: Model) -> Completion | None:
+    def _completed(self) -> Completion | None:
         """The finished text, or None while the sequence goes on."""
-        sampling = self.ticket.request.sampling
-        has_ended = self.generated[-1] in model.end_tokens
+        sampling, tokenizer = self.sampling, self.group.tokenizer
+        has_ended = self.generated[-1] in self.group.end_tokens
         is_full = len(self.generated) == sampling.max_tokens
-        may_stop = bool(sampling.stop) and model.may_close(self.generated[-1], sampling.stop)
+        may_stop = bool(sampling.stop) and tokenizer.may_close(self.generated[-1], sampling.stop)
         if not (has_ended or is_full or may_stop):
             return None
         tokens = self.generated[:-1] if has_ended else self.generated
-        text = model.decode(tokens)
+        text = tokenizer.decode(tokens)
         cuts = [at for stop in sampling.stop if (at := text.find(stop)) >= 0]
         if not (has_ended or is_full or cuts):
             return None
         if not (has_ended or cuts):
-            text = model.decode(tokens, is_cut=True)
+            text = tokenizer.decode(tokens, is_cut=True)
         return Completion(
             text[: min(cuts)] if cuts else text,
             len(self.generated),
@@ -165,65 +211,77 @@ class Draw:
 
 
 @dataclass(slots=True)
-class ScoredRun:
-    """Tokens that a group of continuations share, and what is to be read off their logits."""
+class ContinuationNode:
+    """A run of tokens that a group of continuations share, and what their logits must yield."""
 
-    parent: int | None  # index of the run above; None below the prompt
+    parent: int | None  # index of the node above; None below the prompt
     tokens: list[int]
     targets: list[tuple[int, int, int]]  # (offset of the token, next token id, continuation)
 
 
-class Scoring:
-    """A Score request: the continuations as a tree of leaves, each shared start computed once.
+class ScoreRequestState:
+    """A `Score` request under way: its continuations as a tree of leaves.
+
+    The start that several continuations share is computed once.
 
     Args:
-        number: its ticket.
+        request_id: the request's id.
         prompt: token ids after which all continuations are scored, at least one.
         continuations: token ids of each, at least one.
+        cache: the tree cache that holds their KV.
     """
 
     def __init__(
-        self, number: int, prompt: tuple[int, ...], continuations: Sequence[tuple[int, ...]]
+        self,
+        request_id: int,
+        prompt: tuple[int, ...],
+        continuations: abc.Sequence[tuple[int, ...]],
+        cache: TreeCache,
     ) -> None:
-        self.number = number
+        self.request_id = request_id
         self.prompt = prompt
         self.prefix = prompt[:-1]
         self.continuations = continuations
-        self.runs = _shared_runs(prompt[-1], continuations)
-        self.capacity = sum(len(run.tokens) for run in self.runs)
+        self.cache = cache
+        self.nodes = _continuation_tree(prompt[-1], continuations)
+        self.capacity = sum(len(node.tokens) for node in self.nodes)
         self.logprobs = [0.0] * len(continuations)
         self.num_computed = 0
-        self.leaves: list[Leaf] = []  # one a run, from `start` on
+        self.leaves: list[Leaf] = []  # one a node, from `start` on
 
-    def start(self, cache: TreeCache, node: CacheNode) -> None:
-        """Take places below `node`, where the prefix ends: all of them, or none if one fails."""
+    def start(self, node: CacheNode) -> None:
+        """Take leaves below `node`, where the prefix ends: all of them, or none if one fails."""
         leaves: list[Leaf] = []
         try:
-            for run in self.runs:
-                parent = node if run.parent is None else leaves[run.parent]
-                leaves.append(cache.fork(parent, len(run.tokens), keep=False))
-                for token in run.tokens:
-                    cache.append(leaves[-1], token)
+            for below in self.nodes:
+                parent = node if below.parent is None else leaves[below.parent]
+                leaves.append(self.cache.fork(parent, len(below.tokens), keep=False))
+                for token in below.tokens:
+                    self.cache.append(leaves[-1], token)
         except BaseException:
-            cache.release(leaves, keep=False)
+            self.cache.release(leaves, keep=False)
             raise
         self.leaves = leaves
 
     def to_compute(self) -> Iterator[KVNode]:
+        """Yield the nodes that still need KV, parents first."""
         yield from _uncomputed(self.leaves[0].anchor)
         yield from (leaf for leaf in self.leaves if leaf.num_computed < len(leaf.tokens))
 
     @property
     def is_done(self) -> bool:
+        """Whether every continuation is scored."""
         return all(leaf.num_computed == len(leaf.tokens) for leaf in self.leaves)
 
     @property
     def error(self) -> Exception | None:
+        """What the request failed with; None if it did not fail."""
         if any(map(math.isnan, self.logprobs)):
             return _not_a_number(len(self.prompt) + max(map(len, self.continuations)))
         return None
 
     def end(self) -> ScoreReply | Failure:
+        """Return the reply."""
         error = self.error
         if error is not None:
             return Failure(error)
@@ -239,15 +297,21 @@ class Scoring:
             ),
         )
 
-    def again(self) -> list[Scoring]:
-        """The job of the request, from its beginning."""
-        return [Scoring(self.number, self.prompt, self.continuations)]
+    def again(self) -> list[ScoreRequestState]:
+        """Return the job of the request, from its beginning."""
+        return [ScoreRequestState(self.request_id, self.prompt, self.continuations, self.cache)]
 
     def charge(self, count: int) -> None:
+        """Count KV entries that were computed on the request's behalf."""
         self.num_computed += count
 
     def path_lengths(self) -> list[int]:
+        """Return the entries that each of the job's sequences would read if it shared none."""
         return [len(self.prefix) + len(tokens) for tokens in self.continuations]
+
+
+Job = Sequence | ScoreRequestState
+"""What the engine admits, runs and collects."""
 
 
 def _not_a_number(num_tokens: int) -> NotANumber:
@@ -262,11 +326,16 @@ def _uncomputed(node: CacheNode | None) -> Iterator[CacheNode]:
     return reversed(path)
 
 
-def _shared_runs(last: int, continuations: Sequence[tuple[int, ...]]) -> list[ScoredRun]:
-    """A radix tree of what is fed in to score: the prompt's last token, then each continuation but
-    its last token. The token at depth i predicts the continuation's token i."""
+def _continuation_tree(
+    last: int, continuations: abc.Sequence[tuple[int, ...]]
+) -> list[ContinuationNode]:
+    """Build the radix tree of the tokens that must be computed to score some continuations.
+
+    These are the prompt's last token, then each continuation but its last token. The token at depth
+    i predicts the continuation's token i.
+    """
     fed = [(last, *tokens[:-1]) for tokens in continuations]
-    runs: list[ScoredRun] = []
+    nodes: list[ContinuationNode] = []
     stack: list[tuple[int | None, list[int], int]] = [(None, list(range(len(fed))), 0)]
     while stack:
         parent, group, depth = stack.pop()
@@ -274,10 +343,10 @@ def _shared_runs(last: int, continuations: Sequence[tuple[int, ...]]) -> list[Sc
         while all(len(fed[j]) > stop and fed[j][stop] == fed[group[0]][stop] for j in group):
             stop += 1
         targets = [(i - depth, continuations[j][i], j) for j in group for i in range(depth, stop)]
-        runs.append(ScoredRun(parent, list(fed[group[0]][depth:stop]), targets))
+        nodes.append(ContinuationNode(parent, list(fed[group[0]][depth:stop]), targets))
         branches: dict[int, list[int]] = {}
         for j in group:
             if len(fed[j]) > stop:
                 branches.setdefault(fed[j][stop], []).append(j)
-        stack += [(len(runs) - 1, branch, stop) for branch in branches.values()]
-    return runs
+        stack += [(len(nodes) - 1, branch, stop) for branch in branches.values()]
+    return nodes

@@ -1,1 +1,1 @@
-"""Sampling of next tokens: temperature, top-k, top-p, min-p, with a seed for every sequence."""
+"""Sampling of next tokens: temperature, top-k, top-p, with a seed for every sequence."""

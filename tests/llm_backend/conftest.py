@@ -11,12 +11,12 @@ from treeshare.llm_backend.model.model import Model, load_model
 
 @pytest.fixture(scope="session", params=["llama", "qwen3", "mistral", "gemma3"])
 def tiny_model(request):
-    return Model(make_network(request.param), byte_tokenizer())
+    return Model.of(make_network(request.param), byte_tokenizer())
 
 
 @pytest.fixture(scope="session")
 def llama():
-    return Model(make_network("llama"), byte_tokenizer())
+    return Model.of(make_network("llama"), byte_tokenizer())
 
 
 @pytest.fixture(scope="session")

@@ -1,19 +1,20 @@
-"""A model stand-in that checks every row of logits against dense forwards without sharing."""
+"""A network stand-in that checks every row of logits against dense forwards without sharing."""
 
 import copy
+import dataclasses
 
 import torch
 
 
 class DenseCheck:
-    """Stands in for a model and compares every row of logits with a dense forward of its path.
+    """A network that compares every row of logits with a dense forward of its path.
 
     The path is read back from the segments and from what was written to each slot, so a wrong
     segment, slot or position shows as a wrong path or as wrong logits.
     """
 
-    def __init__(self, model, dense, tolerance=1e-4):
-        self._model = model
+    def __init__(self, network, dense, tolerance=1e-4):
+        self._network = network
         self._dense = dense
         self._tolerance = tolerance
         self._token_in_slot = {}
@@ -21,11 +22,15 @@ class DenseCheck:
         self.num_checked = 0
 
     def __getattr__(self, name):
-        return getattr(self._model, name)
+        return getattr(self._network, name)
 
-    def forward(self, tokens, positions, slots, segments, pool, rows):
+    def on(self, model):
+        """The model with this network in place of its own."""
+        return dataclasses.replace(model, network=self)
+
+    def forward(self, tokens, positions, slots, segments, attention, pool, rows):
         self._token_in_slot |= dict(zip(slots.tolist(), tokens, strict=True))
-        logits = self._model.forward(tokens, positions, slots, segments, pool, rows)
+        logits = self._network.forward(tokens, positions, slots, segments, attention, pool, rows)
         for actual, row in zip(logits, rows, strict=True):
             path = self._path(row, positions[row], segments)
             assert path[-1] == tokens[row]
@@ -49,9 +54,9 @@ class Dense:
     """A copy of a model on its own attention: no cache, no sharing, one forward a text."""
 
     def __init__(self, model):
-        self.network = copy.deepcopy(model._network)
+        self.network = copy.deepcopy(model.network.hf)
         self.network.set_attn_implementation("eager")
-        self.end_tokens = model.end_tokens
+        self.end_tokens = model.network.end_tokens
         self._next = {}
 
     @torch.inference_mode()

@@ -38,10 +38,11 @@ def fuzz_model():
     hf = byte_tokenizer(additional_special_tokens=["<sep>"])
     hf.add_tokens(["<1>", "<2>", "<3>", "<4>", "<far>"])
     tokenizer = Raising(tokenizer_object=hf.backend_tokenizer, eos_token="<end>")
-    model = Model(make_network("llama"), tokenizer)
+    model = Model.of(make_network("llama"), tokenizer)
+    (nan,), hf = model.tokenizer.encode(NAN), model.network.hf
     with torch.no_grad():
-        model._network.get_input_embeddings().weight[model.encode(NAN)[0]] = float("nan")
-        model._network.get_output_embeddings().weight[model.encode(NAN)[0]] = 0  # rarely drawn
+        hf.get_input_embeddings().weight[nan] = float("nan")
+        hf.get_output_embeddings().weight[nan] = 0  # rarely drawn
     return model
 
 
@@ -83,7 +84,7 @@ def bad_request(rng):
 
 
 def serve(engine, requests, rng, each_call=8):
-    """Replies by ticket; `execute` gets a few new requests each time and must not raise."""
+    """Replies by request id; `execute` gets a few new requests each time and must not raise."""
     waiting, replies = list(requests.items()), {}
     while len(replies) < len(requests):
         count = rng.randint(1, each_call)
@@ -106,18 +107,18 @@ def fuzz(num_requests, seed):
     """
     rng, model = random.Random(seed), fuzz_model()
     good, bad = {}, {}
-    for ticket in range(num_requests):
+    for number in range(num_requests):
         is_bad = rng.random() < 1 / 3
-        (bad if is_bad else good)[ticket] = (bad_request if is_bad else good_request)(rng)
+        (bad if is_bad else good)[number] = (bad_request if is_bad else good_request)(rng)
     limits = {"kv_tokens": 400, "max_num_seqs": 12, "max_num_batched_tokens": 48}
     clean = serve(TreeEngine(model, **limits), good, rng)
     everything = dict(sorted((good | bad).items()))
     replies = serve(TreeEngine(model, **limits), everything, rng)
     counts = {"good": len(good), "bad": len(bad)}
-    for ticket, request in good.items():
-        assert_same(request, replies[ticket], clean[ticket])
-    for ticket, request in bad.items():
-        reply = replies[ticket]
+    for number, request in good.items():
+        assert_same(request, replies[number], clean[number])
+    for number, request in bad.items():
+        reply = replies[number]
         assert isinstance(reply, Failure), (request, reply)
         assert "\n" not in str(reply.error) and len(str(reply.error)) < 400
         name = type(reply.error).__name__

@@ -72,7 +72,50 @@ def _config(name, *parts, **fields):
     )
 
 
-FAMILIES = CONFIGS | {
+_EXPERTS = {
+    "n_routed_experts": 4,
+    "num_experts_per_tok": 2,
+    "n_group": 1,
+    "topk_group": 1,
+    "moe_intermediate_size": 16,
+    "n_shared_experts": 1,
+}
+_SHARED = {  # the last two of four layers take the KV of the two before
+    "num_hidden_layers": 4,
+    "num_kv_shared_layers": 2,
+    "layer_types": ["sliding_attention", "full_attention"] * 2,
+    "sliding_window": 7,
+    "head_dim": 16,
+    "vocab_size_per_layer_input": VOCABULARY,
+    "hidden_size_per_layer_input": 8,
+}
+LATENT_OR_SHARED = {
+    "deepseek_v2": _config(
+        "DeepseekV2", SIZES, _LATENT, _EXPERTS, head_dim=4, first_k_dense_replace=1,
+        topk_method="greedy",
+    ),
+    "deepseek_v3": _config(
+        "DeepseekV3", SIZES, _LATENT, _EXPERTS, head_dim=4, first_k_dense_replace=1
+    ),
+    "glm4_moe_lite": _config("Glm4MoeLite", SIZES, _LATENT, _EXPERTS),
+    "longcat_flash": _config(
+        "LongcatFlash", SIZES, _LATENT, head_dim=4, num_layers=2, ffn_hidden_size=48,
+        expert_ffn_hidden_size=16, n_routed_experts=4, zero_expert_num=2, moe_topk=2,
+    ),
+    "youtu": _config("Youtu", SIZES, _LATENT, initializer_range=0.01),
+    "minicpm3": _config("MiniCPM3", SIZES, _LATENT, initializer_range=0.02),
+    "gemma3n": _config(
+        "Gemma3nText", SIZES, _SHARED, activation_sparsity_pattern=[0.0] * 4, laurel_rank=8,
+        altup_num_inputs=2,
+    ),
+    "gemma4": _config("Gemma4Text", SIZES, _SHARED, global_head_dim=16),
+    "gemma4 wide heads": _config(
+        "Gemma4Text", SIZES, _SHARED, global_head_dim=24, use_double_wide_mlp=True
+    ),
+}  # fmt: skip
+"""Networks whose layers give a cache other keys than attention (MLA), or none (shared KV)."""
+
+FAMILIES = CONFIGS | LATENT_OR_SHARED | {
     "llama3 rope": _config(
         "Llama", SIZES, _rope("llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0,
         original_max_position_embeddings=32),
@@ -88,12 +131,6 @@ FAMILIES = CONFIGS | {
     "gemma2": _config(
         "Gemma2", SIZES, head_dim=16, sliding_window=7, attn_logit_softcapping=5.0,
         final_logit_softcapping=3.0,
-    ),
-    "gemma3n": _config(
-        "Gemma3nText", SIZES, num_hidden_layers=4, head_dim=16, sliding_window=7,
-        num_kv_shared_layers=2, layer_types=["sliding_attention", "full_attention"] * 2,
-        activation_sparsity_pattern=[0.0] * 4, vocab_size_per_layer_input=VOCABULARY,
-        hidden_size_per_layer_input=8, laurel_rank=8, altup_num_inputs=2,
     ),
     "phi": _config("Phi", SIZES),
     "phi3": _config("Phi3", SIZES, sliding_window=7),
@@ -114,11 +151,6 @@ FAMILIES = CONFIGS | {
     "granite": _config("Granite", SIZES, residual_multiplier=0.5),
     "cohere2": _config("Cohere2", SIZES, sliding_window=7, layer_types=_ALTERNATING),
     "starcoder2": _config("Starcoder2", SIZES, sliding_window=7),
-    "deepseek_v3": _config(
-        "DeepseekV3", SIZES, _LATENT, head_dim=4, n_routed_experts=4, num_experts_per_tok=2,
-        n_group=1, topk_group=1, first_k_dense_replace=1, moe_intermediate_size=16,
-        n_shared_experts=1,
-    ),
     "gpt2": _config("GPT2", _GPT),
     "gpt_neox": _config("GPTNeoX", SIZES),
     "opt": _config("OPT", SIZES, ffn_dim=48, word_embed_proj_dim=32),

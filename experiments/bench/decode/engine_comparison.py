@@ -1,8 +1,8 @@
-"""Four ways to serve one search (DESIGN section 6): Hugging Face a request at a time, and in
-batches; our engine reading every path on its own, and with DeFT attention.
+"""Four ways to serve one search, compared.
 
-ToT-BFS on Game of 24, the same program and seeds for all. Where requests are served one at a time,
-so are puzzles; else all puzzles run together. Knows no configuration and no file.
+Hugging Face's `generate` serves a request at a time, or batches; our engine reads every path on its
+own, or uses DeFT attention. The search is ToT-BFS on Game of 24, the same program and seeds for
+all. Where requests are served one at a time, so are puzzles; otherwise all puzzles run together.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any
 from treeshare.experiments.runs.gc_tuning import rare_collections
 from treeshare.llm_backend.api import (
     Engine,
+    EngineCapabilities,
     EngineStats,
     Failure,
     Generate,
@@ -29,23 +30,35 @@ from treeshare.llm_backend.api import (
 )
 from treeshare.llm_backend.engines.hf import HuggingFaceEngine
 from treeshare.llm_backend.engines.serve import serve
-from treeshare.llm_backend.model.random_models import LoadedNetwork
-from treeshare.search.context import Context, Policy
+from treeshare.llm_backend.model.model import Model
+from treeshare.search.context import Context
 from treeshare.search.evaluators.prompted import ValuePrompt
 from treeshare.search.expanders import Choose
+from treeshare.search.parts import Policy
 from treeshare.search.policies.tot import ToTBFS
 from treeshare.search.scheduler import Scheduler
 from treeshare.tasks.arithmetic.game24 import Game24
 
-from .case import Limits, WatchedEngine, pool_size
+from .case import Limits, on_attention, pool_size
 from .tables import Arm
 
-HF_ONE, HF_BATCHED = "hf_one", "hf_batched"  # other arms are names of an attention
+HF_ONE, HF_BATCHED = "hf_one", "hf_batched"
+"""Arms of Hugging Face's engine; the others are names of an attention."""
 
 
 @dataclass(slots=True)
 class ArmOptions:
-    """The search, and what bounds it.
+    """The search, and its bounds.
+
+    Args:
+        names: arms to compare.
+        puzzles: number of puzzles.
+        seconds: time limit of an arm; what it has done by then counts.
+        breadth: states kept a level.
+        hf_batch: sequences in a batch of `hf_batched`.
+        kv_tokens: size of our engine's KV pool.
+        temperature: of the verdicts.
+        path: ToT's 24.csv; None takes our own list.
 
     Raises:
         ValueError: a number below its bound.
@@ -53,16 +66,16 @@ class ArmOptions:
 
     names: list[str]
     puzzles: int
-    seconds: float  # of an arm; what it got done by then counts
-    breadth: int  # states kept a level
-    hf_batch: int  # sequences
-    kv_tokens: int  # of our engine
-    temperature: float  # of the verdicts
-    path: str | None  # of ToT's 24.csv; None takes our own list
+    seconds: float
+    breadth: int
+    hf_batch: int
+    kv_tokens: int
+    temperature: float
+    path: str | None
 
     @property
     def search(self) -> str:
-        """All that fixes the search, in words."""
+        """The search in words, with all that fixes it."""
         of = "own list" if self.path is None else Path(self.path).name
         return f"{self.puzzles} of {of}, b={self.breadth}, temperature {self.temperature:g}"
 
@@ -75,14 +88,15 @@ class ArmOptions:
 
 
 class TimeUp(Exception):
-    """An arm's time is spent."""
+    """The time limit of an arm has passed."""
 
 
 class Deadline:
-    """An engine that serves until some moment, and counts what it answered.
+    """An engine that serves until a time limit, and counts what it answered.
 
-    Raises:
-        TimeUp: it is asked after that.
+    Args:
+        engine: serves the requests.
+        seconds: time limit.
     """
 
     def __init__(self, engine: Engine, seconds: float) -> None:
@@ -91,7 +105,17 @@ class Deadline:
         self.requests = 0
         self.usage = Usage()
 
+    @property
+    def capabilities(self) -> EngineCapabilities:
+        """Those of the engine behind."""
+        return self._engine.capabilities
+
     def execute(self, requests: Mapping[int, Request]) -> Mapping[int, Reply]:
+        """Serve requests; see `Engine.execute`.
+
+        Raises:
+            TimeUp: the time limit has passed.
+        """
         if time.perf_counter() > self._end:
             raise TimeUp
         replies = self._engine.execute(requests)
@@ -101,36 +125,36 @@ class Deadline:
                 self.usage += reply.usage
         return replies
 
-    def cancel(self, tickets: Iterable[int]) -> None:
-        self._engine.cancel(tickets)
+    def cancel(self, request_ids: Iterable[int]) -> None:
+        """Drop outstanding requests; see `Engine.cancel`."""
+        self._engine.cancel(request_ids)
 
     def stats(self) -> EngineStats:
+        """Return the counters of the engine behind."""
         return self._engine.stats()
 
     def close(self) -> None:
+        """Close the engine behind."""
         self._engine.close()
 
 
-def run_arm(loaded: LoadedNetwork, options: ArmOptions, limits: Limits, seed: int, arm: Arm) -> Arm:
-    """`arm` with its counts and time filled in.
+def run_arm(model: Model, options: ArmOptions, limits: Limits, seed: int, arm: Arm) -> Arm:
+    """Return `arm` with its counts and time filled in.
 
     Raises:
         Exception: what a search failed with.
     """
     if arm.arm in (HF_ONE, HF_BATCHED):
-        model = loaded.model("torch")
         max_num_seqs = None if arm.arm == HF_ONE else options.hf_batch
-        with closing(HuggingFaceEngine(loaded, model, max_num_seqs)) as plain:
-            # With the search's stop string: which tokens may complete it is found out once.
+        with closing(HuggingFaceEngine(model, max_num_seqs)) as plain:
+            # With the search's stop string: the tokens that may complete it are listed once.
             warm = Sampling(max_tokens=4, stop=("\n",))
             serve(plain, [Generate(("warm",), 2, warm)], GenerateReply)
             return _search(plain, options, seed, arm, options.seconds)
-    model = loaded.model(arm.arm, arm.fused)
-    size = pool_size(model, options.kv_tokens)
-    engine = WatchedEngine(model, size, limits.max_num_seqs, limits.max_num_batched_tokens)
-    with closing(engine):
-        _search(engine, options, seed, arm, math.inf)  # compiles, captures, and is forgotten
-        engine.forget()
+    model = on_attention(model, arm.arm)
+    with closing(limits.engine(model, pool_size(model, options.kv_tokens))) as engine:
+        _search(engine, options, seed, arm, math.inf)  # compiles and captures; not counted
+        engine.reset_cache()
         return _search(engine, options, seed, arm, options.seconds)
 
 

@@ -1,7 +1,7 @@
-"""The Game-of-24 log of Tree of Thoughts (arXiv 2305.10601) as a workload: ToT-BFS with GPT-4, all
-puzzles together, 9,997 requests in 8 rounds.
+"""The Game-of-24 log of Tree of Thoughts (arXiv 2305.10601) as a workload.
 
-Knows the log's format and the order of its requests; the search itself is not run again.
+It is ToT-BFS with GPT-4, all puzzles together, 9,997 requests in 8 rounds. The order of its
+requests is that of the log; the search itself is not run again.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .workloads import Filler
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """A request of the Game-of-24 log: what all of its role share, then what shows the state."""
+    """A request of the log: a constant part for its role, then a part that shows the state."""
 
     role: str
     state: str
@@ -44,7 +44,7 @@ class LoggedSearch:
 
     @classmethod
     def read(cls, path: str | Path, num_puzzles: int | None = None) -> LoggedSearch:
-        """The first puzzles of `game24_gpt4_bfs_log.json`, or all.
+        """Read the first puzzles of `game24_gpt4_bfs_log.json`, or all.
 
         Raises:
             ValueError: the file is missing or is no such log.
@@ -69,10 +69,12 @@ class LoggedSearch:
 
     @property
     def name(self) -> str:
+        """The workload in a few words, with its sizes."""
         return f"GPT-4 log, {self.num_puzzles} puzzles"
 
     @property
     def kv_tokens(self) -> int:
+        """KV entries of all requests if none is evicted."""
         every = [ask for asked in self.rounds for ask in asked]
         return 2 * self.shared + sum(
             num_words(ask.state) + ask.samples * ask.tokens for ask in every
@@ -80,15 +82,19 @@ class LoggedSearch:
 
     @property
     def expected_steps(self) -> int:
+        """Decode steps, approximately."""
         return sum(max(ask.tokens for ask in asked) for asked in self.rounds)
 
     def warm_up(self) -> LoggedSearch:
+        """Return the first four rounds."""
         return replace(self, rounds=self.rounds[:4])
 
     def first(self, filler: Filler) -> None:
+        """Return None: the first round has many requests."""
         return None
 
     def run(self, engine: Engine, filler: Filler) -> list[GenerateReply]:
+        """Serve all requests and return their replies."""
         replies = []
         for asked in self.rounds:
             requests = [
@@ -98,7 +104,7 @@ class LoggedSearch:
                         filler.text(ask.state, num_words(ask.state)),
                     ),
                     ask.samples,
-                    Sampling(max_tokens=ask.tokens, temperature=0.7),
+                    Sampling(max_tokens=ask.tokens, temperature=0.7, ignore_eos=True),
                     seed,
                 )
                 for seed, ask in enumerate(asked)
@@ -108,12 +114,12 @@ class LoggedSearch:
 
 
 def num_words(text: str) -> int:
-    """Words, numbers, signs and ends of lines."""
+    """Count words, numbers, signs and ends of lines."""
     return len(re.findall(r"\w+|[^\w ]", text))
 
 
 def _logged_rounds(puzzles: Sequence[Any], verdict: int) -> tuple[tuple[Ask, ...], ...]:
-    """Step by step: proposals for all states kept, then values of the distinct new ones."""
+    """Return the rounds: for each step proposals for all states kept, then values of new states."""
     rounds = []
     for steps in zip(*(puzzle["steps"] for puzzle in puzzles), strict=True):
         proposals, values = [], []
@@ -130,7 +136,7 @@ def _logged_rounds(puzzles: Sequence[Any], verdict: int) -> tuple[tuple[Ask, ...
 
 
 def _left(text: str) -> str:
-    """The numbers that the last line leaves, or the line itself, an answer."""
+    """Return the numbers that the last line leaves, or the line itself if it is an answer."""
     line = text.rstrip("\n").rpartition("\n")[2]
     found = re.search(r"\(left: ([^)]*)\)", line)
     return found[1] if found else line

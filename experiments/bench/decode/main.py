@@ -1,9 +1,9 @@
-"""Time decoding end to end: `python -m treeshare.experiments.bench.decode workload=few_shot
-model.name=llama3-8b`, configured by conf/bench_decode.yaml.
+"""Time decoding end to end, configured by conf/bench_decode.yaml.
 
-One network for all kinds of attention and all workloads, with the bandwidth of the same run beside
-them. Rows are on disk as they come; the same command again measures what is missing. What is
-measured, and how, is the affair of `decode_case.py`, `verification.py` and `search_arms.py`.
+The command is `python -m treeshare.experiments.bench.decode workload=few_shot model.name=...`. One
+network serves all kinds of attention and all workloads, and the bandwidth is measured in the
+same run. Rows are on disk as they come; the same command again measures what is missing. The
+measurements themselves are in case.py, verification.py and engine_comparison.py.
 """
 
 from __future__ import annotations
@@ -30,20 +30,21 @@ from treeshare.experiments.runs.command import run_command
 from treeshare.experiments.runs.config import explained, one_line, options_of
 from treeshare.llm_backend.api import OutOfKVMemory
 from treeshare.llm_backend.model.loading import check_device
-from treeshare.llm_backend.model.random_models import SHAPES, LoadedNetwork, load_network
+from treeshare.llm_backend.model.model import Model
+from treeshare.llm_backend.model.random_models import SHAPES, load_network, weight_bytes
 
-from .case import Limits, measure, measure_pressure
+from .case import Limits, measure, measure_pressure, on_attention
 from .engine_comparison import run_arm
 from .options import ARMS, Options, Work, build
 from .step_profile import warm_profiler
 from .tables import Arm, Measurement, Setting, report
 from .verification import Verification, measure_verification
-from .workloads import Pressure
+from .workloads import MemoryPressure
 
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """What is to be measured, and what is already."""
+    """What to measure, and what is measured already."""
 
     options: Options
     works: Sequence[tuple[str, Work]]  # with their groups
@@ -60,25 +61,25 @@ class Bench:
         if self.setting.bandwidth is not None:
             warm_profiler()
         with explained("model"):
-            loaded = load_network(model.name, model.dtype, model.device)
+            loaded = load_network(model.name, model.dtype, model.device, model.fused)
         limits = Limits(
             self.options.max_num_seqs,
             self.options.max_num_batched_tokens,
             self.options.spans,
             self.setting.bandwidth,
-            loaded.weight_bytes(),
+            weight_bytes(loaded.network),
         )
         for arm in arms:
             with explained(arm.arm):
                 done = run_arm(loaded, self.options.arms, limits, self.options.seed, arm)
             self.arms.append(done)
-            self._tell(f"{arm.arm}: {done.nodes} nodes in {done.seconds:.1f} s")
+            self._report(f"{arm.arm}: {done.nodes} nodes in {done.seconds:.1f} s")
         for attention in dict.fromkeys(row.attention for _, row in todo):
             for row in self._measured(loaded, limits, attention, todo):
                 self.rows.append(row)
                 took = row.note or f"{row.seconds:.2f} s"
                 step = f", {row.step_ms:.2f} ms a step" if row.step_ms else ""
-                self._tell(f"{row.workload} {attention}: {took}{step}")
+                self._report(f"{row.workload} {attention}: {took}{step}")
 
     def _missing_rows(self) -> list[tuple[Work, Measurement]]:
         options = self.options
@@ -108,14 +109,13 @@ class Bench:
 
     def _measured(
         self,
-        loaded: LoadedNetwork,
+        loaded: Model,
         limits: Limits,
         attention: str,
         todo: Sequence[tuple[Work, Measurement]],
     ) -> Iterator[Measurement]:
         with explained("attention"):
-            model = loaded.model(attention, self.options.model.fused)
-        model.end_tokens = frozenset()  # every text has the wanted length
+            model = on_attention(loaded, attention)
         for work, row in todo:
             if row.attention != attention:
                 continue
@@ -123,7 +123,7 @@ class Bench:
             if self.options.trace:
                 trace = Path(self.options.output_dir, f"{row.workload} {attention}.json")
             try:
-                if isinstance(work, Pressure):
+                if isinstance(work, MemoryPressure):
                     yield from measure_pressure(model, work, limits, row)
                 elif isinstance(work, Verification):
                     yield measure_verification(model, work, limits, row, trace)
@@ -132,7 +132,7 @@ class Bench:
             except (ValueError, OutOfKVMemory, torch.OutOfMemoryError) as error:
                 yield replace(row, note=f"skipped: {one_line(error)}")
 
-    def _tell(self, line: str) -> None:
+    def _report(self, line: str) -> None:
         print(line, flush=True)
         text = report(self.setting, self.rows.rows, self.arms.rows)
         write_atomically(Path(self.options.output_dir, "results.md"), text)
@@ -175,11 +175,11 @@ def _options(cfg: DictConfig) -> Options:
 
 
 def _setting(options: Options, path: Path) -> Setting:
-    """That of the directory, or a new one with the bandwidth measured.
+    """Return the directory's setting, or a new one with the bandwidth measured.
 
     Raises:
-        ValueError: the rows there are another machine's, or of other limits, or the device is not
-            to be had.
+        ValueError: the rows there are another machine's, or of other limits, or there is no such
+            device.
     """
     device = torch.device(options.model.device)
     is_cuda = device.type == "cuda"

@@ -1,4 +1,4 @@
-"""The keys of conf/bench_decode.yaml, what is wrong with them, and the workloads they name."""
+"""The keys of conf/bench_decode.yaml, their checks, and the workloads they name."""
 
 from __future__ import annotations
 
@@ -10,14 +10,18 @@ from treeshare.llm_backend.model.attention import BACKENDS
 from .engine_comparison import HF_BATCHED, HF_ONE, ArmOptions
 from .game24_log import LoggedSearch
 from .verification import Verification, verifications
-from .workloads import FewShot, Pressure, Reasoning, reasoning
+from .workloads import FewShot, MemoryPressure, Reasoning, reasoning
 
-Work = FewShot | Reasoning | LoggedSearch | Verification | Pressure
-ARMS = "arms"  # the workload that is a search
+Work = FewShot | Reasoning | LoggedSearch | Verification | MemoryPressure
+"""A workload of decoding."""
+ARMS = "arms"
+"""Name of the workload that compares engines on a search."""
 
 
 @dataclass(slots=True)
 class ModelOptions:
+    """The keys under `model`."""
+
     name: str
     dtype: str
     device: str
@@ -26,6 +30,8 @@ class ModelOptions:
 
 @dataclass(slots=True)
 class FewShotOptions:
+    """The keys under `few_shot`."""
+
     prompts: list[int]
     branches: list[int]
     tokens: int
@@ -33,6 +39,8 @@ class FewShotOptions:
 
 @dataclass(slots=True)
 class SpeculativeOptions:
+    """The keys under `speculative`."""
+
     sizes: list[int]
     prompt: int
     tokens: int
@@ -40,6 +48,8 @@ class SpeculativeOptions:
 
 @dataclass(slots=True)
 class PressureOptions:
+    """The keys under `pressure`."""
+
     prompts: int
     prompt: int
     branches: int
@@ -51,7 +61,7 @@ class Options:
     """The keys of bench_decode.yaml.
 
     Raises:
-        ValueError: a value that there is not.
+        ValueError: a value is not among those allowed.
     """
 
     workload: list[str]
@@ -103,10 +113,12 @@ class Options:
 
 
 NEEDS = {"reasoning": "templates", "speculative": "templates", "gpt4_log": "log"}
+"""The key that a workload cannot do without."""
 NEEDED = {
     "templates": "the directory of DeFT's templates",
     "log": "game24_gpt4_bfs_log.json of Tree of Thoughts",
 }
+"""What such a key must name."""
 WORKLOADS: Mapping[str, Callable[[Options], Sequence[Work]]] = {
     "few_shot": lambda options: [
         FewShot(prompt, branches, options.few_shot.tokens)
@@ -118,15 +130,16 @@ WORKLOADS: Mapping[str, Callable[[Options], Sequence[Work]]] = {
     "speculative": lambda options: verifications(
         options.templates or "", **asdict(options.speculative)
     ),
-    "pressure": lambda options: [Pressure(**asdict(options.pressure))],
+    "pressure": lambda options: [MemoryPressure(**asdict(options.pressure))],
     ARMS: lambda options: [],
 }
+"""Functions that make the workloads of a name."""
 
 
 def build(options: Options) -> list[tuple[str, Work]]:
-    """All workloads that the options name, but for the search, each with its group.
+    """Make all workloads that the options name, but for the search, each with its group.
 
     Raises:
-        ValueError: a file is missing, or is not what it should be.
+        ValueError: a file is missing, or cannot be read as the workload needs it.
     """
     return [(name, work) for name in options.workload for work in WORKLOADS[name](options)]

@@ -1,8 +1,7 @@
 """Where the time of a decode step goes: kernels by kind, and the clock of a run of steps.
 
-The clock runs over all steps; a few of them are also seen by the profiler, and for these the clock
-is held, so that the profiler's own time counts nowhere. Knows kernels' names, nothing of what
-decodes.
+The clock runs over all steps. A few of them are also recorded by the profiler; the clock is stopped
+for these, so that the profiler's own time is not counted.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ MATMUL = re.compile("gemm|gemv|nvjet|cutlass|splitk|skinny_linear", re.IGNORECAS
 
 
 class Kernel(NamedTuple):
-    """What a device did: a kernel, or a copy."""
+    """One operation of a device: a kernel, or a copy."""
 
     name: str
     begin: float  # seconds
@@ -40,7 +39,7 @@ class StepBudget(NamedTuple):
 
 
 def split(kernels: Iterable[Kernel], num_layers: int) -> StepBudget | None:
-    """The mean step of some forwards by one device; None if no attention is seen.
+    """Return the mean step of some forwards by one device; None if there is no attention.
 
     A kernel that is launched early, to wait for the one before, counts from that one's end on. The
     vocabulary's matrix is taken to be the largest: of the matrix products, the longest one a
@@ -66,7 +65,7 @@ def split(kernels: Iterable[Kernel], num_layers: int) -> StepBudget | None:
 
 
 def _one_at_a_time(kernels: Iterable[Kernel]) -> list[Kernel]:
-    """In order, each without the time in which an earlier one was still at work."""
+    """Order kernels, and cut from each the time in which an earlier one was still running."""
     clipped: list[Kernel] = []
     latest = 0.0
     for name, begin, seconds in sorted(kernels, key=lambda kernel: kernel.begin):
@@ -77,13 +76,18 @@ def _one_at_a_time(kernels: Iterable[Kernel]) -> list[Kernel]:
 
 
 class Watch:
-    """Told of every forward of a run, keeps the clock of its decode steps.
+    """Receives every forward of a run, and keeps the clock of its decode steps.
 
     Args:
-        profiled: numbers of decode steps, from 1, after which the profiler looks on.
-        span: for so many steps each time.
-        lead: steps that the device may be ahead of those told of.
-        trace: where to write what it saw first, as a Chrome trace.
+        profiled: numbers of decode steps, from 1, after which the profiler records.
+        span: steps that it records each time.
+        lead: steps that the device may be ahead of those received.
+        trace: where to write the first recording as a Chrome trace.
+
+    Attributes:
+        kernels: what the profiler recorded.
+        steps: decode steps.
+        kv_entries: KV entries under each step's sequences, each once, summed over steps.
     """
 
     def __init__(
@@ -95,8 +99,8 @@ class Watch:
         trace: Path | None = None,
     ) -> None:
         self.kernels: list[Kernel] = []
-        self.steps = 0  # decode steps
-        self.kv_entries = 0  # under each step's samples, each once; summed over steps
+        self.steps = 0
+        self.kv_entries = 0
         self._profiled, self._span, self._lead = set(profiled), span, lead
         self._trace = trace
         self._profiler: Any = None
@@ -107,16 +111,23 @@ class Watch:
         self._begun = self._ended = time.perf_counter()
 
     def start(self) -> None:
+        """Start the clock."""
         _synchronize()
         self._begun = time.perf_counter()
 
     def stop(self) -> None:
+        """Stop the clock."""
         self._drop_profiler()
         _synchronize()
         self._ended = time.perf_counter()
 
     def forward(self, *, is_decode: bool, num_entries: int) -> None:
-        """A forward has ended, or its tokens are read; a decode step with so many KV entries."""
+        """Receive a forward that has ended, or whose tokens have been read.
+
+        Args:
+            is_decode: whether it is a decode step.
+            num_entries: KV entries under its sequences, each once.
+        """
         if not is_decode:  # what it left on the device is waited for in the next step
             self._drop_profiler()
             self._last = None
@@ -160,18 +171,18 @@ class Watch:
         if self._trace is not None:
             profiler.export_chrome_trace(str(self._trace))
             self._trace = None
-        # Each look has a time of its own; the next goes on after the last one's end.
+        # Each recording has its own time origin; append it after the end of the last one.
         end = max((kernel.begin + kernel.seconds for kernel in self.kernels), default=0.0)
         for event in profiler.events():
             if event.device_type == DeviceType.CUDA:
                 time_range = event.time_range
                 begin, seconds = 1e-6 * time_range.start, 1e-6 * time_range.elapsed_us()
                 self.kernels.append(Kernel(event.name, end + begin, seconds))
-        self._held_steps += self._span + self._lead  # the device has caught up
+        self._held_steps += self._span + self._lead  # the device is no longer ahead
         self._held_seconds += time.perf_counter() - self._hold
 
     def _drop_profiler(self) -> None:
-        """Another forward, or the end, came between: what was seen is no run of steps."""
+        """Discard a recording that another forward, or the end, has interrupted."""
         if self._profiler is None:
             return
         now = time.perf_counter()
@@ -188,7 +199,7 @@ class Watch:
 
 
 def warm_profiler() -> None:
-    """Have the profiler loaded before any CUDA graph is made and any clock runs."""
+    """Load the profiler, before any CUDA graph is made and any clock runs."""
     with profile(activities=[ProfilerActivity.CUDA]):
         _synchronize()
 

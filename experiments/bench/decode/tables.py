@@ -1,7 +1,7 @@
 """Measurements of decoding end to end as rows, and the Markdown made of them.
 
-The DeFT paper's Table 5 (arXiv 2404.00242), the budget of a step, the pool under pressure and the
-four arms of one search. Knows no device and no engine.
+They are the DeFT paper's Table 5 (arXiv 2404.00242), the time budget of a step, the KV pool under
+pressure, and the comparison of engines on one search.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from treeshare.experiments.bench.attention.tables import cell, markdown_table
 
 PAPER = ("sequence", "deft_node", "deft_node_chunk", "deft_flatten", "deft")
+"""Attentions of the paper's table."""
 BASELINE, OURS = "sequence", "deft"
+"""The attention that others are compared with, and the one compared."""
 _ABOUT_SECONDS = """\
 Wall seconds of all requests, prefill included; in brackets the device's seconds in attention, over
 all decode steps."""
@@ -23,13 +25,13 @@ _ABOUT_ARMS = """\
 ## Four arms: ToT-BFS on Game of 24
 
 One program, one seed. `hf_one` and `hf_batched` are Hugging Face's `generate`, and padded forwards
-to score, with Hugging Face's own sampler and SDPA: a request at a time, and in batches. The others
-are our engine. An arm that the time limit cut counts what was done."""
+to score, with SDPA: a request at a time, and in batches. The others are our engine. All draw with
+our sampler. An arm that the time limit cut counts what was done."""
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What all rows of a directory share: setting.json."""
+    """The setting that all rows of a directory share: setting.json."""
 
     machine: str  # the device's name
     torch: str  # version
@@ -45,7 +47,7 @@ class Setting:
 class Measurement:
     """One attention on one workload with one model: a line of results.jsonl.
 
-    What was not done, and what only a GPU can tell, is None. Times of a step are means.
+    A column that was not measured, or that needs a GPU, is None. Times of a step are means.
     """
 
     model: str
@@ -78,25 +80,25 @@ class Measurement:
 
     @property
     def key(self) -> tuple[str, str, bool, str, str]:
-        """What is measured once."""
+        """The case, which is measured once."""
         return self.model, self.dtype, self.fused, self.workload, self.attention
 
     @property
     def label(self) -> str:
-        """The model, and that its weights are random if they are."""
+        """The model, with its weights and its dtype."""
         fused = ", fused" if self.fused else ""
         return f"{self.model} ({self.weights} weights, {self.dtype}{fused})"
 
     @property
     def gap_ms(self) -> float | None:
-        """Of a step, in which the device has nothing to do."""
+        """Time of a step in which the device idles."""
         parts = (self.attention_ms, self.matmul_ms, self.sampling_ms, self.other_ms)
         known = [part for part in parts if part is not None]
         return self.step_ms - sum(known) if known and self.step_ms else None
 
     @property
     def ratio(self) -> float | None:
-        """Of the step to its floor, weights and KV."""
+        """The step's time over its floor, which is to read weights and KV."""
         if self.step_ms is None or self.weights_ms is None or self.kv_ms is None:
             return None
         return self.step_ms / (self.weights_ms + self.kv_ms)
@@ -124,16 +126,17 @@ class Arm:
 
     @property
     def key(self) -> tuple[str, str, bool, str, str]:
-        """What is measured once."""
+        """The case, which is measured once."""
         return self.model, self.dtype, self.fused, self.search, self.arm
 
     @property
     def nodes_per_second(self) -> float:
+        """Nodes made and valued a second."""
         return self.nodes / self.seconds if self.seconds else 0.0
 
 
 def report(setting: Setting, rows: Sequence[Measurement], arms: Sequence[Arm]) -> str:
-    """results.md."""
+    """Write results.md."""
     versions = f"torch {setting.torch}, transformers {setting.transformers}"
     text = f"# Decoding end to end: {setting.machine}\n\n{versions}, triton {setting.triton}"
     text += f"; at most {setting.max_num_seqs} sequences"
@@ -158,7 +161,7 @@ def report(setting: Setting, rows: Sequence[Measurement], arms: Sequence[Arm]) -
 
 
 def seconds_table(rows: Sequence[Measurement]) -> str:
-    """Table 5: workloads by attention, seconds (attention seconds); ours against the baseline."""
+    """Write Table 5: workloads by attention, in seconds (attention seconds), and our speed-up."""
     others = dict.fromkeys(row.attention for row in rows if row.attention not in PAPER)
     names = (*PAPER, *others)
     body = []
@@ -172,6 +175,7 @@ def seconds_table(rows: Sequence[Measurement]) -> str:
 
 
 def budget_table(rows: Sequence[Measurement]) -> str:
+    """Write the time budget of a decode step, a line a row."""
     head = (
         "workload", "attention", "steps", "step", "weights", "KV", "x floor", "attention", "matmul",
         "sampling", "other", "gap", "gap %", "tokens/s", "first tokens s",
@@ -193,6 +197,7 @@ def budget_table(rows: Sequence[Measurement]) -> str:
 
 
 def pressure_table(rows: Sequence[Measurement]) -> str:
+    """Write the seconds, evictions and pauses of each pool."""
     head = ("workload", "attention", "pool", "seconds", "equal answers", "evicted", "paused")
     body = [
         [
@@ -205,7 +210,7 @@ def pressure_table(rows: Sequence[Measurement]) -> str:
 
 
 def arms_table(arms: Sequence[Arm]) -> str:
-    """With each arm, how many times its nodes a second our own has on the same search."""
+    """Write the arms, and for each the ratio of our nodes a second on the same search to its."""
     head = (
         "model", "search", "arm", "puzzles", "nodes", "requests", "forwards", "tokens in",
         "tokens out", "seconds", "nodes/s", f"{OURS} over it",

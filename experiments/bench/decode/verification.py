@@ -1,9 +1,9 @@
 """The steps of tree speculative decoding, without a drafter: verify a tree, accept some of it.
 
 DeFT's third workload (arXiv 2404.00242 section 4). Every step is a forward of t tree tokens below a
-prompt that grows by the accepted ones; the trees and how many tokens are accepted are as Medusa's
-runs were recorded. The drafts are any tokens, so what the model says of them decides nothing; but
-it is read back in every step, as whoever accepts must. Knows no engine.
+prompt that grows by the accepted ones. The trees, and the numbers of accepted tokens, are those of
+recorded runs of Medusa. The drafts are arbitrary tokens, so the model's draws do not decide what is
+accepted; they are still read back in every step, as acceptance needs them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from treeshare.experiments.bench.templates import explained_template
 from treeshare.kernels.planning.forest import Forest
 from treeshare.kernels.planning.segments import Segment
 from treeshare.llm_backend.api import EngineStats
-from treeshare.llm_backend.model.attention import DeftAttention, TreeBatch
+from treeshare.llm_backend.model.attention import TreeBatch, make_backend
 from treeshare.llm_backend.model.model import Model
 from treeshare.llm_backend.runtime.planned_step import PlannedStep
 
@@ -29,26 +29,33 @@ from .case import Limits, spread, with_steps
 from .step_profile import Watch
 from .tables import Measurement
 
-_FIRST = 97  # token id of which the drafts and the prompt go on; any will do
+_FIRST = 97  # token id with which the drafts and the prompt begin; any would do
 
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """Token trees under a prompt, and how much of each is accepted."""
+    """Token trees under a prompt, and how much of each is accepted.
 
-    tree: Forest  # node 0 is the prompt; every other is one token and one query
-    accepted: tuple[int, ...]  # tokens, by step
-    tokens: int  # to accept in all
+    Args:
+        tree: node 0 is the prompt; every other node is one token and one query.
+        accepted: number of accepted tokens, by step.
+        tokens: number of tokens to accept in all.
+    """
+
+    tree: Forest
+    accepted: tuple[int, ...]
+    tokens: int
 
     @property
     def name(self) -> str:
+        """The workload in a few words, with its sizes."""
         size, prompt = len(self.tree.parent) - 1, int(self.tree.length[0])
         return f"speculative t={size} P={prompt} N={self.tokens}"
 
     def steps(self) -> list[list[int]]:
-        """The accepted path of each step, as nodes from the model's own token downwards.
+        """Return the accepted path of each step, as nodes from the model's own token downwards.
 
-        The recorded number of tokens, along the tree's first path that is long enough.
+        It has the recorded number of tokens, along the tree's first path that is long enough.
         """
         paths: list[list[int]] = [[]]
         for node, parent in enumerate(self.tree.parent[1:].tolist(), start=1):
@@ -61,7 +68,7 @@ class Verification:
         return steps
 
     def at(self, prompt: int) -> Forest:
-        """The tree below a prompt of so many tokens."""
+        """Return the tree below a prompt of this many tokens."""
         length = self.tree.length.copy()
         length[0] = prompt
         return Forest.packed(self.tree.parent, length, self.tree.num_queries)
@@ -70,7 +77,13 @@ class Verification:
 def verifications(
     templates: str | Path, sizes: Sequence[int], prompt: int, tokens: int
 ) -> list[Verification]:
-    """DeFT's recordings of Medusa; the first record's accepted lengths.
+    """Read DeFT's recordings of Medusa, with the first record's accepted lengths.
+
+    Args:
+        templates: directory of DeFT's templates.
+        sizes: tokens of a tree.
+        prompt: tokens of the prompt.
+        tokens: number of tokens to accept in all.
 
     Raises:
         ValueError: a file is missing or is no such template.
@@ -94,7 +107,10 @@ def measure_verification(
     row: Measurement,
     trace: Path | None = None,
 ) -> Measurement:
-    """`row` with the columns of a workload filled in.
+    """Measure a verification.
+
+    Returns:
+        `row` with the columns of a workload filled in.
 
     Raises:
         ValueError: the model's attention has no plans in fixed memory.
@@ -104,7 +120,7 @@ def measure_verification(
     verifier.prefill()
     for path in steps:
         verifier.step(path)
-    spans = limits.spans if model.device.type == "cuda" else 0
+    spans = limits.spans if model.network.device.type == "cuda" else 0
     watch = Watch(spread(len(steps), spans), trace=trace)
     watch.start()
     verifier.prefill()
@@ -122,32 +138,38 @@ def measure_verification(
 class Verifier:
     """The memory of the steps: a pool, a table of its slots in order of position, and a plan.
 
+    Args:
+        model: its attention has plans in fixed memory.
+        verification: the trees.
+
     Raises:
         ValueError: the model's attention has no plans in fixed memory.
     """
 
     def __init__(self, model: Model, verification: Verification) -> None:
-        backend = model.backend
-        if not (isinstance(backend, DeftAttention) and backend.can_update):
-            raise ValueError("verification wants an attention that plans in fixed memory")
-        self._model, self._verification = model, verification
+        attention, network = make_backend(model.attention, model.network.device), model.network
+        if not attention.capabilities.captures:
+            raise ValueError("verification needs an attention that plans in fixed memory")
+        network.check(attention)
+        self._network, self._attention = network, attention
+        self._verification = verification
         self._prompt = int(verification.tree.length[0])
         self._size = len(verification.tree.parent) - 1
         num_slots = self._prompt + sum(map(len, verification.steps())) + self._size
-        self._pool = model.new_pool(num_slots)
-        self._table = torch.arange(num_slots, dtype=torch.int32, device=model.device)
+        self._pool = network.new_pool(num_slots)
+        self._table = torch.arange(num_slots, dtype=torch.int32, device=network.device)
         depth = verification.tree.depth_first().end[1:] - self._prompt - 1
         self._entries = 0
-        self._depth = torch.from_numpy(depth).to(model.device)
-        self._tokens = torch.arange(self._size, device=model.device) + _FIRST
+        self._depth = torch.from_numpy(depth).to(network.device)
+        self._tokens = torch.arange(self._size, device=network.device) + _FIRST
         self._positions = torch.zeros_like(self._depth)
         self._slots = torch.zeros_like(self._depth)
         self._drawn = torch.zeros_like(self._depth)
         self._length = self._prompt
-        window = backend.window(self._table, self._size)
-        self._batch = TreeBatch(backend, self._pool, self._slots, window)
-        name = f"a verification of {self._size} tokens"
-        self._planned = PlannedStep(self._forward, [], window, model.device, name, EngineStats())
+        plans = attention.captured_plans(self._table, self._size)
+        self._batch = TreeBatch(attention, self._pool, self._slots, plans)
+        name, stats = f"a verification of {self._size} tokens", EngineStats()
+        self._planned = PlannedStep(self._forward, [], plans, network.device, name, stats)
 
     @property
     def num_entries(self) -> int:
@@ -159,27 +181,33 @@ class Verifier:
         count, tokens = self._prompt, self.prompt_tokens()
         slots = self._table[:count].long().cpu().numpy()
         segments = [Segment(slots, 0, 0, count)]
-        self._model.forward(tokens, range(count), slots, segments, self._pool, [count - 1])
+        where = self._attention, self._pool
+        self._network.forward(tokens, range(count), slots, segments, *where, [count - 1])
         self._length = count
 
     def prompt_tokens(self) -> list[int]:
+        """Return the prompt's token ids."""
         return [_FIRST + position % 26 for position in range(self._prompt)]
 
     def tree_tokens(self) -> list[int]:
-        """That the next step verifies."""
+        """Return the token ids that the next step verifies."""
         tokens: list[int] = self._tokens.tolist()
         return tokens
 
     @torch.inference_mode()
     def step(self, path: Sequence[int]) -> list[int]:
-        """Verify the tree and accept a path of its nodes; what the model says after each node."""
+        """Verify the tree and accept a path of its nodes.
+
+        Returns:
+            The likeliest token after each node.
+        """
         begin, end = self._length, self._length + self._size
         self._entries = end
         self._positions.copy_(self._depth + begin)
         self._slots.copy_(self._table[begin:end])
         self._load(self._verification.at(begin))
         drawn: list[int] = self._drawn.tolist()
-        # The accepted entries come to lie behind the prompt's; the others are free again.
+        # Move the accepted entries behind the prompt's; the others are free again.
         kept = np.array(path) - 1
         order = np.append(kept, np.setdiff1d(np.arange(self._size), kept))
         moved = torch.from_numpy(order + begin).to(self._table.device)
@@ -189,10 +217,10 @@ class Verifier:
         return drawn
 
     def _load(self, forest: Forest) -> None:
-        """Plan the forest and run its forward, as a graph where there is one."""
+        """Plan the forest and run its forward; on CUDA it is a graph."""
         self._planned.fit(forest)
         self._planned.launch()
 
     def _forward(self) -> None:
-        logits = self._model.run(self._batch, self._tokens, self._positions)
+        logits = self._network.run(self._batch, self._tokens, self._positions)
         self._drawn.copy_(logits.argmax(-1))

@@ -14,7 +14,7 @@ from treeshare.experiments.soak.uneven_requests import Sizes, arrivals, uneven_r
 from treeshare.llm_backend.api import Failure, Generate, OutOfKVMemory, Sampling, Score
 from treeshare.llm_backend.engines.tree import TreeEngine
 from treeshare.llm_backend.model.random_models import load_network
-from treeshare.llm_backend.runtime import eager as forward
+from treeshare.llm_backend.sampling import sampler
 from treeshare.llm_backend.sampling.sampler import uniforms
 
 SMALL = [
@@ -38,7 +38,7 @@ def soaked(directory, *overrides):
 
 @pytest.fixture(scope="module")
 def model():
-    return load_network("tiny", "float32", "cpu").model("torch")
+    return load_network("tiny", "float32", "cpu")
 
 
 def test_all_attentions_and_pools_give_the_same_tokens(tmp_path, monkeypatch):
@@ -61,7 +61,7 @@ def test_a_wrong_token_a_lost_slot_and_a_failure_are_found(tmp_path, monkeypatch
     """Each in an engine of its own, after the one that the others are compared with."""
     made = []
 
-    class Troubled(soak.RecordingEngine):
+    class Troubled(soak.RecordedEngine):
         def __init__(self, *args):
             super().__init__(*args)
             made.append(self)
@@ -75,12 +75,12 @@ def test_a_wrong_token_a_lost_slot_and_a_failure_are_found(tmp_path, monkeypatch
                 replies = {number: Failure(OutOfKVMemory("none")) for number in replies}
             return replies
 
-        def forget(self):
-            super().forget()
+        def reset_cache(self):
+            super().reset_cache()
             if len(made) == 3:
                 self.pool.slots.allocate(1)
 
-    monkeypatch.setattr(soak, "RecordingEngine", Troubled)
+    monkeypatch.setattr(soak, "RecordedEngine", Troubled)
     rows = soaked(tmp_path, "attention=[torch]", "shares=[1.0,1.0,0.9]")
     assert [row.is_sound for row in rows] == [True, False, False, False]
     assert rows[1].different == 1 and rows[1].largest_gap > 1e-3
@@ -114,7 +114,7 @@ def test_requests_are_uneven_and_reproducible(model):
 def test_gap_of_greedy_tokens_is_that_of_their_logits(model):
     request = Generate(("abc",), 1, Sampling(3, 0.0))
     (reply,) = TreeEngine(model).execute({0: request}).values()
-    best = model.encode_continuations("abc", [reply.completions[0].text])[1][0]
+    best = model.tokenizer.encode_continuations("abc", [reply.completions[0].text])[1][0]
     other = (best[0] + 1, *best[1:])
     assert gap(model, request, 0, best, other) > 0
     assert gap(model, request, 0, best, best[:2]) == math.inf
@@ -129,8 +129,8 @@ def test_gap_of_sampled_tokens_is_a_shift_of_the_random_number(model, sampling, 
         def shifted(*columns):
             return (uniforms(*columns) + shift).clamp(0, 1 - 2**-53)
 
-        monkeypatch.setattr(forward, "uniforms", shifted)
-        engine = soak.RecordingEngine(model, 100, 4, 64)
+        monkeypatch.setattr(sampler, "uniforms", shifted)
+        engine = soak.RecordedEngine(model, 100, 4, 64)
         engine.execute({0: request})
         return engine.generated[0, 0]
 

@@ -32,7 +32,7 @@ def test_prefixes_are_stored_once(cache):
     remember(cache, [1, 2, 3, 5, 6])
     assert cache.match([1, 2, 3, 9]).stop == 3
     assert cache.match([7]).stop == 0
-    used = NUM_SLOTS - cache._allocator.num_free
+    used = NUM_SLOTS - cache.num_free
     assert used == 6
     cache.check_integrity()
 
@@ -46,7 +46,7 @@ def test_a_released_leaf_joins_the_tree_by_content(cache):
         leaf.num_computed = 2  # the last token was sampled, not fed
     cache.release([first, second])
     assert cache.match([1, 2, 3, 4, 5]).stop == 4
-    assert NUM_SLOTS - cache._allocator.num_free == 4
+    assert NUM_SLOTS - cache.num_free == 4
     cache.check_integrity()
 
 
@@ -65,7 +65,7 @@ def test_least_recently_used_goes_first_and_locked_stays(cache):
 def test_eviction_frees_parents_after_their_children(cache):
     remember(cache, [1, 2, 3])
     remember(cache, [1, 2, 4])
-    assert cache.num_evictable() == 4
+    assert cache.num_slots - cache.num_free == 4
     assert cache.evict(4) == 4
     cache.check_integrity()
 
@@ -88,7 +88,7 @@ def test_what_is_matched_need_not_be_matched_again(cache):
     node = cache.insert([1, 2, 4], cache.match([1, 2, 4]))
     assert (node.start, node.stop) == (2, 3)
     assert cache.insert([1, 2, 4], node) is node
-    assert NUM_SLOTS - cache._allocator.num_free == 4
+    assert NUM_SLOTS - cache.num_free == 4
 
 
 @pytest.mark.parametrize("length", range(7))
@@ -146,7 +146,7 @@ class CacheMachine(RuleBasedStateMachine):
     def start(self, tokens, capacity, keep):
         matched = self.cache.match(tokens)
         self.cache.lock(matched)
-        needed = len(tokens) - matched.stop + capacity - self.cache._allocator.num_free
+        needed = len(tokens) - matched.stop + capacity - self.cache.num_free
         freed = self.cache.evict(needed) if needed > 0 else 0
         self.cache.unlock(matched)
         if needed > freed:
@@ -178,7 +178,7 @@ class CacheMachine(RuleBasedStateMachine):
     @rule(count=st.integers(1, 30))
     def evict(self, count):
         """Of all that may go, always what was used least recently."""
-        rest, num_freed = set(self.cache._nodes()), 0
+        rest, num_freed = set(self.cache.nodes()), 0
         while num_freed < count:
             parents = {node.parent for node in rest}
             idle = [node for node in rest if not node.locks and node not in parents]
@@ -188,12 +188,12 @@ class CacheMachine(RuleBasedStateMachine):
             rest.remove(oldest)
             num_freed += len(oldest.slots)
         assert self.cache.evict(count) == num_freed
-        assert set(self.cache._nodes()) == rest
+        assert set(self.cache.nodes()) == rest
 
     @invariant()
     def integrity(self):
         self.cache.check_integrity()
-        for node in self.cache._nodes():
+        for node in self.cache.nodes():
             prefix = tuple(t for part in _path(node)[:-1] for t in part.tokens)
             for token, slot in zip(node.tokens, node.slots, strict=True):
                 prefix += (token,)

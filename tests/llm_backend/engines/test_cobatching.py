@@ -38,9 +38,9 @@ def assert_same_tree(outcome, other):
 @pytest.mark.parametrize(
     ("policy", "expander", "evaluator"),
     [
-        (ToTBFS(breadth=2, samples=3), Sample(), ValuePrompt(samples=2)),
-        (MCTS(simulations=8, parallel=3), Choose(width=3), ValuePrompt(mode="score")),
-        (ToTBFS(breadth=2, samples=3), Sample(), ProcessReward(ask="?", seen="; ")),
+        (ToTBFS(breadth=2, num_samples=3), Sample(), ValuePrompt(num_samples=2)),
+        (MCTS(num_simulations=8, batch_size=3), Choose(width=3), ValuePrompt(mode="score")),
+        (ToTBFS(breadth=2, num_samples=3), Sample(), ProcessReward(ask="?", seen="; ")),
     ],
     ids=["tot_bfs", "mcts", "process_reward"],
 )

@@ -6,13 +6,16 @@ logits is compared, and the cache's integrity is checked after every operation.
 
 import random
 
+import pytest
 from dense_check import Dense, DenseCheck
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+from tiny_models import LATENT_OR_SHARED, byte_tokenizer, make_network
 
 from treeshare.llm_backend.api import Generate, GenerateReply, Sampling, Score, ScoreReply
 from treeshare.llm_backend.engines.tree import TreeEngine
+from treeshare.llm_backend.model.model import Model
 
 
 class Driver:
@@ -21,50 +24,45 @@ class Driver:
     def __init__(self, model, dense, **limits):
         self.model = model
         self.dense = dense
-        self.checked = DenseCheck(model, dense)
-        self.engine = TreeEngine(self.checked, **limits)
+        self.checked = DenseCheck(model.network, dense)
+        self.engine = TreeEngine(self.checked.on(model), **limits)
         self.requests = {}
         self.answered = set()
 
     def submit(self, request):
         number = len(self.requests)
         self.requests[number] = request
-        self.engine._submit({number: request})
-        self.collect()
+        self.engine.submit({number: request})
 
     def step(self):
-        if self.engine._running or self.engine._waiting:
-            self.engine._step()
-            self.collect()
-
-    def drain(self):
-        while self.engine._running or self.engine._waiting:
-            self.step()
-            self.engine.cache.check_integrity()
-        assert self.answered == set(self.requests)
-
-    def collect(self):
-        replies, self.engine._replies = self.engine._replies, {}
-        for number, reply in replies.items():
+        for number, reply in self.engine.step().items():
             assert number not in self.answered
             self.answered.add(number)
             self.check(self.requests[number], reply)
 
+    def drain(self):
+        while self.answered != set(self.requests):
+            self.step()
+            self.engine.cache.check_integrity()
+        assert not self.engine.has_unfinished
+
     def check(self, request, reply):
-        prompt = self.model.encode("".join(request.prefix_segments))
+        prompt = self.model.tokenizer.encode("".join(request.prefix_segments))
         if isinstance(request, Generate):
             assert isinstance(reply, GenerateReply)
             if request.sampling.temperature == 0:
                 expected = self.dense.greedy(prompt, request.sampling.max_tokens)
                 for completion in reply.completions:
                     assert completion.num_tokens == len(expected)
-                    kept = [token for token in expected if token not in self.model.end_tokens]
+                    kept = [
+                        token for token in expected if token not in self.model.network.end_tokens
+                    ]
                     is_cut = completion.finish_reason == "length"
-                    assert completion.text == self.model.decode(kept, is_cut=is_cut)
+                    assert completion.text == self.model.tokenizer.decode(kept, is_cut=is_cut)
         else:
             assert isinstance(reply, ScoreReply)
             text = "".join(request.prefix_segments)
-            prompt, ends = self.model.encode_continuations(text, request.continuations)
+            prompt, ends = self.model.tokenizer.encode_continuations(text, request.continuations)
             for continuation, logprob in zip(ends, reply.logprobs, strict=True):
                 expected = self.dense.logprob(prompt, continuation)
                 assert abs(logprob - expected) <= 1e-3
@@ -123,6 +121,21 @@ def test_random_requests_equal_dense(tiny_model):
             suppress_health_check=list(HealthCheck),
         ),
     )
+
+
+@pytest.mark.parametrize("family", LATENT_OR_SHARED)
+def test_latent_and_shared_kv_equal_dense(family):
+    """Forks, prompts in parts, scores and evictions, for layers with KV of other kinds."""
+    model = Model.of(make_network(family), byte_tokenizer())
+    driver = Driver(model, Dense(model), kv_tokens=40, max_num_seqs=5, max_num_batched_tokens=9)
+    greedy = Sampling(max_tokens=6, temperature=0.0)
+    for ending in ("one", "two", "other", "one more"):
+        driver.submit(Generate(("a start: ", ending), 2, greedy))
+        driver.submit(Score(("a start: ",), (ending, "or not")))
+        driver.step()
+    driver.drain()
+    assert driver.checked.num_checked > 60
+    assert driver.engine.stats().evicted_kv_tokens > 0
 
 
 def test_smollm2_equals_dense(smollm2):

@@ -5,18 +5,27 @@ import math
 import pytest
 import torch
 import transformers
+from attention_check import DEVICE
 from request_fuzz import fuzz, fuzz_model, serve
 from tiny_models import SIZES, byte_tokenizer, make_network, network_of
 from tiny_tokenizers import sentencepiece_tokenizer
 
 from treeshare.llm_backend.api import Failure, Generate, GenerateReply, Sampling, Score
+from treeshare.llm_backend.cache.kv_pool import SlotAllocator
 from treeshare.llm_backend.cache.tree_cache import TreeCache
+from treeshare.llm_backend.engines import schedule as schedule_module
 from treeshare.llm_backend.engines import tree as engine_module
+from treeshare.llm_backend.engines.draft_model import ModelDrafter
 from treeshare.llm_backend.engines.tree import TreeEngine
 from treeshare.llm_backend.model.model import Model
-from treeshare.llm_backend.runtime import sequence as jobs_module
-from treeshare.llm_backend.runtime.sequence import Draw, GenerateTicket, NotANumber
-from treeshare.llm_backend.speculative.draft_model import ModelDrafter
+from treeshare.llm_backend.runtime.admission import Admission
+from treeshare.llm_backend.runtime.observer import StepRecorder
+from treeshare.llm_backend.runtime.sequence import (
+    NotANumber,
+    ScoreRequestState,
+    Sequence,
+    SequenceGroup,
+)
 from treeshare.llm_backend.speculative.ngram import NgramDrafter
 
 GREEDY = Sampling(max_tokens=6, temperature=0.0)
@@ -30,7 +39,7 @@ def fragile():
 
 def sentencepiece_model(tokenizer):
     sizes = SIZES | {"vocab_size": len(tokenizer), "eos_token_id": 2}
-    return Model(network_of(transformers.LlamaConfig(**sizes)), tokenizer)
+    return Model.of(network_of(transformers.LlamaConfig(**sizes)), tokenizer)
 
 
 def replies(engine, requests):
@@ -92,11 +101,11 @@ def test_a_continuation_of_nan_fails_where_it_is_read(fragile):
 @pytest.mark.parametrize("filtered", [{}, {"top_p": 0.5}, {"top_k": 3}], ids=str)
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_tokens_drawn_from_nan_exist_and_have_no_probability(temperature, filtered):
-    from treeshare.llm_backend.sampling.sampler import Rules, sample
+    from treeshare.llm_backend.sampling.sampler import SamplingParamsBatch, sample
 
     logits = torch.zeros(4, 300)
     logits[0], logits[1, 7], logits[2, 299] = float("nan"), float("nan"), float("inf")
-    rules = Rules.of([Sampling(temperature=temperature, **filtered)] * 4)
+    rules = SamplingParamsBatch.of([Sampling(temperature=temperature, **filtered)] * 4)
     for uniform in (0.0, 0.999999):
         tokens, logprobs = sample(logits, rules, torch.full((4,), uniform, dtype=torch.float64))
         assert tokens.min() >= 0 and tokens.max() < 300
@@ -106,9 +115,10 @@ def test_tokens_drawn_from_nan_exist_and_have_no_probability(temperature, filter
 def test_a_token_that_cannot_be_decoded_fails_its_request(llama, monkeypatch):
     requests = batch()
     expected = replies(TreeEngine(llama), requests)
+    model = Model.of(make_network("llama"), byte_tokenizer())
     text = expected[0].completions[0].text
     assert len(text) > 2
-    decode = llama.tokenizer._tokenizer.decode
+    decode = model.tokenizer.hf.decode
 
     def failing(ids, **options):
         decoded = decode(ids, **options)
@@ -116,10 +126,8 @@ def test_a_token_that_cannot_be_decoded_fails_its_request(llama, monkeypatch):
             raise RuntimeError("no such token")
         return decoded
 
-    llama.tokenizer._decoded.cache_clear()
-    monkeypatch.setattr(llama.tokenizer._tokenizer, "decode", failing)
-    first, *others = replies(TreeEngine(llama), requests)
-    llama.tokenizer._decoded.cache_clear()
+    monkeypatch.setattr(model.tokenizer.hf, "decode", failing)
+    first, *others = replies(TreeEngine(model), requests)
     assert "the tokenizer failed: RuntimeError: no such token" in str(first.error)
     assert_same(others, expected[1:])
 
@@ -139,28 +147,29 @@ def test_tokens_over_the_border_are_scored_rightly():
         for request, reply in zip(requests, replies(TreeEngine(model), requests), strict=True):
             if isinstance(request, Score):
                 (prompt,) = request.prefix_segments
-                start, _ = model.encode_continuations(prompt, request.continuations)
+                start, _ = model.tokenizer.encode_continuations(prompt, request.continuations)
                 for text, logprob in zip(request.continuations, reply.logprobs, strict=True):
-                    rest = model.encode(prompt + text)[len(start) :]
+                    rest = model.tokenizer.encode(prompt + text)[len(start) :]
                     assert logprob == pytest.approx(dense.logprob(start, rest), abs=1e-3)
 
 
 def completed(model, tokens, stop=(), max_tokens=None):
     """What the request gets if the model draws these tokens."""
     sampling = Sampling(max_tokens or len(tokens), 0.0, stop=stop)
-    draw = Draw(GenerateTicket(0, Generate(("p",), 1, sampling), model.encode("p")), 0)
-    cache = TreeCache(model.new_pool(300).slots)
-    draw.start(cache, cache.insert(draw.prefix))
+    cache, ends = TreeCache(SlotAllocator(300)), model.network.end_tokens
+    request, prompt = Generate(("p",), 1, sampling), model.tokenizer.encode("p")
+    (draw,) = SequenceGroup(0, request, prompt, cache, model.tokenizer, ends).sequences()
+    draw.start(cache.insert(draw.prefix))
     for token in tokens:
-        draw.accept(token, 0.0, cache, model)
+        draw.accept(token, 0.0)
         if draw.is_done:
             return draw.completion
     return None
 
 
 def test_a_special_token_is_a_stop_string():
-    model = Model(make_network("llama"), byte_tokenizer(additional_special_tokens=["<sep>"]))
-    tokens = [*model.encode("hi"), 259, *model.encode("xyz")]
+    model = Model.of(make_network("llama"), byte_tokenizer(additional_special_tokens=["<sep>"]))
+    tokens = [*model.tokenizer.encode("hi"), 259, *model.tokenizer.encode("xyz")]
     done = completed(model, tokens, ("<sep>",))
     assert (done.text, done.num_tokens, done.finish_reason) == ("hi", 3, "stop")
     assert completed(model, tokens).text == "hi<sep>xyz"
@@ -170,27 +179,27 @@ def test_a_special_token_is_a_stop_string():
 def test_a_stop_string_at_the_start_is_found_though_the_blank_is_dropped(stop):
     hf = sentencepiece_tokenizer("first")
     model = sentencepiece_model(hf)
-    (tokens,) = model.encode_continuations("a:", [" yes or no"])[1]
+    (tokens,) = model.tokenizer.encode_continuations("a:", [" yes or no"])[1]
     done = completed(model, tokens, (stop,))
     assert (done.text, done.num_tokens) == (" yes or no"[: " yes".index(stop)], 1)
 
 
 def test_a_character_that_max_tokens_cuts_is_left_out():
-    model = Model(make_network("llama"), byte_tokenizer())
-    tokens = model.encode("hi 🛑")
+    model = Model.of(make_network("llama"), byte_tokenizer())
+    tokens = model.tokenizer.encode("hi 🛑")
     for count, text in {3: "hi ", 4: "hi ", 6: "hi ", 7: "hi 🛑"}.items():
         assert completed(model, tokens[:count]).text == text
-    assert completed(model, model.encode("hi \ufffd")).text == "hi \ufffd"
+    assert completed(model, model.tokenizer.encode("hi \ufffd")).text == "hi \ufffd"
     assert completed(model, [*tokens[:5], 257], max_tokens=9).text == "hi \ufffd"  # the model's own
 
 
-# Tickets.
+# Request ids.
 
 
-def test_a_ticket_that_is_outstanding_is_refused_and_nothing_taken_in(llama):
+def test_an_id_that_is_outstanding_is_refused_and_nothing_taken_in(llama):
     engine = TreeEngine(llama)
     assert engine.execute({1: Score(("a",), ("b",)), 2: Generate(("ab",), 1, GREEDY)}).keys() == {1}
-    with pytest.raises(ValueError, match="ticket 2 is that of a request that is outstanding"):
+    with pytest.raises(ValueError, match="request id 2 is that of an outstanding request"):
         engine.execute({2: Generate(("b",), 1, GREEDY), 3: Generate(("c",), 1, GREEDY)})
     assert engine.execute({}).keys() == {2}
     assert engine.execute({2: Generate(("b",), 1, GREEDY)}).keys() == {2}
@@ -203,24 +212,25 @@ def test_cancelled_requests_are_dropped_wherever_they_are(llama, limits):
     """Running, waiting, in the middle of their prompt, or answered and not yet handed out."""
     for num_steps in (0, 1, 3, 9):
         engine = TreeEngine(llama, **limits)
-        engine._submit(dict(enumerate(batch())))
+        engine.submit(dict(enumerate([*batch(), Generate(("",), 1, GREEDY)])))
+        engine.cancel([8])  # its failure is ready
+        found = {}
         for _ in range(num_steps):
-            if engine._running or engine._waiting:
-                engine._step()
+            found |= engine.step()
         engine.cancel([0, 2, 4, 6, 99])
         engine.check_integrity()
-        found = {}
+        early = found.keys() - {1, 3, 5, 7}
         while answered := engine.execute({}):
             found |= answered
-        assert found.keys() == {1, 3, 5, 7}
+        assert found.keys() - early == {1, 3, 5, 7} and 8 not in found
         expected = replies(TreeEngine(llama), batch())
         assert_same([found[i] for i in sorted(found)], [expected[i] for i in sorted(found)])
         engine.cancel(range(9))
-        engine.forget()
+        engine.reset_cache()
         assert engine.pool.slots.num_free == engine.pool.slots.num_slots
 
 
-def test_a_cancelled_ticket_may_come_again(llama):
+def test_a_cancelled_id_may_come_again(llama):
     engine = TreeEngine(llama)
     engine.execute({0: Generate(("a" * 40,), 2, GREEDY), 1: Score(("b",), ("c",))})
     engine.cancel([0])
@@ -233,10 +243,12 @@ def test_a_cancelled_ticket_may_come_again(llama):
 
 PLACES = [
     *((TreeCache, name) for name in ("match", "insert", "fork", "append", "release", "lock")),
-    *((Draw, name) for name in ("start", "accept", "end")),
-    *((jobs_module.Scoring, name) for name in ("start", "end", "charge")),
-    *((TreeEngine, name) for name in ("_admit", "_schedule", "_draft", "_end_done", "_count")),
-    *((engine_module, name) for name in ("take_in", "make_drafts")),
+    *((Sequence, name) for name in ("start", "accept", "end")),
+    *((ScoreRequestState, name) for name in ("start", "end", "charge")),
+    *((Admission, name) for name in ("admit", "should_admit")),
+    *((StepRecorder, name) for name in ("count", "end")),
+    *((engine_module, name) for name in ("make_jobs", "ScheduledForward")),
+    (schedule_module, "make_drafts"),
 ]
 
 
@@ -273,7 +285,7 @@ def test_an_exception_drops_all_and_the_engine_is_as_new(owner, name, call, llam
     while answered := engine.execute({}):
         found |= answered
     assert_same([found[i] for i in range(8)], reversed(replies(TreeEngine(llama), batch())))
-    engine.forget()
+    engine.reset_cache()
     assert engine.pool.slots.num_free == 150
 
 
@@ -283,8 +295,8 @@ def test_an_engine_that_cannot_begin_anew_refuses_in_one_line(llama, monkeypatch
     def fails(*_):
         raise MemoryError("no\nroom")
 
-    monkeypatch.setattr(engine, "_step", fails)
-    monkeypatch.setattr(engine, "_begin", fails)
+    monkeypatch.setattr(engine_module, "ScheduledForward", fails)
+    monkeypatch.setattr(engine_module, "TreeCache", fails)
     with pytest.raises(MemoryError):
         engine.execute({0: Generate(("a",), 1, GREEDY)})
     monkeypatch.undo()
@@ -306,7 +318,7 @@ def test_a_closed_engine_refuses(llama):
 def test_drafters_survive_as_well(kind, llama, monkeypatch):
     drafter = NgramDrafter() if kind == "ngram" else ModelDrafter(llama)
     engine = TreeEngine(llama, speculative=drafter)
-    real, count = Draw.accept, 0
+    real, count = Sequence.accept, 0
 
     def raising(*args):
         nonlocal count
@@ -316,17 +328,17 @@ def test_drafters_survive_as_well(kind, llama, monkeypatch):
         return real(*args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Draw, "accept", raising)
+        patch.setattr(Sequence, "accept", raising)
         with pytest.raises(KeyboardInterrupt):
             engine.execute({0: Generate(("abab",), 3, Sampling(40, 0.0))})
     assert_same(replies(engine, batch()), replies(TreeEngine(llama), batch()))
 
 
 def test_decoding_on_the_device_survives(llama, monkeypatch):
-    """The window of samples that the Triton kernels decode step by step."""
-    model = Model(make_network("llama"), byte_tokenizer(), attention="deft")
-    engine, real, count = TreeEngine(model, kv_tokens=32), Draw.accept, 0
-    assert engine._decoder is not None
+    """Decode steps that the Triton kernels run one after the other."""
+    model = Model.of(make_network("llama").to(DEVICE), byte_tokenizer(), attention="deft")
+    engine, real, count = TreeEngine(model, kv_tokens=32), Sequence.accept, 0
+    assert engine.runners.decode is not None
 
     def raising(*args):
         nonlocal count
@@ -337,7 +349,7 @@ def test_decoding_on_the_device_survives(llama, monkeypatch):
 
     request = Generate(("a",), 1, Sampling(3, 0.0))
     with monkeypatch.context() as patch:
-        patch.setattr(Draw, "accept", raising)
+        patch.setattr(Sequence, "accept", raising)
         with pytest.raises(KeyboardInterrupt):
             engine.execute({0: request})
     assert_same(replies(engine, [request]), replies(TreeEngine(llama), [request]))
@@ -348,10 +360,10 @@ def test_decoding_on_the_device_survives(llama, monkeypatch):
 
 def test_a_lost_leaf_and_a_lost_lock_are_found(llama):
     engine = TreeEngine(llama)
-    engine._submit({0: Generate(("abc",), 2, GREEDY)})
-    engine._step()
+    engine.submit({0: Generate(("abc",), 2, GREEDY)})
+    engine.step()
     engine.check_integrity()
-    node = engine.cache.match(llama.encode("abc")[:-1])
+    node = engine.cache.match(llama.tokenizer.encode("abc")[:-1])
     leaf = engine.cache.fork(node, 4)
     engine.cache.check_integrity()  # which cannot know
     with pytest.raises(AssertionError, match="a leaf that nobody uses"):
@@ -361,14 +373,14 @@ def test_a_lost_leaf_and_a_lost_lock_are_found(llama):
     with pytest.raises(AssertionError, match="a lock that nobody holds"):
         engine.check_integrity()
     engine.cache.unlock(node)
-    engine._running[0].leaf.num_computed += 9
+    engine.running[0].leaf.num_computed += 9
     with pytest.raises(AssertionError, match="KV of no token"):
         engine.check_integrity()
 
 
-def test_a_score_job_takes_all_its_leaves_or_none(llama, monkeypatch):
-    cache = TreeCache(llama.new_pool(40).slots)
-    job = jobs_module.Scoring(0, (1, 2, 3), [(4, 5, 6), (4, 7, 8), (9, 9)])
+def test_a_score_job_takes_all_its_leaves_or_none(monkeypatch):
+    cache = TreeCache(SlotAllocator(40))
+    job = ScoreRequestState(0, (1, 2, 3), [(4, 5, 6), (4, 7, 8), (9, 9)], cache)
     node, real = cache.insert(job.prefix), TreeCache.fork
     cache.lock(node)
     taken = []
@@ -381,8 +393,9 @@ def test_a_score_job_takes_all_its_leaves_or_none(llama, monkeypatch):
 
     monkeypatch.setattr(TreeCache, "fork", fork)
     with pytest.raises(MemoryError):
-        job.start(cache, node)
-    assert (job.leaves, len(taken), cache._leaves) == ([], 2, {})
+        job.start(node)
+    assert (job.leaves, len(taken)) == ([], 2)
+    assert cache.num_free == 40 - len(job.prefix)
     cache.check_integrity()
 
 

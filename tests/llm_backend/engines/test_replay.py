@@ -100,7 +100,7 @@ def test_cancelled_requests_are_dropped_here_and_in_the_engine(tmp_path, llama):
     long = Generate(("long",), 1, Sampling(max_tokens=30, temperature=0.0))
     assert recorder.execute({0: REQUESTS[1], 1: long}).keys() == {0}
     recorder.cancel([1, 7])
-    assert (recorder.execute({}), recorder._pending) == ({}, {})
+    assert (recorder.execute({}), recorder.pending) == ({}, {})
     engine.check_integrity()
     assert recorder.execute({1: REQUESTS[0]}).keys() == {1}
     recorder.close()
@@ -115,7 +115,7 @@ def test_when_the_engine_raises_nothing_is_pending(tmp_path):
     recorder = ReplayEngine(tmp_path / "log", Broken())
     with pytest.raises(MemoryError):
         recorder.execute(REQUESTS)
-    assert recorder._pending == {}
+    assert recorder.pending == {}
     recorder.close()
 
 
@@ -127,7 +127,9 @@ def test_any_text_can_be_recorded(tmp_path):
     assert ReplayEngine(tmp_path / "log").execute({0: request}) == first
 
 
-def test_a_full_disk_is_an_error_that_names_the_log_and_still_closes_the_engine(tmp_path):
+def test_a_full_disk_is_an_error_that_names_the_log_and_still_closes_the_engine(
+    tmp_path, monkeypatch
+):
     """/dev/full refuses what is written to it, as a full disk does."""
     closed = []
 
@@ -136,12 +138,11 @@ def test_a_full_disk_is_an_error_that_names_the_log_and_still_closes_the_engine(
             closed.append(True)
 
     log = tmp_path / "log.jsonl"
+    log.symlink_to("/dev/full")
+    monkeypatch.setattr(Path, "exists", lambda path: False)  # there is nothing to read in it
     engine = ReplayEngine(log, Watched(["a reply"]))
-    engine._file.close()
-    with Path("/dev/full").open("a", encoding="utf-8") as full:
-        engine._file = full
-        with pytest.raises(OSError, match=f"No space left on device: '{log}'"):
-            engine.execute({0: Generate(("prompt",))})
-        with pytest.raises(OSError, match="No space left"):
-            engine.close()
+    with pytest.raises(OSError, match=f"No space left on device: '{log}'"):
+        engine.execute({0: Generate(("prompt",))})
+    with pytest.raises(OSError, match="No space left"):
+        engine.close()
     assert closed == [True]

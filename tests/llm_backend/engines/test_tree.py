@@ -1,6 +1,7 @@
 """The tree engine's behaviour: stops, samples, limits, failures, pressure and independence."""
 
 import pytest
+from attention_check import DEVICE
 from tiny_models import byte_tokenizer, make_network
 
 from treeshare.llm_backend.api import (
@@ -53,7 +54,7 @@ def assert_same(reply, other):
 def test_deft_kernels_give_the_same_replies(llama):
     """In prompts computed in parts, samples, scores, and under pressure."""
     requests = mixed_requests(4)
-    deft = Model(make_network("llama"), byte_tokenizer(), attention="deft")
+    deft = Model.of(make_network("llama").to(DEVICE), byte_tokenizer(), attention="deft")
     limits = {"kv_tokens": 130, "max_num_batched_tokens": 23}
     for reply, other in zip(
         serve(TreeEngine(deft, **limits), requests), serve(TreeEngine(llama), requests), strict=True
@@ -92,7 +93,7 @@ def test_limits_change_the_speed_and_not_the_replies(llama, limits):
         assert stats.peak_kv_tokens <= 64
         assert stats.evicted_kv_tokens > 0
     if "max_num_seqs" in limits:
-        assert stats.mean_batch <= limits["max_num_seqs"]
+        assert stats.sequences <= limits["max_num_seqs"] * stats.steps
 
 
 def test_a_small_pool_pauses_sequences(llama):
@@ -175,11 +176,11 @@ def test_limits_have_a_bound(llama, limit):
 def assert_closing_tokens_are_noticed(model, texts, stops):
     """The token with which a text comes to hold a stop string is one that may close it."""
     for text in texts:
-        tokens = model.encode(text)
+        tokens = model.tokenizer.encode(text)
         for stop in stops:
             lengths = range(1, len(tokens) + 1)
-            first = next((n for n in lengths if stop in model.decode(tokens[:n])), None)
-            assert first is None or model.may_close(tokens[first - 1], (stop, "\n\n"))
+            first = next((n for n in lengths if stop in model.tokenizer.decode(tokens[:n])), None)
+            assert first is None or model.tokenizer.may_close(tokens[first - 1], (stop, "\n\n"))
 
 
 TEXTS = ["1 + 2 = 3 (left: 3 4)\nNext", "Ünïcødé – 日本語\n\nline\r\n two", "a.b, c!? d's  e\t f"]
@@ -192,4 +193,4 @@ def test_closing_tokens_are_noticed_in_bytes(llama):
 
 def test_closing_tokens_are_noticed_in_words(smollm2):
     assert_closing_tokens_are_noticed(smollm2, TEXTS, STOPS)
-    assert not smollm2.may_close(smollm2.encode("left")[0], ("\n",))
+    assert not smollm2.tokenizer.may_close(smollm2.tokenizer.encode("left")[0], ("\n",))

@@ -1,18 +1,22 @@
-"""The check at loading: which networks pass it, which it refuses, and what it would notice."""
+"""The check of a network: which networks pass it, which it refuses, and what it would notice."""
 
 import pytest
 import torch
 import transformers
-from dense_check import Dense
 from tiny_models import FAMILIES, REFUSED, SIZES, byte_tokenizer, make_network, network_of
 
-from treeshare.llm_backend.api import Generate, Sampling
-from treeshare.llm_backend.engines.tree import TreeEngine
 from treeshare.llm_backend.model import fused_layers as fused
-from treeshare.llm_backend.model import model
+from treeshare.llm_backend.model import network as network_module
 from treeshare.llm_backend.model.attention import TorchAttention
 from treeshare.llm_backend.model.compatibility import Probe
-from treeshare.llm_backend.model.model import Model
+from treeshare.llm_backend.model.network import Network
+
+
+def checked(hf, fused=False):
+    network = Network(hf, byte_tokenizer(), fused)
+    network.check(TorchAttention())
+    return network
+
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -20,8 +24,8 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 @pytest.mark.parametrize("dtype", DTYPES.values(), ids=DTYPES)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_families_that_run_on_tree_attention_are_accepted(family, dtype):
-    loaded = Model(make_network(family).to(dtype), byte_tokenizer())
-    assert len(loaded.layers) == loaded._network.config.num_hidden_layers
+    network = checked(make_network(family).to(dtype))
+    assert len(network.layers) == network.hf.config.num_hidden_layers
 
 
 @pytest.mark.parametrize("dtype", DTYPES.values(), ids=DTYPES)
@@ -30,27 +34,10 @@ def test_others_are_refused_in_a_line_that_names_class_and_cause(family, dtype):
     config, cause = REFUSED[family]
     network = network_of(config()).to(dtype)
     with pytest.raises(ValueError) as raised:
-        Model(network, byte_tokenizer())
+        checked(network)
     message = str(raised.value)
     assert message.startswith(f"{type(network).__name__} ") and cause in message
     assert "\n" not in message
-
-
-@pytest.mark.parametrize("family", ["deepseek_v3", "gemma3n"])
-def test_latent_and_shared_kv_give_the_dense_replies(family):
-    """Such layers give the cache other keys than attention, or none."""
-    loaded = Model(make_network(family), byte_tokenizer())
-    dense = Dense(loaded)
-    sampling = Sampling(max_tokens=12, temperature=0.0, stop=())
-    prompts = ["a shared start: one", "a shared start: two"]
-    requests = {i: Generate((prompt,), 1, sampling) for i, prompt in enumerate(prompts)}
-    engine, replies = TreeEngine(loaded), {}
-    while len(replies) < len(prompts):
-        replies |= engine.execute(requests if not replies else {})
-    for i, prompt in enumerate(prompts):
-        tokens = dense.greedy(loaded.encode(prompt), 12)
-        tokens = [token for token in tokens if token not in loaded.end_tokens]
-        assert replies[i].completions[0].text == loaded.decode(tokens)
 
 
 class Blind(transformers.LlamaForCausalLM):
@@ -79,13 +66,13 @@ def test_a_network_that_ignores_what_it_is_given_is_refused(blind_to, cause):
     network = Blind(config)
     network.blind_to = blind_to
     with pytest.raises(ValueError, match=f"Blind .*{cause}"):
-        Model(network, byte_tokenizer())
+        checked(network)
 
 
 def test_a_network_that_depends_on_its_longest_text_is_refused(monkeypatch):
-    monkeypatch.setattr(model, "fix_rotary", lambda *_: None)
+    monkeypatch.setattr(network_module, "fix_rotary", lambda *_: None)
     with pytest.raises(ValueError, match="Phi3ForCausalLM gives other logits on tree attention"):
-        Model(make_network("phi3 longrope"), byte_tokenizer())
+        checked(make_network("phi3 longrope"))
 
 
 @pytest.mark.parametrize("window", [3, 7, 50])
@@ -96,7 +83,7 @@ def test_attention_that_forgets_a_window_is_noticed(window, monkeypatch):
     )
     network = network_of(transformers.MistralConfig(**SIZES, sliding_window=window))
     with pytest.raises(ValueError, match="MistralForCausalLM gives other logits"):
-        Model(network, byte_tokenizer())
+        checked(network)
 
 
 def test_keys_that_later_forwards_do_not_find_are_noticed(monkeypatch):
@@ -107,14 +94,16 @@ def test_keys_that_later_forwards_do_not_find_are_noticed(monkeypatch):
 
     monkeypatch.setattr(TorchAttention, "write", write)
     with pytest.raises(ValueError, match="gives other logits on tree attention"):
-        Model(make_network("llama"), byte_tokenizer())
+        checked(make_network("llama"))
 
 
 def test_positions_at_the_end_of_the_context_are_compared(monkeypatch):
-    real = fused._rotary
-    monkeypatch.setattr(fused, "_rotary", lambda *args: tuple(_cut(table) for table in real(*args)))
+    real = fused.rotary_table
+    monkeypatch.setattr(
+        fused, "rotary_table", lambda *args: tuple(_cut(table) for table in real(*args))
+    )
     with pytest.raises(ValueError, match="gives other logits with merged layers"):
-        Model(make_network("llama"), byte_tokenizer(), fused=True)
+        checked(make_network("llama"), fused=True)
 
 
 def _cut(table):
@@ -123,12 +112,12 @@ def _cut(table):
 
 def test_a_long_context_costs_the_probe_no_memory(monkeypatch):
     sizes = []
-    real = Model.new_pool
+    real = Network.new_pool
     monkeypatch.setattr(
-        Model, "new_pool", lambda self, slots: sizes.append(slots) or real(self, slots)
+        Network, "new_pool", lambda self, slots: sizes.append(slots) or real(self, slots)
     )
     config = transformers.LlamaConfig(**SIZES | {"max_position_embeddings": 131_072})
-    assert Model(network_of(config), byte_tokenizer()).context_length == 131_072
+    assert checked(network_of(config)).context_length == 131_072
     assert max(sizes) < 100
 
 
@@ -146,4 +135,4 @@ def test_memory_that_runs_out_is_no_refusal(monkeypatch):
 
     monkeypatch.setattr(TorchAttention, "run", full)
     with pytest.raises(torch.OutOfMemoryError):
-        Model(make_network("llama"), byte_tokenizer())
+        checked(make_network("llama"))

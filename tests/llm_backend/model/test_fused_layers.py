@@ -5,7 +5,8 @@ import torch
 from tiny_models import byte_tokenizer, make_network
 
 from treeshare.kernels.planning.segments import Segment
-from treeshare.llm_backend.model.model import Model
+from treeshare.llm_backend.model.attention import TorchAttention
+from treeshare.llm_backend.model.network import Network
 
 
 class Adapted(torch.nn.Module):
@@ -45,7 +46,7 @@ def adapt(network, path, size=0.02):
 
 def refused(network):
     with pytest.raises(ValueError) as raised:
-        Model(network, byte_tokenizer(), fused=True)
+        Network(network, byte_tokenizer(), fused=True).check(TorchAttention())
     message = str(raised.value)
     assert message.startswith("fused=true would leave out") and "\n" not in message
     return message
@@ -70,15 +71,17 @@ def test_unmerged_layers_keep_an_adapter():
     ids = torch.arange(10)[None]
     with torch.inference_mode():
         expected, base = (part.eval()(ids).logits[0, -1] for part in (network, plain))
-    model = Model(network, byte_tokenizer())
-    ours = last_logits(model, 10)
+    ours = last_logits(Network(network, byte_tokenizer()), 10)
     assert (ours - expected).abs().max() < 1e-4 < (ours - base).abs().max()
 
 
-def last_logits(model, length):
+def last_logits(network, length):
+    attention = TorchAttention()
+    network.check(attention)
     slots = torch.arange(length).numpy()
-    segments, pool = [Segment(slots, 0, 0, length)], model.new_pool(length)
-    return model.forward(range(length), range(length), slots, segments, pool, [length - 1])[0]
+    segments, pool = [Segment(slots, 0, 0, length)], network.new_pool(length)
+    tokens = range(length)
+    return network.forward(tokens, tokens, slots, segments, attention, pool, [length - 1])[0]
 
 
 def subclassed(network):
@@ -132,6 +135,6 @@ def test_what_a_module_does_beside_its_weights_is_refused(change, name):
 @pytest.mark.parametrize("family", ["longrope", "dynamic"])
 def test_length_dependent_rotary_embeddings_can_be_merged(family):
     plain, merged = (
-        Model(make_network(family), byte_tokenizer(), fused=fused) for fused in (False, True)
+        Network(make_network(family), byte_tokenizer(), fused=fused) for fused in (False, True)
     )
     assert (last_logits(plain, 60) - last_logits(merged, 60)).abs().max() < 1e-4

@@ -8,6 +8,7 @@ import tokenizers
 import transformers
 from tiny_models import byte_tokenizer, make_network, make_reward_model
 
+from treeshare.llm_backend.engines.tree import TreeEngine
 from treeshare.llm_backend.model.loading import load_pretrained
 from treeshare.llm_backend.model.model import Model, load_model
 from treeshare.llm_backend.reward.hf import load_reward_model
@@ -34,10 +35,10 @@ def save(directory, tokenizer):
 
 def test_a_decoded_text_keeps_spaces_that_a_tokenizer_would_drop():
     tokenizer = character_tokenizer()
-    model = Model(make_network("llama"), tokenizer)
-    tokens = model.encode(SPACED)
+    model = Model.of(make_network("llama"), tokenizer)
+    tokens = model.tokenizer.encode(SPACED)
     assert tokenizer.decode(tokens) != SPACED
-    assert model.decode(tokens) == SPACED
+    assert model.tokenizer.decode(tokens) == SPACED
 
 
 def test_a_tokenizer_that_would_drop_spaces_is_loaded_as_one_that_does_not(tmp_path):
@@ -51,10 +52,10 @@ def test_no_warning_that_spaces_are_kept(monkeypatch, caplog):
     monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
     tokenizer = byte_tokenizer()
     tokenizer.clean_up_tokenization_spaces = True  # as of Llama 3 and GPT-2
-    model = Model(make_network("llama"), tokenizer)
-    tokens = model.encode(SPACED)
+    model = Model.of(make_network("llama"), tokenizer)
+    tokens = model.tokenizer.encode(SPACED)
     transformers.utils.logging.warning_once.cache_clear()
-    assert model.decode(tokens) == SPACED and model.may_close(tokens[0], ("a",))
+    assert model.tokenizer.decode(tokens) == SPACED and model.tokenizer.may_close(tokens[0], ("a",))
     assert caplog.messages == []
     tokenizer.decode(tokens)
     assert "clean_up_tokenization_spaces=True" in caplog.text
@@ -62,18 +63,18 @@ def test_no_warning_that_spaces_are_kept(monkeypatch, caplog):
 
 def test_spaces_survive_in_the_embedded_model():
     model = load_model("embedded")
-    assert model.decode(model.encode(SPACED)) == SPACED
+    assert model.tokenizer.decode(model.tokenizer.encode(SPACED)) == SPACED
 
 
 def test_spaces_survive_in_smollm2(smollm2):
-    assert smollm2.decode(smollm2.encode(SPACED)) == SPACED
+    assert smollm2.tokenizer.decode(smollm2.tokenizer.encode(SPACED)) == SPACED
 
 
 @pytest.mark.parametrize(("fused", "more"), [(False, []), (True, ["merging layers"])])
 def test_what_is_being_done_is_logged(fused, more, tmp_path, caplog):
     name = save(tmp_path, byte_tokenizer())
     with caplog.at_level(logging.INFO, "treeshare.llm_backend"):
-        load_model(name, dtype="bfloat16", fused=fused)
+        TreeEngine(load_model(name, dtype="bfloat16", fused=fused))
     assert caplog.messages == [
         f"loading {name} (bfloat16) on cpu",
         "checking LlamaForCausalLM against its own attention",
@@ -81,7 +82,7 @@ def test_what_is_being_done_is_logged(fused, more, tmp_path, caplog):
     ]
     assert {record.name for record in caplog.records} == {
         "treeshare.llm_backend.model.loading",
-        "treeshare.llm_backend.model.model",
+        "treeshare.llm_backend.model.network",
     }
 
 
@@ -147,7 +148,7 @@ def test_code_of_a_directory_is_neither_run_nor_asked_about(group, part, asked, 
 def test_code_of_a_directory_that_is_trusted_runs(asked, tmp_path):
     name = with_own_code(tmp_path, "model")
     model = load_model(name, trust_remote_code=True)
-    assert model.layers == [(2, 8, 8)] * 3 and (tmp_path / "canary").exists()
+    assert model.network.vocabulary_size == 260 and (tmp_path / "canary").exists()
     assert not asked
 
 

@@ -3,10 +3,13 @@
 import numpy as np
 import pytest
 import torch
+from attention_check import DEVICE
 from tiny_models import CONFIGS, byte_tokenizer, make_network
 
 from treeshare.kernels.planning.segments import Segment
+from treeshare.llm_backend.model.attention import TorchAttention, make_backend
 from treeshare.llm_backend.model.model import Model, load_model
+from treeshare.llm_backend.model.network import Network
 
 
 @pytest.mark.parametrize(
@@ -33,7 +36,7 @@ def test_bad_arguments_give_one_line(arguments, message, monkeypatch):
 
 def test_unknown_attention_lists_the_known():
     with pytest.raises(ValueError, match="attention='flash' is not one of torch, deft, "):
-        Model(make_network("llama"), byte_tokenizer(), attention="flash")
+        Model.of(make_network("llama"), byte_tokenizer(), attention="flash")
 
 
 def test_a_saved_model_loads(tmp_path):
@@ -41,23 +44,24 @@ def test_a_saved_model_loads(tmp_path):
     network.save_pretrained(tmp_path)
     byte_tokenizer().save_pretrained(tmp_path)
     model = load_model(str(tmp_path), dtype="bfloat16")
-    assert model.dtype == torch.bfloat16
-    assert model.layers == [(2, 8, 8)] * 3
-    assert model.context_length == 256
-    assert model.end_tokens == {257}
+    assert model.network.dtype == torch.bfloat16
+    model.network.check(TorchAttention())
+    assert model.network.layers == [(2, 8, 8)] * 3
+    assert model.network.context_length == 256
+    assert model.network.end_tokens == {257}
 
 
 def test_continuations_add_up(llama):
     prompt, text = "4 + 4", " = 8"
-    assert llama.encode(prompt) + llama.encode_continuations(prompt, [text])[1][0] == llama.encode(
-        prompt + text
-    )
+    start, ends = llama.tokenizer.encode_continuations(prompt, [text])
+    assert start + ends[0] == llama.tokenizer.encode(prompt + text)
 
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_deft_gives_the_logits_of_the_models_own_attention(name):
-    """Loading compares them; sliding windows, softcaps and grouped heads are among the models."""
-    assert Model(make_network(name), byte_tokenizer(), attention="deft").layers
+    """The check compares them; sliding windows and grouped heads are among the models."""
+    network = make_network(name).to(DEVICE)
+    Network(network, byte_tokenizer()).check(make_backend("deft", DEVICE))
 
 
 @pytest.mark.parametrize("architecture", ["llama", "mistral", "qwen2", "qwen3"])
@@ -70,12 +74,13 @@ def test_merged_layers_give_the_same_logits(architecture):
     tokens = [3, 1, 4, 1, 5, 9, 2, 6, 5, 3]
     with torch.inference_mode():
         expected = network(torch.tensor([tokens])).logits[0]
-    model = Model(network, byte_tokenizer(), fused=True)
+    ours, attention = Network(network, byte_tokenizer(), fused=True), TorchAttention()
+    ours.check(attention)
     slots, rows = np.arange(len(tokens)), [0, 4, 9]
     segments = [Segment(slots, 0, 0, len(tokens))]
-    pool = model.new_pool(len(tokens))
-    ours = model.forward(tokens, range(len(tokens)), slots, segments, pool, rows)
-    assert (ours - expected[rows]).abs().max() < 1e-4
+    pool = ours.new_pool(len(tokens))
+    logits = ours.forward(tokens, range(len(tokens)), slots, segments, attention, pool, rows)
+    assert (logits - expected[rows]).abs().max() < 1e-4
     attention = network.model.layers[0].self_attn
     storages = {
         part.weight.untyped_storage().data_ptr()
@@ -86,4 +91,4 @@ def test_merged_layers_give_the_same_logits(architecture):
 
 def test_architectures_that_cannot_be_merged_are_named():
     with pytest.raises(ValueError, match=r"fused=true knows .* not Gemma3ForCausalLM"):
-        Model(make_network("gemma3"), byte_tokenizer(), fused=True)
+        Network(make_network("gemma3"), byte_tokenizer(), fused=True).check(TorchAttention())

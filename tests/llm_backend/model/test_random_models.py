@@ -1,16 +1,22 @@
 """Random networks of known shapes, and their tokenizer of one token a character."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 import transformers
 
+from treeshare.llm_backend.api import Generate, Sampling
+from treeshare.llm_backend.engines.hf import HuggingFaceEngine
+from treeshare.llm_backend.engines.tree import TreeEngine
 from treeshare.llm_backend.model import random_models as networks
+from treeshare.llm_backend.model.network import Network
 from treeshare.llm_backend.model.random_models import (
     SHAPES,
     character_tokenizer,
     load_network,
+    weight_bytes,
 )
 
 
@@ -30,34 +36,42 @@ def test_characters_and_tokens_undo_each_other():
 
 
 def test_a_model_has_no_end_and_tells_of_its_context(tiny):
-    model = tiny.model("torch")
-    assert model.end_tokens == frozenset() and model.context_length == networks.CONTEXT
-    assert model.decode(model.encode("some text")) == "some text"
-    assert tiny.is_random
+    model = tiny
+    assert (
+        model.network.end_tokens == frozenset() and model.network.context_length == networks.CONTEXT
+    )
+    assert model.tokenizer.decode(model.tokenizer.encode("some text")) == "some text"
 
 
-def test_models_share_the_weights(tiny):
-    before = [parameter.data_ptr() for parameter in tiny.network.parameters()]
-    tiny.model("torch"), tiny.model("torch")
-    assert [parameter.data_ptr() for parameter in tiny.network.parameters()] == before
+def test_engines_of_several_kinds_share_the_weights(tiny):
+    """Each sets the network's attention to its own before it runs."""
+    hf = tiny.network.hf
+    before = [parameter.data_ptr() for parameter in hf.parameters()]
+    request = {0: Generate(("some text",), 1, Sampling(max_tokens=5, temperature=0.0))}
+    engines = [TreeEngine(tiny), HuggingFaceEngine(tiny), TreeEngine(replace(tiny))]
+    replies = [engine.execute(request)[0].completions[0].text for engine in engines * 2]
+    assert len(set(replies)) == 1
+    assert [parameter.data_ptr() for parameter in hf.parameters()] == before
 
 
 def test_weights_are_the_same_each_time_and_leave_the_generator_alone(tiny):
     state = torch.get_rng_state()
     again = load_network("tiny", "float32", "cpu")
     assert torch.equal(torch.get_rng_state(), state)
-    for ours, theirs in zip(tiny.network.parameters(), again.network.parameters(), strict=True):
+    for ours, theirs in zip(
+        tiny.network.hf.parameters(), again.network.hf.parameters(), strict=True
+    ):
         assert torch.equal(ours, theirs)
 
 
 def test_weights_read_by_a_step_leave_the_embedding_table_out(tiny):
     hidden, inner, kv, vocabulary = 32, 48, 16, 512
     layer = 2 * hidden * hidden + 2 * hidden * kv + 3 * hidden * inner + 2 * hidden
-    assert tiny.weight_bytes() == 4 * (2 * layer + hidden + vocabulary * hidden)
+    assert weight_bytes(tiny.network) == 4 * (2 * layer + hidden + vocabulary * hidden)
     shape = dict(SHAPES["tiny"], tie_word_embeddings=True)
     network = networks.random_network(shape, torch.float32, "cpu")
-    tied = networks.LoadedNetwork(network, None, is_random=True)
-    assert tied.weight_bytes() == tiny.weight_bytes()
+    tied = Network(network, character_tokenizer(512))
+    assert weight_bytes(tied) == weight_bytes(tiny.network)
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ def logprob(engine, request):
 
 @pytest.fixture(scope="module", params=LENGTH_DEPENDENT)
 def model(request):
-    return Model(make_network(request.param), byte_tokenizer())
+    return Model.of(make_network(request.param), byte_tokenizer())
 
 
 def test_a_score_does_not_depend_on_its_neighbours(model):
@@ -62,9 +62,11 @@ def test_a_reply_that_crosses_the_border_is_the_same_from_any_start(model):
         serve(TreeEngine(model), GREEDY),
         serve(TreeEngine(model), GREEDY, LONG),
     )
-    dense = Dense(model).greedy(model.encode(TEXT[:24]), 20)  # a forward of the whole text a token
-    assert len(dense) == 20 and model.end_tokens.isdisjoint(dense)
-    assert alone.completions[0].text == beside.completions[0].text == model.decode(dense)
+    dense = Dense(model).greedy(
+        model.tokenizer.encode(TEXT[:24]), 20
+    )  # a forward of the whole text a token
+    assert len(dense) == 20 and model.network.end_tokens.isdisjoint(dense)
+    assert alone.completions[0].text == beside.completions[0].text == model.tokenizer.decode(dense)
 
 
 @pytest.mark.parametrize(
@@ -78,19 +80,19 @@ def test_the_context_chooses_the_factors_that_transformers_takes(family, fused, 
     tokens = byte_tokenizer().encode(TEXT[:length])
     with torch.inference_mode():
         expected = copy.deepcopy(network)(torch.tensor([tokens])).logits[0].log_softmax(-1)
-    loaded = Model(network, byte_tokenizer(), fused=fused, context=context)
-    assert loaded.context_length == (context or 256)
-    if fused:
-        cos, _ = loaded._fused._rotary
-        assert len(cos) == loaded.context_length
+    loaded = Model.of(network, byte_tokenizer(), fused=fused, context=context)
+    assert loaded.network.context_length == (context or 256)
     request = Score((TEXT[: length - 1],), (TEXT[length - 1],))
     assert logprob(TreeEngine(loaded), request) == pytest.approx(
         expected[-2, tokens[-1]].item(), abs=1e-4
     )
+    if fused:
+        cos, _ = loaded.network.merged.rotary
+        assert len(cos) == loaded.network.context_length
 
 
 def test_beyond_a_chosen_context_a_text_is_refused_alone():
-    loaded = Model(make_network("phi3 longrope"), byte_tokenizer(), context=32)
+    loaded = Model.of(make_network("phi3 longrope"), byte_tokenizer(), context=32)
     short, long = serve(TreeEngine(loaded), SHORT, LONG)
     assert short.logprobs and isinstance(long.error, PromptTooLong) and "32" in str(long.error)
 
@@ -98,13 +100,13 @@ def test_beyond_a_chosen_context_a_text_is_refused_alone():
 @pytest.mark.parametrize("context", [0, 257, -1, 32.0, "32", True])
 def test_a_context_that_the_network_has_not_is_refused(context):
     with pytest.raises(ValueError, match=f"model.context={context!r} must be from 1 to 256"):
-        Model(make_network("llama"), byte_tokenizer(), context=context)
+        Model.of(make_network("llama"), byte_tokenizer(), context=context)
 
 
 @pytest.mark.parametrize(("context", "messages"), [(None, 1), (32, 0)])
 def test_the_choice_of_long_factors_is_said(context, messages, caplog):
     with caplog.at_level(logging.WARNING, "treeshare"):
-        Model(make_network("phi3 longrope"), byte_tokenizer(), context=context)
+        Model.of(make_network("phi3 longrope"), byte_tokenizer(), context=context)
     assert len(caplog.messages) == messages
     assert all("context is 256 tokens; one of at most 32 tokens" in m for m in caplog.messages)
 
@@ -113,14 +115,16 @@ def test_a_network_that_is_loaded_again_takes_the_new_choice():
     network = make_network("phi3 longrope")
     expected = [
         logprob(
-            TreeEngine(Model(make_network("phi3 longrope"), byte_tokenizer(), context=n)), SHORT
+            TreeEngine(Model.of(make_network("phi3 longrope"), byte_tokenizer(), context=n)), SHORT
         )
         for n in (256, 32)
     ]
     found = []
     for context in (256, 32):
         network.set_attn_implementation("eager")
-        found.append(logprob(TreeEngine(Model(network, byte_tokenizer(), context=context)), SHORT))
+        found.append(
+            logprob(TreeEngine(Model.of(network, byte_tokenizer(), context=context)), SHORT)
+        )
     assert found == pytest.approx(expected, abs=1e-5)
     assert abs(found[0] - found[1]) > 1e-3
 
@@ -147,6 +151,12 @@ def test_per_layer_types_are_fixed_too():
             "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0},
         },
     )
-    loaded = Model(network_of(config), byte_tokenizer())
+    network = network_of(config)
+    try:
+        for _ in range(2):  # transformers 5.17 raises at the second text of more than 32 tokens
+            network(torch.zeros(1, 40, dtype=torch.int64))
+    except UnboundLocalError as error:
+        pytest.skip(f"transformers {transformers.__version__} cannot run the network: {error}")
+    loaded = Model.of(network, byte_tokenizer())
     alone, beside = logprob(TreeEngine(loaded), SHORT), serve(TreeEngine(loaded), SHORT, LONG)[0]
     assert beside.logprobs[0] == pytest.approx(alone, abs=1e-4)

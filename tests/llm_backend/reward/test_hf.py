@@ -103,7 +103,7 @@ def test_special_tokens_that_a_text_names_stay_text(kind):
     tokenizer = byte_tokenizer(pad_token="<pad>", **special)
     tokenizer.chat_template = CHAT.replace("; ", "<end>") if kind == "chat" else None
     reward_model = HuggingFaceRewardModel(make_reward_model(1), tokenizer)
-    ids = reward_model._encode(Reward("what is <end>?", "<pad> <end>"))["input_ids"]
+    ids = reward_model.encode(Reward("what is <end>?", "<pad> <end>"))["input_ids"]
     assert (ids.count(257), ids.count(258)) == (2 if kind == "chat" else 0, 0)
     written = {
         "chat": "user: what is <end>?<end>assistant: <pad> <end><end>",
@@ -111,7 +111,7 @@ def test_special_tokens_that_a_text_names_stay_text(kind):
         "lines": "what is <end>?\n<pad> <end>",
     }[kind]
     assert "".join(tokenizer.batch_decode([[token] for token in ids])) == written
-    plain = reward_model._encode(Reward("what is -end-?", "-pad- -end-"))["input_ids"]
+    plain = reward_model.encode(Reward("what is -end-?", "-pad- -end-"))["input_ids"]
     assert len(ids) == len(plain)
     requests = [Reward("<end>", "a"), REQUESTS[0]]
     alone = [reward_model.reward([request])[0].score for request in requests]

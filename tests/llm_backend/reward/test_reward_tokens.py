@@ -15,7 +15,7 @@ def test_values_are_those_of_dense_forwards(llama):
     evaluator = ProcessReward(
         aggregate="prod", ask="?", good=" yes", bad=" no", seen="; ", opening=": "
     )
-    policy = ToTBFS(breadth=2, samples=3)
+    policy = ToTBFS(breadth=2, num_samples=3)
     searches = [(policy, Context(task, p, Sample(), evaluator)) for p in task.problems()[:3]]
     engine = TreeEngine(DenseCheck(llama, dense))
     outcomes = list(Scheduler(engine).run(searches))
@@ -29,7 +29,8 @@ def test_values_are_those_of_dense_forwards(llama):
             prompt += f"{step}?"
             good, bad = (
                 dense.logprob(
-                    llama.encode(prompt), llama.encode_continuations(prompt, [verdict])[1][0]
+                    llama.tokenizer.encode(prompt),
+                    llama.tokenizer.encode_continuations(prompt, [verdict])[1][0],
                 )
                 for verdict in (" yes", " no")
             )

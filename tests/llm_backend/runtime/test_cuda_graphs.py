@@ -8,17 +8,16 @@ import torch
 from tiny_models import byte_tokenizer, make_network
 
 from treeshare.kernels.planning import tree_plan
+from treeshare.kernels.planning.attention_spec import AttentionSpec
 from treeshare.kernels.planning.forest import Forest
-from treeshare.kernels.planning.heads import Heads
 from treeshare.kernels.planning.work_list import Capacity
 from treeshare.llm_backend.api import Generate, Sampling, Score
+from treeshare.llm_backend.engines.draft_model import ModelDrafter
 from treeshare.llm_backend.engines.tree import TreeEngine
-from treeshare.llm_backend.model import attention
+from treeshare.llm_backend.model import attention as attentions
 from treeshare.llm_backend.model.model import Model
-from treeshare.llm_backend.runtime import cuda_graphs as graph_forward
-from treeshare.llm_backend.runtime import planned_step
-from treeshare.llm_backend.runtime.eager import EagerForward
-from treeshare.llm_backend.speculative.draft_model import ModelDrafter
+from treeshare.llm_backend.runtime import cuda_graphs, planned_step
+from treeshare.llm_backend.runtime.eager import EagerRunner
 from treeshare.llm_backend.speculative.ngram import NgramDrafter
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -32,7 +31,7 @@ SHARED = "a shared start; "
 
 @pytest.fixture(autouse=True)
 def graphs_from_the_first_forward_on(monkeypatch):
-    monkeypatch.setattr(graph_forward, "NUM_EAGER", 0)
+    monkeypatch.setattr(cuda_graphs, "NUM_EAGER", 0)
 
 
 class Guesses:
@@ -60,32 +59,34 @@ class Guesses:
 
 
 def key_of(draw):
-    return draw.ticket.prompt, draw.ticket.request.seed, draw.sample
+    return draw.group.prompt, draw.group.request.seed, draw.sample_index
 
 
 class Compared:
-    """A forward in fixed memory, each outcome compared with that of an eager one in PyTorch; and
+    """A forward in fixed memory, each output compared with that of an eager one in PyTorch; and
     all that either writes to the pool."""
 
     def __init__(self, engine, model):
-        self.graphs, self.pool = engine._forwards, engine.pool
-        self.eager = EagerForward(model, engine.pool)
+        self.graphs, self.pool = engine.runners.forward, engine.pool
+        attention = attentions.TorchAttention(DEVICE)
+        model.network.check(attention)
+        self.eager = EagerRunner(model.network, attention, engine.pool)
         self.sizes = []
 
-    def run(self, work):
+    def run(self, batch):
         before = self._stored()
-        expected = self.eager.run(work)
+        (expected,) = self.eager.run(batch)
         written = self._stored()
         for tensor, old in zip(self._tensors(), before, strict=True):
             tensor.copy_(old)
-        outcome = self.graphs.run(work)
-        self.sizes.append((work.num_tokens, len(work.places), len(work.targets)))
-        assert outcome.tokens == expected.tokens
-        assert outcome.logprobs == pytest.approx(expected.logprobs, abs=1e-3)
-        assert outcome.target_logprobs == pytest.approx(expected.target_logprobs, abs=1e-3)
+        (output,) = self.graphs.run(batch)
+        self.sizes.append((batch.num_tokens, len(batch.places), len(batch.targets)))
+        assert output.tokens == expected.tokens
+        assert output.logprobs == pytest.approx(expected.logprobs, abs=1e-3)
+        assert output.target_logprobs == pytest.approx(expected.target_logprobs, abs=1e-3)
         for tensor, other in zip(self._tensors(), written, strict=True):
             torch.testing.assert_close(tensor, other, atol=1e-3, rtol=1e-3)
-        return outcome
+        yield output
 
     def _tensors(self):
         return [*self.pool.keys, *self.pool.values]
@@ -99,13 +100,14 @@ def model_on(attention, architecture="llama", num_layers=2, fused=False):
     del network.model.layers[num_layers:]
     network.config.num_hidden_layers = num_layers
     network.config.layer_types = getattr(network.config, "layer_types", [])[:num_layers] or None
-    return Model(network, byte_tokenizer(), attention, fused)
+    return Model.of(network, byte_tokenizer(), attention, fused)
 
 
 def compared(variant, architecture="llama", drafter=None, fused=False, **limits):
     model = model_on(variant, architecture, fused=fused)
     engine = TreeEngine(model, speculative=drafter, **limits)
-    engine._forwards = Compared(engine, model_on("torch", architecture))
+    forward = Compared(engine, model_on("torch", architecture))
+    engine.runners = engine.runners._replace(forward=forward)
     return engine
 
 
@@ -141,7 +143,7 @@ def test_verification_scoring_and_prefill_equal_eager_forwards(variant, count, t
         engine.cache.match([token])  # used last
     engine.cache.evict(20)  # every other slot
     serve(engine, mixed(count))
-    stats, sizes = engine.stats(), engine._forwards.sizes
+    stats, sizes = engine.stats(), engine.runners.forward.sizes
     assert len(sizes) == stats.steps
     assert 0 < stats.accepted_tokens < stats.drafted_tokens
     assert any(scores for _, _, scores in sizes)
@@ -155,14 +157,14 @@ def test_sliding_windows_and_two_kinds_of_layers():
     assert engine.stats().drafted_tokens > 0
 
 
-def test_samples_that_join_windows_and_what_a_smaller_model_drafts():
+def test_samples_that_join_multi_step_runs_and_what_a_smaller_model_drafts():
     drafter = ModelDrafter(model_on("deft", num_layers=1), num_tokens=2)
     plain = compared("deft")
     expected = serve(plain, mixed(1))
-    num_joined = len(plain._forwards.sizes)
-    assert 0 < num_joined < plain.stats().steps  # the others are steps of windows
+    num_joined = len(plain.runners.forward.sizes)
+    assert 0 < num_joined < plain.stats().steps  # the others are steps of multi-step runs
     serve(plain, mixed(1)[:1])
-    assert len(plain._forwards.sizes) == num_joined  # where a prompt is computed, all are
+    assert len(plain.runners.forward.sizes) == num_joined  # where a prompt is computed, all are
     engine = compared("deft", drafter=drafter)
     replies = serve(engine, mixed(1))
     assert replies[0].completions[0].text == expected[0].completions[0].text
@@ -184,32 +186,32 @@ def test_a_forest_that_outgrows_its_plans_makes_larger_ones(monkeypatch, truth):
     assert len(made) == 1
     serve(engine, [Generate((letter * 3,), 1, SAMPLINGS[1]) for letter in "bcd"])
     num_steps = engine.stats().steps
-    assert 2 <= len(made) <= 3 and len(engine._forwards.graphs._programs) == 1
+    assert 2 <= len(made) <= 3 and len(engine.runners.forward.graphs.graphs) == 1
     serve(engine, [Generate((letter * 3,), 1, SAMPLINGS[1]) for letter in "efg"])
     assert len(made) <= 3 and engine.stats().steps > num_steps
 
 
 def test_larger_plans_are_no_smaller_in_anything():
-    backend = attention.make_backend("deft", DEVICE)
+    backend = attentions.make_backend("deft", DEVICE)
     table = torch.arange(900, dtype=torch.int32, device=DEVICE)
-    window = backend.window(table, 4)
-    heads = Heads(4, 2, 8, 8, torch.float32)
+    plans = backend.captured_plans(table, 4)
+    heads = AttentionSpec(4, 2, 8, 8, torch.float32)
     ones = np.array([1, 1, 1, 1])
-    window.enlarge(Forest.packed(np.array([-1, 0]), np.array([700, 1]), np.array([0, 1])))
-    long = window.of(heads).capacity
-    window.enlarge(Forest.packed(-ones, 50 * ones, ones))
-    both = window.of(heads).capacity
+    plans.enlarge(Forest.packed(np.array([-1, 0]), np.array([700, 1]), np.array([0, 1])))
+    long = plans.of(heads).capacity
+    plans.enlarge(Forest.packed(-ones, 50 * ones, ones))
+    both = plans.of(heads).capacity
     assert both == both.union(long) and both != long
 
 
 def test_what_is_too_large_and_the_first_of_its_size_run_eagerly(monkeypatch):
     engine = compared("deft", drafter=NgramDrafter(num_tokens=2))
-    monkeypatch.setattr(graph_forward, "MAX_WORK", 16 * engine.model.num_parameters)
-    monkeypatch.setattr(graph_forward, "NUM_EAGER", 1)
-    eager, graphs = [], engine._forwards.graphs
-    run = graphs._eager.run
+    monkeypatch.setattr(cuda_graphs, "MAX_WORK", 16 * engine.model.network.num_parameters)
+    monkeypatch.setattr(cuda_graphs, "NUM_EAGER", 1)
+    eager, graphs = [], engine.runners.forward.graphs
+    run = graphs.eager.run
     monkeypatch.setattr(
-        graphs._eager, "run", lambda work: eager.append(work.num_tokens) or run(work)
+        graphs.eager, "run", lambda batch: eager.append(batch.num_tokens) or run(batch)
     )
     serve(engine, [Generate(("a prompt of more than sixteen tokens",), 1, SAMPLINGS[0])])
     first, second = eager

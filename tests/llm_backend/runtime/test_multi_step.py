@@ -1,4 +1,4 @@
-"""Windows of decode steps against one forward a token: on the GPU as CUDA graphs, else eagerly."""
+"""Multi-step runs against one forward a token: on the GPU as CUDA graphs, else eagerly."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from treeshare.llm_backend.cache.kv_pool import SlotAllocator
 from treeshare.llm_backend.cache.tree_cache import TreeCache
 from treeshare.llm_backend.engines.tree import TreeEngine
 from treeshare.llm_backend.model.model import Model
-from treeshare.llm_backend.runtime import multi_step as decoder
+from treeshare.llm_backend.runtime import multi_step
 from treeshare.llm_backend.runtime.packing import growing_forest
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -35,7 +35,7 @@ def serve(engine, count=5):
 
 def engine_on(attention, device=DEVICE, architecture="llama", **limits):
     network = make_network(architecture).to(device)
-    return TreeEngine(Model(network, byte_tokenizer(), attention), **limits)
+    return TreeEngine(Model.of(network, byte_tokenizer(), attention), **limits)
 
 
 @pytest.fixture(scope="module")
@@ -45,22 +45,22 @@ def plain():
 
 
 @pytest.mark.parametrize(("variant", "count"), [("deft", 5), ("deft_node", 2), ("sequence", 2)])
-def test_windows_give_the_replies_of_single_steps(variant, count, plain):
+def test_multi_step_runs_give_the_replies_of_single_steps(variant, count, plain):
     engine = engine_on(variant)
     assert_same(serve(engine, count), plain[:count])
     assert engine.stats().steps <= 1 + 12 + 1  # a prefill, the longest sample, one that idled
 
 
-def test_a_window_goes_on_with_new_plans(plain, monkeypatch):
-    """Plans of 3 steps: a window ends with one of them only if a sample is done."""
-    monkeypatch.setattr(decoder, "STEPS", 3)
-    begin, counts = decoder.Decoder.begin, []
+def test_a_run_goes_on_with_new_plans(plain, monkeypatch):
+    """Plans of 3 steps: a run ends with one of them only if a sequence is done."""
+    monkeypatch.setattr(multi_step, "STEPS", 3)
+    run, counts = multi_step.MultiStepRunner.run, []
 
-    def count(self, draws):
-        counts.append(len(draws))
-        return begin(self, draws)
+    def count(self, batch):
+        counts.append(len(batch.sequences))
+        return run(self, batch)
 
-    monkeypatch.setattr(decoder.Decoder, "begin", count)
+    monkeypatch.setattr(multi_step.MultiStepRunner, "run", count)
     engine = engine_on("deft")
     assert_same(serve(engine), plain)
     counts.clear()
@@ -68,7 +68,28 @@ def test_a_window_goes_on_with_new_plans(plain, monkeypatch):
     assert counts == [2] and [one.num_tokens for one in reply.completions] == [20, 20]
 
 
-def test_windows_in_a_pool_that_must_evict(plain):
+def test_sequences_that_ignore_end_tokens_go_on():
+    """Beside one that does not, in the same run."""
+    requests = {i: Generate(("five",), 1, Sampling(3, 0.0, ignore_eos=i == 0)) for i in range(2)}
+
+    def replies(attention):
+        engine = engine_on(attention)
+        (free,) = engine.execute({9: Generate(("five",), 1, Sampling(3, 0.0))}).values()
+        ends = engine.model.tokenizer.encode(free.completions[0].text)[1:2]
+        engine.model.network.end_tokens = frozenset(ends)  # the second token
+        engine = TreeEngine(engine.model)
+        found = dict(engine.execute(requests))
+        while len(found) < 2:
+            found |= engine.execute({})
+        return [found[i].completions[0] for i in range(2)]
+
+    going, ended = replies("deft")
+    assert (going.num_tokens, going.finish_reason) == (3, "length")
+    assert (ended.num_tokens, ended.finish_reason) == (2, "stop")
+    assert [done.text for done in replies("torch")] == [going.text, ended.text]
+
+
+def test_runs_in_a_pool_that_must_evict(plain):
     """Where slots are no longer in one run, and samples wait for others to end."""
     engine = engine_on("deft", kv_tokens=60, max_num_batched_tokens=20)
     for token in range(30):

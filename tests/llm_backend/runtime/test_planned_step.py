@@ -1,4 +1,4 @@
-"""A window holds any forest: what exceeds its plans makes larger ones and is never an error."""
+"""Captured plans hold any forest: one that exceeds them makes larger ones and is never an error."""
 
 import collections
 from dataclasses import replace
@@ -11,10 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from trees import make_tree, random_nodes
 
-from treeshare.kernels.planning import tree_plan
+from treeshare.kernels.planning import plan_buffers, tree_plan
+from treeshare.kernels.planning.attention_spec import AttentionSpec
 from treeshare.kernels.planning.device_plan import STATUS
 from treeshare.kernels.planning.forest import Forest
-from treeshare.kernels.planning.heads import Heads
 from treeshare.llm_backend.model.attention import make_backend
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -31,7 +31,7 @@ def no_expansion(monkeypatch):
     """Here plans are made and not run, so Triton's interpreter need not lay out their entries."""
     if not torch.cuda.is_available():
         kernel = collections.defaultdict(lambda: lambda *_, **__: None)
-        monkeypatch.setattr(tree_plan, "expand_kernel", kernel)
+        monkeypatch.setattr(plan_buffers, "expand_kernel", kernel)
 
 
 def forest_of(nodes, growth=0):
@@ -57,19 +57,19 @@ def changing_forests(draw, growth):
     return forests
 
 
-def hold(window, forest, heads):
+def hold(plans, forest, heads):
     """The plan of a forest, enlarged if it must be; how often it was. A plan that is made for the
     forest must have room for it when it is planned again."""
-    is_enlarged = not window.fit(forest)
+    is_enlarged = not plans.fit(forest)
     if is_enlarged:
-        window.enlarge(forest)
-    plan = window.of(heads)  # as the first layer asks for it
-    assert window.fit(forest)
+        plans.enlarge(forest)
+    plan = plans.of(heads)  # as the first layer asks for it
+    assert plans.fit(forest)
     return plan, int(is_enlarged)
 
 
 def need_of(plan, forest, growth):
-    return tree_plan.needed_capacity(forest, plan.heads, plan.variant, growth=growth, device=DEVICE)
+    return tree_plan.needed_capacity(forest, plan.spec, plan.variant, growth=growth, device=DEVICE)
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
@@ -77,12 +77,12 @@ def need_of(plan, forest, growth):
 def test_any_forest_is_held(data, num_heads, dtype, variant, steps):
     """And the device needs just what the host says that a forest needs under a capacity."""
     forests = data.draw(changing_forests(steps))
-    heads = Heads(*num_heads, 16, dtype=dtype)
+    heads = AttentionSpec(*num_heads, 16, dtype=dtype)
     most = max(int(forest.num_queries.sum()) for forest in forests)
     table = torch.arange(200_000, dtype=torch.int32, device=DEVICE)
-    window = make_backend(variant, DEVICE).window(table, most, steps)
+    plans = make_backend(variant, DEVICE).captured_plans(table, most, steps)
     for forest in forests:
-        plan, _ = hold(window, forest, heads)
+        plan, _ = hold(plans, forest, heads)
         need = need_of(plan, forest, steps)
         assert plan.capacity.union(need) == plan.capacity
         if variant == "deft":
@@ -94,41 +94,44 @@ def test_any_forest_is_held(data, num_heads, dtype, variant, steps):
 def test_a_first_forest_without_sharing_in_16_bits(variant, is_ample):
     """A plan of its own would have smaller tiles, and no partial results."""
     forest = forest_of(ALONE)
-    alone = tree_plan.TreePlan(forest, TABLE, Heads(6, 6, 64, dtype=torch.float16), variant)
-    window = make_backend(variant, DEVICE).window(TABLE, 30, is_ample=is_ample)
-    plan, count = hold(window, forest, alone.heads)
+    alone = tree_plan.TreePlan(forest, TABLE, AttentionSpec(6, 6, 64, dtype=torch.float16), variant)
+    plans = make_backend(variant, DEVICE).captured_plans(TABLE, 30, is_ample=is_ample)
+    plan, count = hold(plans, forest, alone.spec)
     assert count == 0 and plan.capacity.partials >= alone.capacity.partials
 
 
 def test_two_kinds_of_layers_are_both_enlarged():
-    kinds = [Heads(4, 2, 16, dtype=torch.float16), Heads(4, 1, 32, dtype=torch.float16)]
-    window = make_backend("deft", DEVICE).window(TABLE, 64)
-    window.load(forest_of([(-1, 3, 1)]))
-    small = [window.of(heads).capacity for heads in kinds]
+    kinds = [
+        AttentionSpec(4, 2, 16, dtype=torch.float16),
+        AttentionSpec(4, 1, 32, dtype=torch.float16),
+    ]
+    plans = make_backend("deft", DEVICE).captured_plans(TABLE, 64)
+    plans.load(forest_of([(-1, 3, 1)]))
+    small = [plans.of(heads).capacity for heads in kinds]
     large = forest_of([(-1, 300, 0), *((0, 20, 1) for _ in range(50))])
-    assert not window.fit(large)
-    window.enlarge(large)
-    enlarged = [window.of(heads).capacity for heads in kinds]
-    assert window.fit(large)
+    assert not plans.fit(large)
+    plans.enlarge(large)
+    enlarged = [plans.of(heads).capacity for heads in kinds]
+    assert plans.fit(large)
     assert all(new.items > old.items for new, old in zip(enlarged, small, strict=True))
 
 
 def test_room_doubles_where_the_device_asks_for_more_than_the_host():
-    """It does not; but then a window must not enlarge forever."""
-    window = make_backend("deft", DEVICE).window(TABLE, 8)
-    heads, forest = Heads(4, 2, 16, dtype=torch.float16), forest_of(EVEN)
-    window.load(forest)
-    rooms = [window.of(heads).capacity]
+    """It does not; but then plans must not enlarge forever."""
+    plans = make_backend("deft", DEVICE).captured_plans(TABLE, 8)
+    heads, forest = AttentionSpec(4, 2, 16, dtype=torch.float16), forest_of(EVEN)
+    plans.load(forest)
+    rooms = [plans.of(heads).capacity]
     for _ in range(3):
-        window.enlarge(forest)
-        rooms.append(window.of(heads).capacity)
+        plans.enlarge(forest)
+        rooms.append(plans.of(heads).capacity)
     assert all(new.partials >= 2 * old.partials for old, new in pairwise(rooms))
 
 
 def test_a_query_that_sees_nothing_is_an_error_and_no_lack_of_room():
-    window = make_backend("deft", DEVICE).window(TABLE, 8)
-    window.load(forest_of(EVEN))
-    window.of(Heads(4, 2, 16, dtype=torch.float16))
+    plans = make_backend("deft", DEVICE).captured_plans(TABLE, 8)
+    plans.load(forest_of(EVEN))
+    plans.of(AttentionSpec(4, 2, 16, dtype=torch.float16))
     blind = Forest.packed(np.array([-1, -1]), np.array([3, 0]), np.array([1, 1]))
     with pytest.raises(ValueError, match="sees no KV entry"):
-        window.fit(blind)
+        plans.fit(blind)

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from treeshare.llm_backend.api import Sampling
-from treeshare.llm_backend.sampling.sampler import Rules, sample, streams, uniforms
+from treeshare.llm_backend.sampling.sampler import SamplingParamsBatch, sample, streams, uniforms
 
 LOGITS = torch.log(torch.tensor([0.1, 0.4, 0.05, 0.25, 0.2]))
 
@@ -15,7 +15,7 @@ def uniform_of(seeds, samples, steps):
 
 
 def draw(logits, samplings, uniform):
-    tokens, logprobs = sample(logits, Rules.of(samplings), torch.as_tensor(uniform))
+    tokens, logprobs = sample(logits, SamplingParamsBatch.of(samplings), torch.as_tensor(uniform))
     return tokens.tolist(), logprobs.tolist()
 
 

@@ -6,17 +6,17 @@ import pytest
 from tiny_models import SIZES, byte_tokenizer, make_network
 
 from treeshare.llm_backend.api import Generate, Sampling
+from treeshare.llm_backend.engines.draft_model import ModelDrafter
 from treeshare.llm_backend.engines.tree import TreeEngine
 from treeshare.llm_backend.model.model import Model, load_model
-from treeshare.llm_backend.runtime.sequence import Draw, GenerateTicket
-from treeshare.llm_backend.speculative.draft_model import ModelDrafter
+from treeshare.llm_backend.runtime.sequence import SequenceGroup
 from treeshare.llm_backend.speculative.ngram import NgramDrafter
 
 
 def draws_of(prompt, *generated):
     """Samples of one request that have got so far."""
-    ticket = GenerateTicket(0, Generate(("",), len(generated), Sampling(max_tokens=64)), prompt)
-    draws = [Draw(ticket, sample) for sample in range(len(generated))]
+    request = Generate(("",), len(generated), Sampling(max_tokens=64))
+    draws = SequenceGroup(0, request, prompt, None, None, frozenset()).sequences()
     for draw, tokens in zip(draws, generated, strict=True):
         draw.generated += tokens
     return draws
@@ -79,9 +79,9 @@ def test_a_sequence_is_forgotten_with_its_request():
     drafter = NgramDrafter()
     draws = draws_of((1, 2), [3])
     drafter.propose(draws, [9])
-    assert len(drafter._own) == len(drafter._read) == 1
+    assert drafter.num_sequences == 1
     draws.clear()
-    assert len(drafter._own) == len(drafter._read) == 0
+    assert drafter.num_sequences == 0
 
 
 def test_the_index_of_all_texts_is_bounded(monkeypatch):
@@ -91,7 +91,7 @@ def test_the_index_of_all_texts_is_bounded(monkeypatch):
     for token in range(1, 500):
         draw.generated.append(token)
         drafter.propose([draw], [1])
-        assert len(drafter._shared) <= 101
+        assert drafter.num_shared <= 101
     (late, early) = draws_of((0,), [498], [2])
     late.generated[:0], early.generated[:0] = [497], [1]
     assert proposed(drafter, late) == [[499]]
@@ -121,7 +121,7 @@ def test_the_model_drafter_has_bounds_too(llama):
 def test_another_vocabulary_is_refused_when_the_engine_is_made(llama):
     tokenizer = byte_tokenizer()
     tokenizer.add_tokens(["<more>"])
-    drafter = ModelDrafter(Model(make_network("llama"), tokenizer))
+    drafter = ModelDrafter(Model.of(make_network("llama"), tokenizer))
     message = r"must have the model's vocabulary: 1 tokens differ, such as '<more>'"
     with pytest.raises(ValueError, match=message):
         TreeEngine(llama, speculative=drafter)
@@ -130,7 +130,7 @@ def test_another_vocabulary_is_refused_when_the_engine_is_made(llama):
 def test_ids_the_model_does_not_have_are_refused(llama):
     network = make_network("llama")
     network.resize_token_embeddings(SIZES["vocab_size"] + 4)
-    drafter = ModelDrafter(Model(network, byte_tokenizer()))
+    drafter = ModelDrafter(Model.of(network, byte_tokenizer()))
     with pytest.raises(ValueError, match="has 264 token ids, the model only 260"):
         TreeEngine(llama, speculative=drafter)
 
@@ -146,13 +146,13 @@ def test_what_the_smaller_model_has_no_room_for_is_not_guessed(llama):
 def test_a_model_keeps_its_first_layers(tmp_path, llama):
     make_network("gemma3").save_pretrained(tmp_path)
     byte_tokenizer().save_pretrained(tmp_path)
-    assert len(load_model(str(tmp_path), num_layers=2).layers) == 2
+    assert len(load_model(str(tmp_path), num_layers=2).network.hf.model.layers) == 2
     with pytest.raises(ValueError, match=r"model\.num_layers=4 must be from 1 to 3"):
         load_model(str(tmp_path), num_layers=4)
 
 
 def tiny_llama():
-    return Model(make_network("llama"), byte_tokenizer())
+    return Model.of(make_network("llama"), byte_tokenizer())
 
 
 @pytest.mark.parametrize("make", [NgramDrafter, lambda: ModelDrafter(tiny_llama(), num_tokens=2)])
@@ -168,6 +168,6 @@ def test_an_engine_that_forgets_drafts_as_a_new_one(make):
 
     first = stats_of_round()
     assert stats_of_round() != first  # the prompt is known, and what was generated
-    engine.forget()
+    engine.reset_cache()
     assert engine.pool.slots.num_free == engine.pool.slots.num_slots
     assert stats_of_round() == first

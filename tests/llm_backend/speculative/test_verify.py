@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from tiny_models import byte_tokenizer, make_network
 
 from treeshare.llm_backend.api import Generate, Sampling, Score
+from treeshare.llm_backend.engines.draft_model import ModelDrafter
 from treeshare.llm_backend.engines.tree import TreeEngine
 from treeshare.llm_backend.model.model import Model
-from treeshare.llm_backend.speculative.draft_model import ModelDrafter
 from treeshare.llm_backend.speculative.ngram import NgramDrafter
 from treeshare.search import Context, Sample, Scheduler, ToTBFS, ValuePrompt
 
@@ -58,18 +58,18 @@ class Truth:
 
     @staticmethod
     def key(draw):
-        return draw.ticket.prompt, draw.ticket.request.seed, draw.sample
+        return draw.group.prompt, draw.group.request.seed, draw.sample_index
 
 
 def serve(model, requests, drafter=None, **limits):
     """The replies in the order of the requests, and the engine. Every step's tree is checked."""
     engine = TreeEngine(model, speculative=drafter, **limits)
-    for number, request in enumerate(requests):
-        engine._submit({number: request})
-    while engine._running or engine._waiting:
-        engine._step()
+    engine.submit(dict(enumerate(requests)))
+    replies = {}
+    while engine.has_unfinished:
+        replies |= engine.step()
         engine.cache.check_integrity()
-    return [engine._replies[number] for number in range(len(requests))], engine
+    return [replies[number] for number in range(len(requests))], engine
 
 
 def assert_same(replies, expected):
@@ -103,7 +103,7 @@ def smaller_model(num_layers=2):
     network = make_network("llama")
     del network.model.layers[num_layers:]
     network.config.num_hidden_layers = num_layers
-    return Model(network, byte_tokenizer())
+    return Model.of(network, byte_tokenizer())
 
 
 @pytest.mark.parametrize("sampling", SAMPLINGS.values(), ids=SAMPLINGS)
@@ -246,7 +246,8 @@ def test_random_drafts_in_a_small_pool(llama, dense, requests, seed):
     truth = Truth(llama, requests)
     drafter = Drafts(random_guesses(truth, random.Random(seed)))
     limits = {"kv_tokens": 36, "max_num_seqs": 4, "max_num_batched_tokens": 17}
-    replies, _ = serve(DenseCheck(llama, dense), requests, drafter, **limits)
+    model = DenseCheck(llama.network, dense).on(llama)
+    replies, _ = serve(model, requests, drafter, **limits)
     assert_same(replies, truth.replies)
 
 
@@ -263,19 +264,20 @@ def test_a_full_step_drops_the_guesses_of_the_youngest(llama):
     class Counting(DenseCheck):
         def forward(self, tokens, *arguments):
             sizes.append(len(tokens))
-            return self._model.forward(tokens, *arguments)
+            return llama.network.forward(tokens, *arguments)
 
     drafter = Drafts(lambda draw, limit: [truth.rest(draw)])
-    engine = TreeEngine(Counting(llama, None), speculative=drafter, max_num_batched_tokens=12)
-    for number, request in enumerate(requests):
-        engine._submit({number: request})
-    while any(len(job.generated) == 0 for job in [*engine._running, *engine._waiting]):
-        engine._step()
-    lengths = [len(job.generated) for job in engine._running]
-    engine._step()
+    model = Counting(llama.network, None).on(llama)
+    engine = TreeEngine(model, speculative=drafter, max_num_batched_tokens=12)
+    engine.submit(dict(enumerate(requests)))
+    while any(len(job.generated) == 0 for job in [*engine.running, *engine.admission.waiting]):
+        engine.step()
+    running = list(engine.running)
+    lengths = [len(job.generated) for job in running]
+    engine.step()
     grown = [
         len(job.generated) - before
-        for job, before in zip(engine._running, lengths, strict=False)
+        for job, before in zip(running, lengths, strict=True)
         if not job.is_done
     ]
     assert max(sizes) <= 12
@@ -288,9 +290,9 @@ def test_a_search_grows_the_same_tree(llama, temperature):
     task = Babble(temperature)
 
     def tree(drafter):
-        context = Context(task, task.problems()[0], Sample(), ValuePrompt(samples=2), seed=1)
+        context = Context(task, task.problems()[0], Sample(), ValuePrompt(num_samples=2), seed=1)
         engine = TreeEngine(llama, speculative=drafter)
-        (outcome,) = Scheduler(engine).run([(ToTBFS(breadth=2, samples=3), context)])
+        (outcome,) = Scheduler(engine).run([(ToTBFS(breadth=2, num_samples=3), context)])
         assert outcome.error is None
         return [node.state for node in outcome.graph], engine.stats().drafted_tokens
 

@@ -10,7 +10,6 @@ from hydra import compose, initialize_config_module
 from places import DATA
 
 from treeshare.experiments.bench.decode import main as bench_decode
-from treeshare.experiments.bench.decode.case import WatchedEngine
 from treeshare.experiments.bench.decode.main import main
 from treeshare.experiments.bench.decode.options import Options
 from treeshare.experiments.bench.decode.tables import (
@@ -24,6 +23,7 @@ from treeshare.experiments.bench.decode.tables import (
     seconds_table,
 )
 from treeshare.experiments.bench.decode.workloads import FewShot, Filler
+from treeshare.llm_backend.engines.tree import TreeEngine
 from treeshare.llm_backend.model.random_models import SHAPES, load_network
 
 TEMPLATES, LOG = DATA / "deft_templates", DATA / "tot/game24_gpt4_bfs_log.json"
@@ -156,12 +156,12 @@ def test_an_arm_that_is_cut_says_so(bench, tmp_path):
 
 
 def test_a_timed_run_finds_nothing_cached():
-    model = load_network("tiny", "float32", "cpu").model("torch")
-    engine = WatchedEngine(model, 200)
+    model = load_network("tiny", "float32", "cpu")
+    engine = TreeEngine(model, 200)
     FewShot(40, 2, 4).run(engine, Filler(model))
-    assert engine.cache.num_evictable() > 0
-    engine.forget()
-    assert engine.cache.num_evictable() == 0 and engine.pool.slots.num_free == 200
+    assert engine.cache.num_free < 200
+    engine.reset_cache()
+    assert engine.cache.num_free == 200
 
 
 def test_a_pool_that_is_too_small_is_a_note(bench, tmp_path):

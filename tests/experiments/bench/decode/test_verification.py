@@ -7,7 +7,7 @@ from tiny_models import byte_tokenizer, make_network
 
 from treeshare.experiments.bench.decode.verification import Verification, Verifier
 from treeshare.kernels.planning.forest import Forest
-from treeshare.llm_backend.model.random_models import LoadedNetwork
+from treeshare.llm_backend.model.model import Model
 
 PROMPT = 5
 #                  prompt, model's own token, two below it, one below the first of them
@@ -19,9 +19,9 @@ PATHS = [[0], [0, 1], [0, 2], [0, 1, 3]]  # of each tree token, as rows
 @pytest.mark.filterwarnings("ignore::RuntimeWarning", "ignore::DeprecationWarning")
 def test_each_step_is_a_dense_forward_of_each_path():
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    loaded = LoadedNetwork(make_network("llama").to(device), byte_tokenizer(), is_random=True)
+    model = Model.of(make_network("llama").to(device), byte_tokenizer(), "deft")
     verification = Verification(TREE, accepted=(3, 1, 2), tokens=6)
-    verifier = Verifier(loaded.model("deft"), verification)
+    verifier = Verifier(model, verification)
     drawn = []
     for _ in range(2):  # the second time from the start, in the same memory
         verifier.prefill()
@@ -31,12 +31,12 @@ def test_each_step_is_a_dense_forward_of_each_path():
             drawn.append((list(prompt), tree, verifier.step(path)))
             prompt += [tree[node - 1] for node in path]
         assert verifier.num_entries == PROMPT + 3 + 1 + 4
-    loaded.network.set_attn_implementation("eager")
+    model.network.use_attention("eager")
     for prompt, tree, said in drawn:
         for rows, token in zip(PATHS, said, strict=True):
             ids = torch.tensor([[*prompt, *(tree[row] for row in rows)]], device=device)
             with torch.inference_mode():
-                assert int(loaded.network(ids).logits[0, -1].argmax()) == token
+                assert int(model.network.hf(ids).logits[0, -1].argmax()) == token
 
 
 def test_paths_are_the_first_that_are_long_enough():

@@ -11,7 +11,7 @@ from treeshare.experiments.bench.decode.verification import verifications
 from treeshare.experiments.bench.decode.workloads import (
     FewShot,
     Filler,
-    Pressure,
+    MemoryPressure,
     Reasoning,
     reasoning,
 )
@@ -27,28 +27,28 @@ needs_log = pytest.mark.skipif(not LOG.exists(), reason=f"needs ToT's published 
 
 
 class Lockstep:
-    """Draws one token a step for every sample; notes which tickets decoded at each step."""
+    """Draws one token a step for every sample; notes which requests decoded at each step."""
 
     def __init__(self):
         self.requests, self.left, self.steps = {}, {}, []
 
     def execute(self, requests):
         self.requests |= requests
-        self.left |= {ticket: r.sampling.max_tokens for ticket, r in requests.items()}
+        self.left |= {number: r.sampling.max_tokens for number, r in requests.items()}
         while self.left:
             self.steps.append(set(self.left))
-            for ticket in self.left:
-                self.left[ticket] -= 1
-            if done := [ticket for ticket, left in self.left.items() if not left]:
-                for ticket in done:
-                    del self.left[ticket]
-                return {ticket: self.reply(ticket) for ticket in done}
+            for number in self.left:
+                self.left[number] -= 1
+            if done := [number for number, left in self.left.items() if not left]:
+                for number in done:
+                    del self.left[number]
+                return {number: self.reply(number) for number in done}
         return {}
 
-    def reply(self, ticket):
-        request = self.requests[ticket]
+    def reply(self, number):
+        request = self.requests[number]
         count = request.sampling.max_tokens
-        drawn = Completion(chr(0x100 + ticket) * count, count, 0.0, "length")
+        drawn = Completion(chr(0x100 + number) * count, count, 0.0, "length")
         return GenerateReply((drawn,) * request.n, Usage(completion_tokens=request.n * count))
 
     def stats(self):
@@ -60,12 +60,12 @@ class Lockstep:
 
 @pytest.fixture(scope="module")
 def filler():
-    return Filler(load_network("tiny", "float32", "cpu").model("torch"))
+    return Filler(load_network("tiny", "float32", "cpu"))
 
 
 def test_filler_has_the_wanted_number_of_tokens_and_its_own_text(filler):
-    model = load_network("tiny", "float32", "cpu").model("torch")
-    assert len(model.encode(filler.text("prompt", 1000))) == 1000
+    model = load_network("tiny", "float32", "cpu")
+    assert len(model.tokenizer.encode(filler.text("prompt", 1000))) == 1000
     assert filler.text(1, 50) == filler.text(1, 50) != filler.text(2, 50)
     assert filler.text(1, 50) != Filler(model, seed=1).text(1, 50)
 
@@ -113,7 +113,7 @@ def test_every_node_decodes_in_the_recorded_iterations(name, filler):
 
 def test_a_failure_is_raised(filler):
     engine = Lockstep()
-    engine.reply = lambda ticket: Failure(ValueError("too long"))
+    engine.reply = lambda number: Failure(ValueError("too long"))
     tree = Reasoning("two", Recording(np.array([-1, 0]), np.array([2, 2])))
     for work in (FewShot(4, 1, 2), tree):
         with pytest.raises(ValueError, match="too long"):
@@ -122,7 +122,7 @@ def test_a_failure_is_raised(filler):
 
 def test_pressure_goes_on_from_first_samples(filler):
     engine = Lockstep()
-    replies = Pressure(prompts=2, prompt=10, branches=2, tokens=3).run(engine, filler)
+    replies = MemoryPressure(prompts=2, prompt=10, branches=2, tokens=3).run(engine, filler)
     assert len(replies) == 4
     longer = engine.requests[1].prefix_segments  # of the second round, which reuses the numbers
     assert [len(part) for part in longer] == [5, 5, 3, 5] and longer[2] == "āāā"
