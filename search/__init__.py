@@ -1,4 +1,4 @@
-"""Reasoning search: policies grow a graph of nodes, a scheduler merges what they ask."""
+"""Reasoning search: policies grow graphs of nodes, and a scheduler merges their requests."""
 
 from treeshare.search.evaluators.composite import Combined, Memo
 from treeshare.search.evaluators.prompted import (
@@ -35,9 +35,10 @@ from treeshare.search.policies.simulation.treequest_adapter import AskTell
 from treeshare.search.policies.tot import ToTBFS, ToTDFS
 
 from .budget import Budget
-from .context import Context, Evaluator, Expander, Policy, flatten, top_k
+from .context import Context, flatten, top_k
 from .expanders import Choose, Propose, Sample
 from .graph import Node, SearchGraph
+from .parts import Evaluator, Expander, Policy
 from .scheduler import Outcome, Scheduler
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""Checks of hyper-parameters, shared by the policies, expanders and evaluators."""
+"""Checks of the parameters of policies, expanders and evaluators."""
 
 from __future__ import annotations
 
@@ -6,10 +6,14 @@ from collections.abc import Collection
 
 
 def at_least(bound: float, **parameters: float | None) -> None:
-    """Check parameters by name; None is no limit.
+    """Check that parameters are at least `bound`. None passes: it means no limit.
+
+    Args:
+        bound: the least value.
+        parameters: the values by name.
 
     Raises:
-        ValueError: one is below `bound`, or no number.
+        ValueError: a value is below `bound`, NaN, or not a number; the message names it.
     """
     for name, value in parameters.items():
         if value is not None and not (isinstance(value, int | float) and value >= bound):
@@ -17,10 +21,14 @@ def at_least(bound: float, **parameters: float | None) -> None:
 
 
 def one_of(choices: Collection[str], **parameters: str) -> None:
-    """Check parameters by name.
+    """Check that parameters are among `choices`.
+
+    Args:
+        choices: the allowed names.
+        parameters: the values by name.
 
     Raises:
-        ValueError: one is not among `choices`.
+        ValueError: a value is not among them; the message names it.
     """
     for name, value in parameters.items():
         if value not in choices:

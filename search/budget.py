@@ -1,4 +1,4 @@
-"""What a search may spend and what it has spent. Enforced by its driver, never by a policy."""
+"""The limits of a search and what it has spent. Its runner enforces them, never the policy."""
 
 from __future__ import annotations
 
@@ -12,19 +12,20 @@ from treeshare.llm_backend.api import Failure, Generate, Reply, Request, Score, 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """Limits of one search; None is no limit.
+    """The limits of one search; None is no limit.
 
-    `calls`, `nodes` and `depth` are exact. `tokens`, `seconds` and `money` are known only once a
-    reply is in: no request is sent after they are spent, those already sent may run over. Requests
-    that must cost more tokens than are left (one for each sample or scored text) are not sent. Once
-    `seconds` are over, a search that goes on without a request is ended too (search/watchdog.py).
+    `requests`, `nodes` and `depth` are exact. `tokens`, `seconds` and `money` are known only when a
+    reply has come: no request is sent after they are spent, but those already sent may exceed them.
+    Requests that are sure to cost more tokens than are left (one for each sample or scored text)
+    are not sent. After `seconds`, a search that runs on without a request is ended too
+    (search/watchdog.py).
 
     Raises:
-        ValueError: a limit below its bound, or money without prices.
+        ValueError: a limit is below its bound, or there is a limit on money without prices.
     """
 
     tokens: int | None = None  # prompt + completion tokens
-    calls: int | None = None  # requests
+    requests: int | None = None  # sent to the engine
     nodes: int | None = None  # nodes of the graph, the root included
     depth: int | None = None  # steps below the root
     seconds: float | None = None  # wall time since the search began
@@ -48,9 +49,9 @@ class Budget:
 
 
 class OutOfBudget(BaseException):
-    """Ends the search in whose code it is raised, unfinished; its best so far is the result.
+    """Raised in the code of a search to end it; the search's best so far is its result.
 
-    Not an `Exception`, so that a policy's `except Exception` does not catch it.
+    It is not an `Exception`, so that a policy's `except Exception` does not catch it.
     """
 
     def __init__(self, limit: str) -> None:
@@ -59,7 +60,7 @@ class OutOfBudget(BaseException):
 
 
 def least_tokens(request: Request) -> int:
-    """Tokens that a request costs at least: one for each completion or continuation."""
+    """Return the least tokens that a request costs: one for each completion or continuation."""
     if isinstance(request, Generate):
         return request.n
     return len(request.continuations) if isinstance(request, Score) else 0
@@ -70,37 +71,40 @@ class Spent:
     """What a search had spent at one moment."""
 
     usage: Usage
-    calls: int  # requests
+    requests: int  # sent to the engine
     seconds: float  # wall time since the search began
     hit: str | None  # the limit that ended the search, or cut its nodes
 
 
 @dataclass(slots=True)
 class Meter:
-    """Spending of one search against its budget. Its driver adds calls and usage."""
+    """Counts what one search spends against its budget. Its runner adds requests and usage."""
 
     budget: Budget
     usage: Usage = field(default_factory=Usage)
-    calls: int = 0
+    requests: int = 0
     began: float = field(default_factory=time.monotonic)
     hit: str | None = None  # the limit that ended the search, or cut its nodes
 
     @property
     def tokens(self) -> int:
+        """Prompt and completion tokens."""
         return self.usage.prompt_tokens + self.usage.completion_tokens
 
     @property
     def seconds(self) -> float:
+        """Wall time since the search began."""
         return time.monotonic() - self.began
 
     @property
     def seconds_left(self) -> float:
-        """Infinite without a limit, negative beyond it."""
+        """Wall time left: infinity without a limit, negative beyond it."""
         limit = self.budget.seconds
         return math.inf if limit is None else limit - self.seconds
 
     @property
     def money(self) -> float:
+        """What the tokens cost, in the currency of the budget's prices."""
         budget = self.budget
         return (
             self.usage.prompt_tokens * budget.price_prompt
@@ -109,24 +113,26 @@ class Meter:
 
     @property
     def spent(self) -> Spent:
-        return Spent(self.usage, self.calls, self.seconds, self.hit)
+        """A copy of the counts."""
+        return Spent(self.usage, self.requests, self.seconds, self.hit)
 
     def add(self, replies: Sequence[Reply]) -> None:
-        """Count what the replies cost."""
+        """Add what replies cost."""
         for reply in replies:
             if not isinstance(reply, Failure):
                 self.usage += reply.usage
 
     def admit(self, num_requests: int, min_tokens: int = 0) -> bool:
-        """Whether requests may be sent together; notes the limit if not.
+        """Return whether requests may be sent together; if not, set `hit` to the limit.
 
         Args:
-            num_requests: how many.
-            min_tokens: what they cost at least, all together.
+            num_requests: how many requests.
+            min_tokens: the least tokens that all of them cost.
         """
         budget = self.budget
         spent = {
-            "calls": budget.calls is not None and self.calls + num_requests > budget.calls,
+            "requests": budget.requests is not None
+            and self.requests + num_requests > budget.requests,
             "tokens": budget.tokens is not None
             and self.tokens + max(1, min_tokens) > budget.tokens,
             "seconds": self.seconds_left <= 0,

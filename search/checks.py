@@ -1,7 +1,7 @@
-"""Checks of what a user's expander, evaluator, policy or task gives back to a search.
+"""Checks of what a user's expander, evaluator, policy or task returns to a search.
 
-Each raises one line that names the class, the node and the mistake. Numbers of NumPy and torch
-become Python floats here, so that a graph holds nothing that JSON cannot write.
+Each check raises an error of one line that names the class, the node and the mistake. Numbers of
+NumPy and torch become Python floats here, so that a graph holds only what JSON can represent.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from treeshare.tasks.task import Step
 
 from .graph import Node, SearchGraph
 
-LARGEST = 1e100  # of a value: its square, and the sum of a million of these, are finite
+LARGEST = 1e100  # a value's bound: its square, and the sum of a million squares, are finite
 
 _short = Repr()
 _short.maxstring = _short.maxother = 60
 
 
 def short(value: object) -> str:
-    """A value in an error message: a node by its id, anything else by its type and short `repr`."""
+    """Return a short description for an error message: a node's id, or a type and a `repr`."""
     if isinstance(value, Node):
         return f"node {value.id!r} ({_short.repr(value.text)})"
     if value is None:
@@ -33,16 +33,16 @@ def short(value: object) -> str:
 
 
 def number(value: object, what: str, of: object | None = None, *, least: float = -LARGEST) -> float:
-    """A value as a Python float.
+    """Return a value as a Python float.
 
     Args:
         value: a real number of Python, or a NumPy or torch number without dimensions.
         what: names the value in the error message, such as `Mine.evaluate: the value`.
-        of: the node whose value it is, for the error message.
+        of: the node that has the value, for the error message.
         least: the lower bound.
 
     Raises:
-        TypeError: it is no number.
+        TypeError: it is not a number.
         ValueError: it is NaN, or outside [least, 1e100].
     """
     if type(value) is not float:
@@ -59,25 +59,25 @@ def _named(what: str, of: object | None) -> str:
 
 
 def _python_float(value: object, what: str, of: object | None) -> float:
-    plain: Any = value.tolist() if hasattr(value, "tolist") else value  # of NumPy and torch
-    if hasattr(type(plain), "__float__") or hasattr(type(plain), "__index__"):
+    python: Any = value.tolist() if hasattr(value, "tolist") else value  # from NumPy or torch
+    if hasattr(type(python), "__float__") or hasattr(type(python), "__index__"):
         try:
-            return float(plain)
+            return float(python)
         except OverflowError:
-            return math.inf  # an int that no float can hold
+            return math.inf  # an int that is too large for a float
     raise TypeError(f"{_named(what, of)} is {short(value)}, not a number")
 
 
 def numbers(values: object, nodes: Sequence[Node], what: str) -> list[float]:
-    """One value for each node, as Python floats.
+    """Return one value for each node, as Python floats.
 
     Args:
         values: a list, a tuple, or a NumPy array or torch tensor of shape [len(nodes)].
-        nodes: what the values are of.
+        nodes: the nodes that the values belong to, in order.
         what: names the method in the error message, such as `Mine.evaluate`.
 
     Raises:
-        TypeError: `values` is no list, or holds something that is no number.
+        TypeError: `values` is not a list, or holds something that is not a number.
         ValueError: there are more or fewer values than nodes, or one is NaN or infinite.
     """
     if not isinstance(values, list | tuple) and not getattr(values, "shape", ()):
@@ -92,10 +92,14 @@ def numbers(values: object, nodes: Sequence[Node], what: str) -> list[float]:
 
 
 def whole(value: object, what: str) -> int:
-    """A count, at least 1, as a Python int.
+    """Return a count, at least 1, as a Python int.
+
+    Args:
+        value: a whole number of Python, NumPy or torch.
+        what: names it in the error message.
 
     Raises:
-        TypeError: it is no whole number.
+        TypeError: it is not a whole number.
         ValueError: it is below 1.
     """
     count = _python_int(value, what)
@@ -105,11 +109,16 @@ def whole(value: object, what: str) -> int:
 
 
 def index(value: object, length: int, what: str) -> int:
-    """An index of a list of `length`, from 0, as a Python int.
+    """Return an index, from 0 to `length` - 1, as a Python int.
+
+    Args:
+        value: a whole number of Python, NumPy or torch.
+        length: that of the list it points into.
+        what: names it in the error message.
 
     Raises:
-        TypeError: it is no whole number.
-        ValueError: there is no such item.
+        TypeError: it is not a whole number.
+        ValueError: it is out of that range.
     """
     place = _python_int(value, what)
     if not 0 <= place < length:
@@ -120,15 +129,20 @@ def index(value: object, length: int, what: str) -> int:
 def _python_int(value: object, what: str) -> int:
     try:
         return operator.index(cast(Any, value))
-    except TypeError:  # of an array too, unless it holds one whole number
+    except TypeError:  # raised for an array too, unless it holds one whole number
         raise TypeError(f"{what} is {short(value)}, not a whole number") from None
 
 
 def node_of(graph: SearchGraph, node: object, what: str) -> Node:
-    """A node of this search.
+    """Return `node` if it is a node of this search.
+
+    Args:
+        graph: the graph of this search.
+        node: what to check.
+        what: names it in the error message.
 
     Raises:
-        TypeError: it is no node.
+        TypeError: it is not a node.
         ValueError: it is a node of another search.
     """
     if not isinstance(node, Node):
@@ -139,13 +153,15 @@ def node_of(graph: SearchGraph, node: object, what: str) -> Node:
 
 
 def nodes_of(graph: SearchGraph, nodes: object, what: str) -> list[Node]:
-    """A list or tuple of nodes of this search.
+    """Return a list of nodes of this search.
 
     Args:
+        graph: the graph of this search.
+        nodes: a list or a tuple.
         what: names the list in the error message, such as `ctx.best`.
 
     Raises:
-        TypeError: it is neither a list nor a tuple, or holds something that is no node.
+        TypeError: it is neither a list nor a tuple, or holds something that is not a node.
         ValueError: it holds a node of another search.
     """
     if isinstance(nodes, Node):
@@ -159,13 +175,19 @@ def nodes_of(graph: SearchGraph, nodes: object, what: str) -> list[Node]:
 
 
 def children_of(graph: SearchGraph, parent: Node, children: object, what: str) -> list[Node]:
-    """What an expander made of `parent`: children of it, each once. Their `prior` and `logprob`
-    become Python floats.
+    """Return the children that an expander returned, with `prior` and `logprob` as Python floats.
+
+    Args:
+        graph: the graph of this search.
+        parent: the node that was expanded.
+        children: what the expander returned.
+        what: names the method in the error message, such as `Mine.expand`.
 
     Raises:
-        TypeError: it is no list of nodes, or a prior or log-probability is no number.
-        ValueError: a node is of another search, no child of `parent`, or there twice; a prior is
-            negative, NaN or infinite, or a log-probability NaN.
+        TypeError: `children` is not a list of nodes, or a prior or a log-probability is not a
+            number.
+        ValueError: a node belongs to another search, is not a child of `parent`, or is there twice;
+            or a prior is negative, NaN or infinite, or a log-probability is NaN.
     """
     checked = nodes_of(graph, children, f"what {what} returned")
     for child in checked:
@@ -182,10 +204,15 @@ def children_of(graph: SearchGraph, parent: Node, children: object, what: str) -
 
 
 def logprob(value: object, what: str, of: object | None = None) -> float | None:
-    """A log-probability in nats; None where it is not known, -∞ where the step is impossible.
+    """Return a log-probability in nats as a Python float.
+
+    Args:
+        value: a number; None if it is not known, -∞ if the step is impossible.
+        what: names it in the error message.
+        of: the node that it belongs to, for the error message.
 
     Raises:
-        TypeError: it is no number.
+        TypeError: it is not a number.
         ValueError: it is NaN or +∞.
     """
     if value is None or (type(value) is float and value <= 0):
@@ -195,10 +222,15 @@ def logprob(value: object, what: str, of: object | None = None) -> float | None:
 
 
 def steps(found: object, what: str) -> list[Step]:
-    """Steps that a task read from a reply, or lists as legal moves.
+    """Return the steps that a task read from a reply, or its legal moves.
+
+    Args:
+        found: what the task returned.
+        what: names the method in the error message, such as `MyTask.parse`.
 
     Raises:
-        TypeError: it is no list of steps, or a step's text is no text or its state not hashable.
+        TypeError: `found` is not a list of steps, a step's text is not a string, or its state
+            cannot be hashed.
     """
     if not isinstance(found, list | tuple):
         raise TypeError(f"{what} returned {short(found)}, not a list of steps")
@@ -212,15 +244,15 @@ def steps(found: object, what: str) -> list[Step]:
 
 
 def hashable(state: object, what: str, of: object | None = None) -> None:
-    """Check a state.
+    """Check that a task's state can be hashed.
 
     Args:
-        state: a task's state.
+        state: the state.
         what: names it in the error message.
         of: the text of the step that leads to it, for the error message.
 
     Raises:
-        TypeError: the state cannot be hashed.
+        TypeError: it cannot.
     """
     try:
         hash(state)
@@ -231,7 +263,11 @@ def hashable(state: object, what: str, of: object | None = None) -> None:
 
 
 async def awaited(result: Awaitable[Any] | object, what: str) -> Any:
-    """The result of a user's `async def` method.
+    """Await the result of a user's `async def` method and return it.
+
+    Args:
+        result: what the call of the method returned.
+        what: names the method in the error message.
 
     Raises:
         TypeError: the method is not `async def`.

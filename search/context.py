@@ -1,7 +1,7 @@
-"""What a policy sees of the world: a graph to grow and the verbs to grow it with.
+"""The context of one search: the graph it grows, and the operations that grow it.
 
-The verifier is not here. A policy can reach the task (prompts, parsers, legal moves), never the
-answers, unless the run's evaluator is the oracle (DESIGN: the results then carry a flag).
+A policy reaches the task (prompts, parsers, legal moves) through it, but neither the verifier nor
+the right answers. The one exception is the evaluator `Oracle`, which marks the results.
 """
 
 from __future__ import annotations
@@ -28,31 +28,41 @@ from treeshare.tasks.task import ParseFailure, Problem, Step, Task
 
 from . import checks
 from .budget import Budget, Meter, Spent
-from .coroutines import Trampoline, ask, end, gather
+from .coroutines import CoroutineRunner, ask, end, gather
 from .graph import Node, SearchGraph
-from .parts import Evaluator as Evaluator
-from .parts import Expander as Expander
-from .parts import Policy as Policy
-from .parts import check_needs as check_needs
-from .parts import with_parts as with_parts
+from .parts import Evaluator, Expander, Policy, check_needs, check_parts, traits_of
 
 
 def value_or_least(node: Node) -> float:
-    """The node's value; -∞ while it has none."""
+    """Return the node's value, or -∞ while it has none."""
     return -math.inf if node.value is None else node.value
 
 
-class Context:
-    """One search's world.
+def known_logprob(completion: Completion) -> float | None:
+    """Return a completion's log-probability in nats; None if the engine gives none (NaN)."""
+    return None if math.isnan(completion.logprob) else completion.logprob
 
-    What expanders, evaluators, policies and tasks give back is checked here (search/checks.py):
-    anything else than nodes of this graph, finite numbers and hashable states raises one line that
-    names who gave it.
+
+class Context:
+    """The context of one search.
+
+    It checks what expanders, evaluators, policies and tasks return (search/checks.py): nodes of
+    this graph, finite numbers and hashable states. Anything else raises an error whose one line
+    names the method that returned it.
+
+    Args:
+        task: gives prompts, parsers and the root's state.
+        problem: the puzzle to solve.
+        expander: serves `expand`.
+        evaluator: serves `evaluate`.
+        budget: the search's limits; None is no limit.
+        seed: the run's seed. Every draw of the search depends on it and on the problem's id.
 
     Raises:
         TypeError: the task lacks what the expander or the evaluator, or a part of it, needs, or the
             root's state cannot be hashed.
-        ValueError: the task's sampling is out of its bounds, or the evaluator refuses the budget.
+        ValueError: the task's sampling is out of its bounds, or a limit of the budget cannot be
+            used with the evaluator.
     """
 
     def __init__(
@@ -66,10 +76,7 @@ class Context:
         seed: int = 0,
     ) -> None:
         budget = budget or Budget()
-        for part in (expander, *with_parts(evaluator)):
-            check_needs(part, task)
-            if check_budget := getattr(part, "check_budget", None):
-                check_budget(budget)
+        check_parts((expander, evaluator), task, budget)
         root = task.root(problem)
         checks.hashable(root, f"the root's state of {type(task).__name__}")
         self._task = task
@@ -81,6 +88,7 @@ class Context:
         self._parse_failures: list[ParseFailure] = []
         self._sampling = {role: Sampling(**given) for role, given in task.sampling.items()}
         self._expander = expander
+        self._expands_once = traits_of(expander).expands_once
         self._evaluator = evaluator
         self._seed = seed
         self._asked: Counter[tuple[int, str]] = Counter()
@@ -88,34 +96,39 @@ class Context:
 
     @property
     def graph(self) -> SearchGraph:
+        """The graph that the search grows."""
         return self._graph
 
     @property
     def root(self) -> Node:
+        """The graph's first node, which holds the problem's state."""
         return self._graph.root
 
     @property
     def task(self) -> Task:
+        """The task: prompts, parsers, and whatever its `Has...` protocols add."""
         return self._task
 
     @property
     def problem(self) -> Problem:
+        """The puzzle of this search."""
         return self._problem
 
     @property
     def parse_failures(self) -> list[ParseFailure]:
-        """The replies that could not be read; evaluators append theirs."""
+        """The replies that could not be parsed. Evaluators append theirs to this list."""
         return self._parse_failures
 
     @property
     def spent(self) -> Spent:
-        """A copy: the driver of the search counts."""
+        """What the search has spent so far. It is a copy, so changing it moves no limit."""
         return self._meter.spent
 
     @property
     def best(self) -> list[Node] | None:
-        """The ranking to return if the budget ends the search now. A policy may set it; None means
-        `ranked()`.
+        """The ranking to return if the budget ends the search now.
+
+        A policy may set it; None means `ranked()`.
 
         Raises:
             TypeError: it is set to something that is no list of nodes.
@@ -130,28 +143,29 @@ class Context:
         self._best = nodes
 
     def best_so_far(self) -> list[Node]:
-        """The result of a search that is ended now.
+        """Return the ranking for a search that ends now: `best`, or `ranked()` without one.
 
         Raises:
-            TypeError: the list set as `best` was changed, and holds something that is no node; or
-                the policy gave nodes values that cannot be compared.
-            ValueError: it holds a node of another search.
+            TypeError: the list set as `best` has been changed and holds something that is not a
+                node, or the policy gave nodes values that cannot be compared.
+            ValueError: `best` holds a node of another search.
         """
         if self._best is None:
             return self.ranked()
         return checks.nodes_of(self._graph, self._best, "ctx.best")
 
-    def start(self, policy: Policy) -> Trampoline:
-        """Begin a search: the trampoline that drives `policy`, with the time running."""
+    def start(self, policy: Policy) -> CoroutineRunner:
+        """Start the clock of the budget and return the runner that steps the policy's search."""
         self._meter.began = time.monotonic()
-        return Trampoline(self._search(policy), self._meter)
+        return CoroutineRunner(self._search(policy), self._meter)
 
     async def _search(self, policy: Policy) -> list[Node]:
-        """The policy's search, from start to end.
+        """Run the policy's search from start to end.
 
         Raises:
-            TypeError: the policy needs a task of another kind, or returned no list of nodes.
-            ValueError: it returned a node of another search.
+            TypeError: the task lacks what the policy needs, or the policy did not return a list of
+                nodes.
+            ValueError: the policy returned a node of another search.
         """
         check_needs(policy, self.task)
         name = f"{type(policy).__name__}.search"
@@ -160,32 +174,42 @@ class Context:
 
     @property
     def expands_once(self) -> bool:
-        """Whether expanding a node again is in vain."""
-        return getattr(self._expander, "expands_once", False)
+        """Whether the expander gives all the children of a node at its first call."""
+        return self._expands_once
 
-    # Verbs of a policy.
+    # Operations for policies.
 
     def gather(self, *awaitables: Awaitable[Any]) -> Awaitable[list[Any]]:
-        """Run coroutines side by side, so that all their requests join one batch."""
+        """Run coroutines concurrently, so that all their requests join one batch.
+
+        Returns:
+            An awaitable of their results, in order.
+        """
         return gather(*awaitables)
 
     def can_expand(self, node: Node) -> bool:
-        """Whether `node` may have children: it is not terminal, nor at the depth limit."""
+        """Return whether `node` may have children: not if terminal or at the depth limit."""
         depth = self._meter.budget.depth
         return not node.is_terminal and (depth is None or node.depth < depth)
 
     async def expand(self, node: Node, n: int = 1) -> list[Node]:
         """Ask the model for next steps of `node`, with `n` samples, and add them as children.
 
-        Ends the search if the node limit is reached.
+        The search ends here if the node limit is reached.
+
+        Args:
+            node: the node to expand.
+            n: samples to draw, at least 1.
 
         Returns:
-            The new children; none if the node cannot be expanded or no reply could be read.
+            The new children; an empty list if the node cannot be expanded or no reply could be
+            parsed.
 
         Raises:
-            TypeError: `node` or `n` is of the wrong kind, or what the expander returned is.
-            ValueError: `node` is of another search, `n` below 1, or the expander returned something
-                else than children of `node`.
+            TypeError: `node` is not a node, `n` is not a whole number, or the expander did not
+                return a list of nodes.
+            ValueError: `node` belongs to another search, `n` is below 1, or the expander returned
+                a node that is not a child of `node`.
         """
         checks.node_of(self._graph, node, "what ctx.expand was given")
         n = checks.whole(n, "n of ctx.expand")
@@ -197,12 +221,13 @@ class Context:
         return checks.children_of(self._graph, node, children, name)
 
     async def evaluate(self, nodes: Sequence[Node]) -> list[float]:
-        """Values of `nodes`, in order; asks the evaluator for those that have none yet.
+        """Return the values of `nodes`, in order, and ask the evaluator for the missing ones.
 
         Raises:
-            TypeError: `nodes` is no list of nodes, or the evaluator returned no list of numbers.
-            ValueError: a node is of another search; the evaluator returned more or fewer values
-                than it had nodes, or one that is NaN or infinite.
+            TypeError: `nodes` is not a list of nodes, or the evaluator did not return a list of
+                numbers.
+            ValueError: a node belongs to another search, or the evaluator returned more or fewer
+                values than it was given nodes, or a value that is NaN or infinite.
         """
         nodes = checks.nodes_of(self._graph, nodes, "what ctx.evaluate was given")
         new = list(dict.fromkeys(node for node in nodes if node.value is None))
@@ -212,22 +237,34 @@ class Context:
         return [node.value for node in nodes if node.value is not None]
 
     async def values(self, evaluator: Evaluator, nodes: Sequence[Node]) -> list[float]:
-        """What an evaluator says of `nodes`, checked; for evaluators that are made of others.
+        """Ask another evaluator for values and check them, for evaluators made of others.
 
         Raises:
-            TypeError, ValueError: as `evaluate`.
+            TypeError: as in `evaluate`.
+            ValueError: as in `evaluate`.
         """
         name = f"{type(evaluator).__name__}.evaluate"
         found = await checks.awaited(evaluator.evaluate(self, nodes), name)
         return checks.numbers(found, nodes, name)
 
     async def sample(self, node: Node, role: str, n: int = 1) -> list[Node]:
-        """Draw `n` replies to `role`; each that parses becomes a child (its last step's state).
+        """Draw `n` replies to `role`; each that can be parsed becomes a child of `node`.
 
-        Nodes that cannot be expanded and the node limit count as in `expand`.
+        The child holds the state of the reply's last step. A node that cannot be expanded and the
+        node limit have the same effect as in `expand`. Equal states are kept apart.
+
+        Args:
+            node: the parent.
+            role: a role of the task's prompts, such as `cot`.
+            n: replies to draw, at least 1.
+
+        Returns:
+            The new children.
 
         Raises:
-            TypeError, ValueError: `node`, `role` or `n` is none.
+            TypeError: `node` is not a node.
+            ValueError: `node` belongs to another search, the task has no such role, or `n` is out
+                of bounds.
         """
         checks.node_of(self._graph, node, "what ctx.sample was given")
         if not self.can_expand(node):
@@ -238,19 +275,25 @@ class Context:
         for completion in completions:
             steps = self.parse(role, node, completion.text)
             if steps:
-                drawn.append((steps[-1], completion.logprob))
+                drawn.append((steps[-1], known_logprob(completion)))
         return self.add(node, drawn, dedupe=False)
 
-    # Verbs of expanders and evaluators.
+    # Operations for expanders and evaluators.
 
     async def generate(
         self, node: Node, role: str, n: int = 1, state: Any = None
     ) -> list[Completion]:
-        """Completions of the task's prompt for `role` at `node` (or at another `state`).
+        """Return completions of the task's prompt for `role` at `node`.
+
+        Args:
+            node: the node whose state the prompt shows, and whose path is part of the seed.
+            role: a role of the task's prompts.
+            n: completions to draw, at least 1.
+            state: what the prompt shows in place of the node's state; None shows that.
 
         Raises:
-            TypeError: `node` is no node.
-            ValueError: the task has no such role, or no sampling for it; `n` is out of bounds.
+            TypeError: `node` is not a node.
+            ValueError: the task has no such role, or no sampling for it, or `n` is out of bounds.
         """
         checks.node_of(self._graph, node, "what ctx.generate was given")
         prompt = self.task.prompt(role, node.state if state is None else state)
@@ -265,7 +308,7 @@ class Context:
         return list(reply.completions)
 
     async def score(self, node: Node, role: str, continuations: Sequence[str]) -> list[float]:
-        """Log-probability of each continuation of the task's prompt for `role`, nats."""
+        """Return the log-probability, in nats, of each continuation of the prompt for `role`."""
         checks.node_of(self._graph, node, "what ctx.score was given")
         prompt = self.task.prompt(role, node.state)
         (reply,) = await self.ask([Score(prompt, tuple(continuations))])
@@ -273,20 +316,22 @@ class Context:
         return list(reply.logprobs)
 
     async def ask(self, requests: Sequence[Request]) -> list[Any]:
-        """Send requests; the replies in order."""
+        """Send requests and return the replies, in order."""
         return await ask(requests)
 
     async def ask_once(self, requests: Sequence[Score | Reward]) -> list[Any]:
-        """As `ask`, but what the search has an answer to, or asks here twice, is not sent."""
+        """Do as `ask`, but send no request twice: the search keeps the replies."""
         new = [request for request in dict.fromkeys(requests) if request not in self._replies]
         self._replies |= zip(new, await self.ask(new), strict=True)
         return [self._replies[request] for request in requests]
 
     def parse(self, role: str, node: Node, text: str) -> list[Step]:
-        """The task's reading of a reply; a failure is counted and gives no steps.
+        """Return the steps that the task reads from a reply.
+
+        A `ParseFailure` is added to `parse_failures` and gives no steps.
 
         Raises:
-            TypeError: the task gave neither steps with hashable states nor a `ParseFailure`.
+            TypeError: the task returned neither steps with hashable states nor a `ParseFailure`.
         """
         parsed = self.task.parse(role, node.state, text)
         if isinstance(parsed, ParseFailure):
@@ -301,15 +346,21 @@ class Context:
         *,
         dedupe: bool = True,
     ) -> list[Node]:
-        """Add steps, each with its log-probability, below a node (or several, a merge of their
-        states); stops at the node limit.
+        """Add a node for each step; stop at the node limit.
 
-        With `dedupe`, a step to a state that a child of the first parent holds is dropped.
+        Args:
+            parents: the node above, or several nodes whose states the step merges.
+            steps: each step with its log-probability in nats, or None.
+            dedupe: whether to drop a step to a state that a child of the first parent holds.
+
+        Returns:
+            The new nodes.
 
         Raises:
-            TypeError: a parent is no node, a step none, its state cannot be hashed, or its
-                log-probability is no number.
-            ValueError: there is no parent, one is of another search, or a log-probability is NaN.
+            TypeError: a parent is not a node, a step is not a `Step`, its state cannot be hashed,
+                or its log-probability is not a number.
+            ValueError: there are no parents, one belongs to another search, or a log-probability is
+                NaN.
         """
         above = checks.nodes_of(
             self._graph, [parents] if isinstance(parents, Node) else parents, "parents of ctx.add"
@@ -334,18 +385,32 @@ class Context:
         return added
 
     def request_seed(self, node: Node, role: str) -> int:
-        """64 bits from (run seed, problem, node path, role, how often this was asked here)."""
+        """Return the seed of the next request of this role at this node, 64 bits.
+
+        It is a hash of the run's seed, the problem's id, the node's path, the role, and how many
+        requests of this role the node has had. So other searches never change a draw.
+        """
         k = self._asked[node.id, role]
         self._asked[node.id, role] += 1
         return _digest(self._seed, self.problem.id, node.positions, role, k)
 
     def random(self, *key: object) -> random.Random:
-        """A generator for the policy's own draws, fixed by (run seed, problem, key)."""
+        """Return a generator for a policy's own draws.
+
+        Args:
+            key: anything with a stable `repr`, such as a name and an index. The same key gives the
+                same draws for one seed and problem.
+        """
         return random.Random(_digest(self._seed, self.problem.id, "policy", *key))
 
     def ranked(self, key: Callable[[Node], Any] = value_or_least) -> list[Node]:
-        """The default best so far: terminal nodes by value (or another `key`), best first;
-        without any, the deepest nodes. Ties go to the earlier node."""
+        """Return the default ranking: the terminal nodes, best first.
+
+        Without a terminal node, it holds the deepest nodes. Ties go to the earlier node.
+
+        Args:
+            key: what to rank by, higher first.
+        """
         terminal = [node for node in self.graph if node.is_terminal]
         deepest = max(node.depth for node in self.graph)
         nodes = terminal or [node for node in self.graph if node.depth == deepest]
@@ -357,12 +422,13 @@ class Context:
 
 
 def top_k(nodes: Sequence[Node], values: Sequence[float], k: int) -> list[Node]:
-    """The `k` nodes of highest value, best first; ties go to the earlier node."""
+    """Return the `k` nodes of highest value, best first; ties go to the earlier node."""
     order = sorted(range(len(nodes)), key=lambda i: -values[i])
     return [nodes[i] for i in order[:k]]
 
 
 def flatten(lists: Sequence[Sequence[Node]]) -> list[Node]:
+    """Return the nodes of all the lists, in order, as one list."""
     return [node for nodes in lists for node in nodes]
 
 

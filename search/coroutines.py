@@ -1,9 +1,9 @@
-"""Steps the `async` code of one search: no asyncio, no threads, no timers.
+"""Runs the `async` code of one search step by step, without asyncio, threads or timers.
 
-A search is ordinary coroutines that await `ask` (requests to the model) and `gather` (several
-coroutines at once). The trampoline runs them until every one is blocked and hands out the requests
-they wait for; once all of these are answered it goes on. So a search is a pure function of its
-replies: when they come, and what else shares the batch, cannot change it.
+A search is made of ordinary coroutines that await `ask` (requests to the model) and `gather`
+(several coroutines at once). `CoroutineRunner` runs them until each one is blocked and returns the
+requests that they wait for. Once all of these are answered, it goes on. So a search is a pure
+function of its replies: the time of a reply, and what else shares the batch, cannot change it.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ CLOCK_EVERY = 64  # idle resumptions between two looks at the clock
 
 
 class _Ask:
+    """The operation that waits for replies."""
+
     def __init__(self, requests: Sequence[Request]) -> None:
         if isinstance(requests, Request):
             raise TypeError("a search asks a list of requests, not one: write [request]")
@@ -38,6 +40,8 @@ class _Ask:
 
 
 class _End:
+    """The operation that ends the search."""
+
     def __init__(self, limit: str) -> None:
         self.limit = limit
 
@@ -47,6 +51,8 @@ class _End:
 
 
 class _Gather:
+    """The operation that waits for several coroutines."""
+
     def __init__(self, awaitables: Sequence[Awaitable[Any]]) -> None:
         self.awaitables = list(awaitables)
         self.tasks: list[_Task] = []
@@ -69,24 +75,34 @@ class _Task:
 
 
 def ask(requests: Sequence[Request]) -> Awaitable[list[Any]]:
-    """Send requests to the model. Awaits their replies, in order.
+    """Send requests to the model.
+
+    Returns:
+        An awaitable of the replies, in order.
 
     Raises:
-        TypeError: one of them is no request.
+        TypeError: one of them is not a request.
     """
     return _Ask(requests)
 
 
 def end(limit: str) -> Awaitable[NoReturn]:
-    """End the search here, unfinished, by a limit of its budget."""
+    """End the search at this await, unfinished.
+
+    Args:
+        limit: the name of the budget's limit that ends it.
+    """
     return _End(limit)
 
 
 def gather(*awaitables: Awaitable[Any]) -> Awaitable[list[Any]]:
-    """Run coroutines (or further asks and gathers) side by side. Awaits their results, in order.
+    """Run coroutines, or further asks and gathers, concurrently.
 
-    If one raises, the others are closed and its exception comes out of the gather. At most
-    `MAX_DEPTH` gathers can be nested.
+    If one raises, the others are closed and its exception is raised where the gather is awaited. At
+    most `MAX_DEPTH` gathers can be nested.
+
+    Returns:
+        An awaitable of their results, in order.
     """
     return _Gather(awaitables)
 
@@ -95,16 +111,21 @@ async def _result_of(awaitable: Awaitable[Any]) -> Any:
     return await awaitable
 
 
-class Trampoline:
-    """Drives one coroutine to its end.
+class CoroutineRunner:
+    """Runs one coroutine, and all that it gathers, to its end.
 
     Args:
         coroutine: the search.
-        meter: counts what the search spends and says what may go out with a step; a search that
-            asks for more ends at once, unfinished. None is no limit.
+        meter: counts what the search spends and decides which requests a step may send. A search
+            that asks for more ends at once, unfinished. None is no limit.
+
+    Attributes:
+        is_done: whether the search has ended, for whatever reason.
+        is_finished: whether it has ended by returning.
+        result: what it returned.
 
     Raises:
-        TypeError: `coroutine` is none.
+        TypeError: `coroutine` is not a coroutine.
     """
 
     def __init__(self, coroutine: Coroutine[Any, Any, Any], meter: Meter | None = None) -> None:
@@ -124,20 +145,24 @@ class Trampoline:
     def step(self, replies: Sequence[Reply] = ()) -> list[Request]:
         """Deliver the replies to the last step's requests, and run until all is blocked again.
 
+        Args:
+            replies: one for each request of the last step, in order.
+
         Returns:
-            The requests now waited for; none when the search is done.
+            The requests that the search now waits for; an empty list when it is done.
 
         Raises:
-            Exception: whatever the search raised; it is done then. What is no `Exception`, such as
-                `SystemExit`, comes as the cause of a RuntimeError.
-            KeyboardInterrupt: as it came.
+            Exception: whatever the search raised; the search is done then. An error that is not an
+                `Exception`, such as `SystemExit`, becomes the cause of a RuntimeError.
+            KeyboardInterrupt: the user interrupted the search.
+            ValueError: there are more or fewer replies than requests.
         """
         if len(replies) != len(self._requests):
             raise ValueError(f"{len(replies)} replies to {len(self._requests)} requests")
         self._meter.add(replies)
         try:
             self._run_until_blocked(replies)
-        except OutOfBudget as spent:  # the watchdog's, as it was called off
+        except OutOfBudget as spent:  # the watchdog's, raised while it was being disarmed
             self._end(spent.limit)
         except (Exception, KeyboardInterrupt):
             raise
@@ -145,14 +170,14 @@ class Trampoline:
             failure = RuntimeError(f"the search raised {error!r}")
             raise failure.with_traceback(error.__traceback__) from error  # ends at the user's line
         assert self.is_done or self._requests
-        self._meter.calls += len(self._requests)
+        self._meter.requests += len(self._requests)
         return self._requests
 
     def close(self) -> None:
-        """End the search where it stands.
+        """End the search at its present await and close all its coroutines.
 
         Raises:
-            Exception: a coroutine raised as it was closed; all are closed then.
+            Exception: a coroutine raised while it was being closed. All are closed by then.
         """
         self._ready.clear()
         self._blocked, self._requests = [], []
@@ -171,7 +196,7 @@ class Trampoline:
     def _deliver(self, replies: Sequence[Reply]) -> None:
         begin = 0
         for task, count in self._blocked:
-            self._ready.append((task, _delivery(replies[begin : begin + count])))
+            self._ready.append((task, _replies_or_error(replies[begin : begin + count])))
             begin += count
         self._blocked, self._requests, self._min_tokens = [], [], 0
         self._idle = -len(self._ready)
@@ -180,7 +205,7 @@ class Trampoline:
         self._count_idle()
         task.waits_for = None
         try:
-            if isinstance(sent, _Thrown):
+            if isinstance(sent, _Raise):
                 operation = task.coroutine.throw(sent.error)
             else:
                 operation = task.coroutine.send(sent)
@@ -188,7 +213,7 @@ class Trampoline:
             self._return(task, stop.value)
         except (KeyboardInterrupt, OutOfBudget):
             raise
-        except BaseException as error:  # of a user's policy: any, such as SystemExit
+        except BaseException as error:  # a user's policy may raise anything, such as SystemExit
             self._raise(task, error)
         else:
             self._block(task, operation)
@@ -243,7 +268,7 @@ class Trampoline:
             self._throw(task, TypeError(f"cannot await {operation!r} in a search"))
 
     def _throw(self, task: _Task, error: BaseException) -> None:
-        self._ready.append((task, _Thrown(error)))
+        self._ready.append((task, _Raise(error)))
 
     def _return(self, task: _Task, result: Any) -> None:
         if task.waiter is None:
@@ -287,20 +312,20 @@ class Trampoline:
         self._min_tokens = sum(map(least_tokens, kept_requests))
 
 
-class _Thrown:
-    """Marks a value to be thrown into a coroutine, not sent."""
+class _Raise:
+    """An error to raise in a coroutine, in place of a value to send to it."""
 
     def __init__(self, error: BaseException) -> None:
         self.error = error
 
 
-def _delivery(replies: Sequence[Reply]) -> list[Reply] | _Thrown:
+def _replies_or_error(replies: Sequence[Reply]) -> list[Reply] | _Raise:
     failure = next((reply for reply in replies if isinstance(reply, Failure)), None)
-    return list(replies) if failure is None else _Thrown(failure.error)
+    return list(replies) if failure is None else _Raise(failure.error)
 
 
 def _subtree(tasks: Sequence[_Task]) -> list[_Task]:
-    """`tasks` and all that they wait for, children before parents, the first before the next."""
+    """Return `tasks` and all that they wait for, children before parents."""
     found: list[_Task] = []
     stack = list(tasks)
     while stack:
@@ -311,7 +336,7 @@ def _subtree(tasks: Sequence[_Task]) -> list[_Task]:
 
 
 def _close(tasks: Sequence[_Task]) -> None:
-    """Close all, in order; what the first raised is raised once all are closed."""
+    """Close the tasks in order, and raise the first error once all of them are closed."""
     raised = None
     for task in tasks:
         task.waits_for = None
@@ -320,7 +345,7 @@ def _close(tasks: Sequence[_Task]) -> None:
         except KeyboardInterrupt:
             raise
         except OutOfBudget:
-            pass  # the task has ended, as it should
+            pass  # the task has ended, which is what closing is for
         except BaseException as error:
             raised = raised or error
     if raised is not None:

@@ -1,8 +1,7 @@
-"""Ways to ask the model for a node's next steps.
+"""The expanders, which ask the model for a node's next steps.
 
 `Propose` and `Sample` are the two thought generators of Tree of Thoughts (Yao et al., arXiv
-2305.10601, section 3); `Choose` has the model rank steps that the task enumerates. They know
-nothing of the policy that expands.
+2305.10601, section 3). `Choose` makes the model rank the steps that the task enumerates.
 """
 
 from __future__ import annotations
@@ -17,19 +16,24 @@ from treeshare.tasks.task import HasMoves, Step
 
 from . import checks
 from .bounds import at_least
-from .context import Context
+from .context import Context, known_logprob
 from .graph import Node
 
 
 @dataclass(frozen=True)
 class Propose:
-    """Each sample lists several steps (role `propose`); the lists are merged in order.
+    """Draw samples that each list several steps (role `propose`), and merge the lists in order.
 
     A child's prior is its share of all the proposals: Σ over samples [proposed] / Σ proposals.
     A step has no log-probability of its own.
     """
 
+    paper: ClassVar[str] = "Yao et al., 2305.10601"
+    asks: ClassVar[str] = "propose"
+    max_requests: ClassVar[str | None] = "1"
+
     async def expand(self, ctx: Context, node: Node, n: int) -> list[Node]:
+        """Draw `n` lists and add their steps below `node`."""
         completions = await ctx.generate(node, "propose", n)
         return _add_merged(
             ctx,
@@ -44,19 +48,24 @@ class Propose:
 
 @dataclass(frozen=True)
 class Sample:
-    """Each sample is one step (role `step`), drawn independently; equal ones become one child.
+    """Draw samples that are one step each (role `step`); equal steps become one child.
 
-    A child's prior is the share of the samples that gave it; its log-probability is that of the
-    first.
+    A child's prior is the share of the samples that gave it. Its log-probability is that of the
+    first of them.
     """
 
+    paper: ClassVar[str] = "Yao et al., 2305.10601"
+    asks: ClassVar[str] = "step"
+    max_requests: ClassVar[str | None] = "1"
+
     async def expand(self, ctx: Context, node: Node, n: int) -> list[Node]:
+        """Draw `n` steps and add them below `node`."""
         completions = await ctx.generate(node, "step", n)
         return _add_merged(
             ctx,
             node,
             [
-                (step, reply.logprob)
+                (step, known_logprob(reply))
                 for reply in completions
                 for step in ctx.parse("step", node, reply.text)[:1]
             ],
@@ -65,11 +74,14 @@ class Sample:
 
 @dataclass(frozen=True)
 class Choose:
-    """The model ranks the task's legal moves by their log-probability (role `choose`).
+    """Rank the task's legal moves by their log-probability under the model (role `choose`).
 
-    The children are the `width` most likely moves (all if None), most likely first, ties to the
-    earlier move. A child's prior is the softmax over *all* the moves' log-probabilities. Nothing
-    is sampled: the number of samples asked for is ignored.
+    The children are the `width` most likely moves, the likeliest first; ties go to the earlier
+    move. A child's prior is the softmax over the log-probabilities of *all* the moves. Nothing is
+    sampled, so the number of samples is ignored.
+
+    Args:
+        width: moves that become children; None is all of them.
 
     Raises:
         ValueError: `width` is below 1.
@@ -78,12 +90,17 @@ class Choose:
     width: int | None = None
 
     needs: ClassVar[type] = HasMoves
+    needs_scores: ClassVar[bool] = True
     expands_once: ClassVar[bool] = True
+    paper: ClassVar[str] = "none"
+    asks: ClassVar[str] = "choose"
+    max_requests: ClassVar[str | None] = "1"
 
     def __post_init__(self) -> None:
         at_least(1, width=self.width)
 
     async def expand(self, ctx: Context, node: Node, n: int) -> list[Node]:
+        """Score the moves and add the likeliest below `node`."""
         assert isinstance(ctx.task, HasMoves)
         moves = checks.steps(ctx.task.moves(node.state), f"{type(ctx.task).__name__}.moves")
         if not moves:
@@ -101,7 +118,7 @@ class Choose:
 
 
 def softmax(logits: Sequence[float]) -> list[float]:
-    """exp(l_i) / Σ_j exp(l_j); all alike if all are -∞."""
+    """Return exp(l_i) / Σ_j exp(l_j) for each logit; equal shares if all are -∞."""
     largest = max(logits)
     if largest == -math.inf:
         return [1 / len(logits)] * len(logits)

@@ -1,7 +1,8 @@
-"""The node graph every policy grows: plain objects in hot loops, networkx for export and analysis.
+"""The graph of nodes that every policy grows, and its export to networkx, JSON and GraphML.
 
-A node's `state` is the task's and never looked into. Usually a tree; a node may have several
-parents (Graph of Thoughts' merge, arXiv 2308.09687 section 3).
+Nodes are plain objects, because searches read and write them in their inner loops. The graph is
+usually a tree, but a node may have several parents (the merge of Graph of Thoughts, arXiv
+2308.09687). Only the task reads a node's `state`.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from .budget import OutOfBudget
 
 @dataclass(slots=True, eq=False)
 class Node:
+    """One step of a search: its text, the task's state after it, and what the search found out."""
+
     id: int  # order of creation; the root is 0
     text: str  # the step that led here; empty at the root
     state: Any  # the task's state
@@ -28,7 +31,7 @@ class Node:
     children: list[Node] = field(default_factory=list, repr=False)
     depth: int = 0  # steps from the root, through the first parent
     position: int = 0  # index among the first parent's children
-    value: float | None = None  # the evaluator's verdict; None before it is asked
+    value: float | None = None  # the evaluator's; None before it is asked
     prior: float | None = None  # probability among the siblings proposed together
     logprob: float | None = None  # of the step's text under the model, nats
     visits: int = 0  # simulations through the node, those in flight included
@@ -36,11 +39,12 @@ class Node:
 
     @property
     def parent(self) -> Node | None:
+        """The first parent; None at the root."""
         return self.parents[0] if self.parents else None
 
     @property
     def path(self) -> list[Node]:
-        """From the root to this node, through first parents."""
+        """The nodes from the root to this one, through first parents."""
         nodes = [self]
         while (parent := nodes[-1].parent) is not None:
             nodes.append(parent)
@@ -48,16 +52,16 @@ class Node:
 
     @property
     def positions(self) -> tuple[int, ...]:
-        """The node's address: child indices from the root down. Part of every request's seed."""
+        """The positions along `path`, from the root down. They are part of every request's seed."""
         return tuple(node.position for node in self.path[1:])
 
 
 class SearchGraph:
-    """Nodes in creation order; edges run from parent to child.
+    """A graph of nodes in order of creation; its edges run from parent to child.
 
     Args:
-        state: the root's.
-        is_terminal: whether the root is.
+        state: the root's state.
+        is_terminal: whether the root is terminal.
         max_nodes: most nodes, the root included; None is no limit.
     """
 
@@ -69,16 +73,17 @@ class SearchGraph:
 
     @property
     def root(self) -> Node:
+        """The first node."""
         return self._nodes[0]
 
     @property
     def nodes(self) -> tuple[Node, ...]:
-        """A copy of the list of nodes: it grows by `add` alone."""
+        """A copy of the list of nodes; only `add` makes the graph larger."""
         return tuple(self._nodes)
 
     @property
     def is_full(self) -> bool:
-        """Whether it may have no further node."""
+        """Whether the graph has as many nodes as it may have."""
         return self._max_nodes is not None and len(self._nodes) >= self._max_nodes
 
     def __len__(self) -> int:
@@ -97,10 +102,16 @@ class SearchGraph:
     def add(
         self, parents: Node | Sequence[Node], text: str, state: Any, *, is_terminal: bool
     ) -> Node:
-        """Append a node below one or several parents; the first gives depth and position.
+        """Append a node below one or several parents, and return it.
+
+        Args:
+            parents: the node or nodes above; the first one determines depth and position.
+            text: the step that leads to the new node.
+            state: the task's state after that step.
+            is_terminal: whether the search cannot go on from there.
 
         Raises:
-            ValueError: there is no parent, or one is of another graph.
+            ValueError: there is no parent, or one belongs to another graph.
             OutOfBudget: the graph is full.
         """
         above = [parents] if isinstance(parents, Node) else list(parents)
@@ -126,10 +137,14 @@ class SearchGraph:
         return node
 
     def to_networkx(self, **about: Any) -> nx.DiGraph:
-        """A copy for analysis: node ids with their fields as attributes, states as text.
+        """Return a networkx graph of node ids, with the nodes' fields as attributes.
 
-        `about` becomes the graph's attributes. An edge's `order` is 0 from a node's first parent.
-        NumPy's and torch's numbers become Python's; numbers that are not finite become None.
+        States become text, numbers of NumPy and torch become Python's, and numbers that are not
+        finite become None. The attribute `order` of an edge is 0 if it comes from the node's first
+        parent, 1 from the second, and so on.
+
+        Args:
+            about: attributes of the graph itself.
         """
         graph = nx.DiGraph(**_for_json(about))
         for node in self._nodes:
@@ -150,25 +165,26 @@ class SearchGraph:
         return graph
 
     def to_json(self, **about: Any) -> str:
-        """Node-link JSON; `networkx.node_link_graph(json.loads(text), edges="edges")` reads it.
+        """Return node-link JSON.
+
+        `networkx.node_link_graph(json.loads(text), edges="edges")` reads it.
+
+        Args:
+            about: attributes of the graph itself.
 
         Raises:
-            TypeError: `about` or a node holds what JSON has no word for.
+            TypeError: `about` or a node holds something that JSON cannot represent.
         """
         data = nx.node_link_data(self.to_networkx(**about), edges="edges")
         return json.dumps(data, allow_nan=False)
 
-    def to_graphml(self, **about: Any) -> str:
-        """GraphML; `networkx.parse_graphml(text, node_type=int)` reads it."""
-        return graphml(self.to_networkx(**about))
-
 
 def graphml(graph: nx.DiGraph) -> str:
-    """A graph of `to_networkx`, or one read from its JSON, as GraphML.
+    """Return a graph of `SearchGraph.to_networkx`, or one read from its JSON, as GraphML.
 
-    The format has no None, so attributes that are None, NaN or infinite are left out; nor lists, so
-    those become JSON text. A character that XML cannot hold becomes U+FFFD, and a carriage return
-    reads back as a line feed.
+    `networkx.parse_graphml(text, node_type=int)` reads it. GraphML has no None, so attributes that
+    are None, NaN or infinite are left out. It has no lists, so these become JSON text. A character
+    that XML cannot hold becomes U+FFFD, and a carriage return reads back as a line feed.
     """
     copy = nx.DiGraph(**_for_xml(graph.graph))
     copy.add_nodes_from((node, _for_xml(about)) for node, about in graph.nodes(data=True))
@@ -180,8 +196,7 @@ _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def _for_json(value: Any) -> Any:
-    """The same with NumPy's and torch's numbers and arrays as Python's, and numbers that are not
-    finite as None."""
+    """Return a copy with Python's numbers for NumPy's and torch's, and None for NaN and ±∞."""
     if isinstance(value, Mapping):
         return {key: _for_json(one) for key, one in value.items()}
     if isinstance(value, list | tuple):
@@ -202,5 +217,5 @@ def _for_xml(attributes: Mapping[str, Any]) -> dict[str, Any]:
             value = json.dumps(value)
         return _NOT_XML.sub("\ufffd", value) if isinstance(value, str) else value
 
-    plain = _for_json(attributes)
-    return {key: one(value) for key, value in plain.items() if value is not None}
+    cleaned = _for_json(attributes)
+    return {key: one(value) for key, value in cleaned.items() if value is not None}

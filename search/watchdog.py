@@ -1,8 +1,9 @@
 """Ends a piece of Python code that runs too long, such as a policy's `while True: pass`.
 
-A timer's signal raises an exception in the code that runs. Python delivers signals to the main
-thread, between two bytecodes: a search in another thread, or one call into C that never returns, is
-not ended. Nothing is set while another interval timer runs (that of pytest-timeout, say).
+The signal of a timer raises an exception in the running code. Python delivers signals to the main
+thread, between two bytecodes, so a search in another thread, or one call into C code that never
+returns, is not ended. No timer is set while another interval timer runs (such as that of
+pytest-timeout).
 """
 
 from __future__ import annotations
@@ -15,15 +16,18 @@ from types import FrameType
 
 from .budget import OutOfBudget
 
-GRACE = 1.0  # seconds that a step may always take, so that only code that is stuck is ended
+GRACE = 1.0  # seconds that every step may take, so that only code that is stuck is ended
 
 
 @contextmanager
 def watchdog(seconds: float) -> Iterator[None]:
-    """Raise `OutOfBudget("seconds")` in the block once `seconds`, and at least `GRACE`, are over;
-    again after every further `GRACE`, for code that catches it. Infinite seconds set no timer.
+    """Raise `OutOfBudget("seconds")` in the block when it runs too long.
 
-    The signal's handler is put back afterwards.
+    It is raised again after every further `GRACE`, because the code may catch it. The handler of
+    the signal is restored afterwards.
+
+    Args:
+        seconds: when to raise; never before `GRACE` is over. Infinity sets no timer.
     """
     if not (seconds < threading.TIMEOUT_MAX and _can_be_set()):
         yield
@@ -31,18 +35,18 @@ def watchdog(seconds: float) -> Iterator[None]:
 
     is_on = True
 
-    def bark(_signal: int, _frame: FrameType | None) -> None:
+    def on_alarm(_signal: int, _frame: FrameType | None) -> None:
         if is_on:
             raise OutOfBudget("seconds")
 
-    before = signal.signal(signal.SIGALRM, bark)
+    before = signal.signal(signal.SIGALRM, on_alarm)
     signal.setitimer(signal.ITIMER_REAL, max(seconds, GRACE), GRACE)
     try:
         yield
     finally:
         try:
             is_on = False
-        finally:  # a signal may come before that line is done
+        finally:  # the alarm may come while that line runs
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, before)
 
@@ -51,6 +55,6 @@ def _can_be_set() -> bool:
     return (
         hasattr(signal, "setitimer")  # not on Windows
         and threading.current_thread() is threading.main_thread()
-        and signal.getsignal(signal.SIGALRM) is not None  # None: set by C code, cannot be put back
+        and signal.getsignal(signal.SIGALRM) is not None  # None: set by C code, cannot be restored
         and signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
     )

@@ -1,6 +1,6 @@
-"""Evaluators made of evaluators: a weighted mean of several, and a memory of one's values.
+"""Evaluators made of others: a weighted mean of several, and a memory of one's values.
 
-Each names what it is made of in `parts`; the context checks these as it checks the evaluator.
+Each lists the evaluators that it is made of in `parts`, so that they are checked too.
 """
 
 from __future__ import annotations
@@ -9,28 +9,29 @@ import math
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
-from treeshare.search.budget import Budget
-from treeshare.search.context import Context, Evaluator
+from treeshare.search.context import Context
 from treeshare.search.graph import Node
+from treeshare.search.parts import Evaluator, traits_of
 
 from .prompted import first_of_each_state
 
 
 @dataclass(frozen=True)
 class Combined:
-    """The weighted mean of several evaluators' values, Σ w·v / Σ w; their requests go out together.
+    """The weighted mean of several evaluators' values, Σ w·v / Σ w.
 
-    The values are taken as they are, so the parts should share a scale: most are in [0, 1], but
-    `LogProb` is not. A part of weight 0 is not asked.
+    The values are not rescaled, so the evaluators should share a scale: most use [0, 1], but
+    `LogProb` does not. The requests of all of them go out together. One of weight 0 is not asked.
 
     Args:
-        evaluators: the parts, by names of your own.
-        weights: of the parts, by the same names; None weighs all alike.
+        evaluators: the evaluators, by names of your own.
+        weights: their weights, by the same names; None gives equal weights.
 
     Raises:
-        ValueError: no evaluators, other names than theirs among the weights, a weight that is
-            negative or not finite, or weights that are all 0.
+        ValueError: there are no evaluators, the names of the weights differ from theirs, a weight
+            is negative or not finite, or all weights are 0.
     """
 
     evaluators: Mapping[str, Evaluator]
@@ -53,17 +54,11 @@ class Combined:
 
     @property
     def parts(self) -> tuple[Evaluator, ...]:
+        """The evaluators."""
         return tuple(self.evaluators.values())
 
-    @property
-    def is_oracle(self) -> bool:
-        return any(getattr(part, "is_oracle", False) for part in self.parts)
-
-    @property
-    def memo_hits(self) -> int:
-        return sum(getattr(part, "memo_hits", 0) for part in self.parts)
-
     async def evaluate(self, ctx: Context, nodes: Sequence[Node]) -> list[float]:
+        """Ask all the evaluators together, and take the mean for each node."""
         weights = self.weights or dict.fromkeys(self.evaluators, 1.0)
         asked = [name for name in self.evaluators if weights[name]]
         columns = await ctx.gather(*(ctx.values(self.evaluators[name], nodes) for name in asked))
@@ -77,81 +72,73 @@ class Combined:
 
 @dataclass(frozen=True)
 class Memo:
-    """Asks `evaluator` only for what no search of the run has had an answer to yet.
+    """Keeps an evaluator's values for all searches of a run, and asks only for new ones.
 
-    A value is kept under the prompt that fixes it, not under the state: two puzzles can share a
-    state whose prompts differ (`3 * 8` may answer the one and not the other). An evaluator whose
-    values depend on who asks (sampled verdicts, votes, paths) is refused: a search would depend on
-    which others ran before it. So a memo changes no value beyond the engine's rounding; it changes
-    what a search spends, hence limits on requests, tokens and money are refused too. Nobody waits:
-    searches that ask the same in the same round all ask. It lives as long as the process; a resumed
-    run begins with an empty one.
+    A value is kept under the prompt that determines it, not under the state: two puzzles can share
+    a state whose prompts differ (`3 * 8` may answer one puzzle and not the other). An evaluator
+    whose values may differ between searches (sampled verdicts, votes, paths) is refused, because a
+    search would then depend on those that ran before it. So a memo changes no value, except for the
+    engine's rounding. It changes what a search spends, so limits on requests, tokens and money are
+    refused too. Searches that need the same value in the same round all ask for it. The memory
+    lasts as long as the process; a resumed run begins with an empty one.
 
-    In the log of Tree of Thoughts' Game of 24, 5,451 of the 8,397 value calls (65 %) ask what an
-    earlier one asked. So much is saved if the puzzles are searched one after another
-    (`max_live=1`). If all 100 go in lock-step most doubles meet in one round: 1,065 (13 %).
+    In the published log of Tree of Thoughts' Game of 24, 5,451 of the 8,397 value requests (65 %)
+    repeat an earlier one. All of these are saved if the puzzles are searched one after another
+    (`max_live=1`). If all 100 run together, most repetitions fall into one round, and 1,065 (13 %)
+    are saved.
+
+    Args:
+        evaluator: the evaluator to ask.
 
     Raises:
-        ValueError: the evaluator's values depend on who asks.
+        ValueError: the evaluator's values may differ between searches.
     """
 
     evaluator: Evaluator
     _values: dict[Hashable, float] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
-    _hits: Counter[Hashable] = field(default_factory=Counter, init=False, repr=False, compare=False)
+    _counts: Counter[str] = field(default_factory=Counter, init=False, repr=False, compare=False)
+
+    shares_values: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if self._fixed_by is None:
+        if traits_of(self.evaluator).fixed_by is None:
             raise ValueError(
-                f"Memo cannot keep the values of {self.evaluator!r}: they may depend on who asks; "
-                "it can of SelfEvaluation, Heuristic, and ValuePrompt with mode=score"
+                f"Memo cannot keep the values of {self.evaluator!r}: they may differ between "
+                "searches; use SelfEvaluation, Heuristic, or ValuePrompt with mode=score"
             )
 
     @property
     def parts(self) -> tuple[Evaluator, ...]:
+        """The evaluator that it asks."""
         return (self.evaluator,)
 
     @property
-    def is_oracle(self) -> bool:
-        return bool(getattr(self.evaluator, "is_oracle", False))
-
-    @property
     def memo_hits(self) -> int:
-        """States valued without asking."""
-        return self._hits.total()
-
-    def check_budget(self, budget: Budget) -> None:
-        """Refuse limits that a search would reach sooner or later for what others have asked.
-
-        Raises:
-            ValueError: there is such a limit.
-        """
-        for name in ("tokens", "calls", "money"):
-            if getattr(budget, name) is not None:
-                raise ValueError(
-                    f"budget.{name} cannot be used with a memo: what a search spends then depends "
-                    "on the other searches"
-                )
+        """How many values were given from memory."""
+        return self._counts["hits"]
 
     async def evaluate(self, ctx: Context, nodes: Sequence[Node]) -> list[float]:
-        first = first_of_each_state(nodes)  # lest a double's prompt be kept with the first's value
-        key_of = {state: self._key(ctx, node) for state, node in first.items()}
+        """Take the known values from memory, and ask for the others."""
+        # One node for each state: equal states may have different prompts, and the evaluator asks
+        # about the first of them.
+        first = first_of_each_state(nodes)
+        key_of = self._keys(ctx, first)
         node_of = {key_of[state]: node for state, node in first.items()}
         new = [key for key in node_of if key not in self._values]
-        self._hits.update(node_of.keys() & self._values.keys())
+        self._counts["hits"] += len(node_of) - len(new)
         if new:
             values = await ctx.values(self.evaluator, [node_of[key] for key in new])
             for key, value in zip(new, values, strict=True):
                 self._values.setdefault(key, value)
         return [self._values[key_of[node.state]] for node in nodes]
 
-    @property
-    def _fixed_by(self) -> str | None:
-        return getattr(self.evaluator, "fixed_by", None)
-
-    def _key(self, ctx: Context, node: Node) -> Hashable:
-        assert self._fixed_by is not None
-        if self._fixed_by == "state":
-            return ctx.problem.id, node.state
-        return "".join(ctx.task.prompt(self._fixed_by, node.state))
+    def _keys(self, ctx: Context, nodes: Mapping[Hashable, Node]) -> dict[Hashable, Hashable]:
+        """Return the key of each state's value; `nodes` holds one node for each state."""
+        role = traits_of(self.evaluator).fixed_by
+        assert role is not None
+        if role == "state":
+            return {state: (ctx.problem.id, state) for state in nodes}
+        prompts = {state: ctx.task.prompt(role, node.state) for state, node in nodes.items()}
+        return {state: "".join(prompt) for state, prompt in prompts.items()}

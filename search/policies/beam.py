@@ -1,47 +1,62 @@
-"""Beam search over reasoning steps (Xie et al., arXiv 2305.00633, section 3).
+"""Beam search over reasoning steps (Xie et al., arXiv 2305.00633).
 
-A hypothesis is a path; its score aggregates the values of its steps (aggregation.py).
+A hypothesis is a path; its score aggregates the values of its steps (search/aggregation.py).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
+from treeshare.search.aggregation import AGGREGATES, Aggregate, path_score
 from treeshare.search.bounds import at_least, one_of
 from treeshare.search.context import Context, flatten, top_k
 from treeshare.search.graph import Node
 
-from .aggregation import AGGREGATES, Aggregate, path_score
-
 
 @dataclass(frozen=True)
 class Beam:
-    """Keep the `width` hypotheses of highest score a level.
+    """Keep the `width` hypotheses of highest score at each level.
 
-    A finished hypothesis stays in the beam as long as its score does. Returns the `width` best
-    finished hypotheses of any level; without any, those of the last.
+    A finished hypothesis stays in the beam as long as its score is high enough.
+
+    Returns the `width` best finished hypotheses of any level; without any, those of the last.
+
+    Args:
+        width: hypotheses kept.
+        num_samples: samples for each open hypothesis.
+        depth: levels.
+        aggregate: how a score is made from the values of the steps.
 
     Raises:
-        ValueError: a number is below 1, or `aggregate` is none of the names.
+        ValueError: a number is below 1, or `aggregate` is not a known name.
     """
 
     width: int = 5
-    samples: int = 1  # for each open hypothesis
-    depth: int = 3  # levels
+    num_samples: int = 1
+    depth: int = 3
     aggregate: Aggregate = "sum"
 
+    paper: ClassVar[str] = "Xie et al., 2305.00633"
+    asks: ClassVar[str] = "expand"
+    evaluates: ClassVar[str] = "all children"
+    together: ClassVar[str] = "a level"
+    max_requests: ClassVar[str | None] = "1 + (depth - 1) * width"
+
     def __post_init__(self) -> None:
-        at_least(1, width=self.width, samples=self.samples, depth=self.depth)
+        at_least(1, width=self.width, num_samples=self.num_samples, depth=self.depth)
         one_of(AGGREGATES, aggregate=self.aggregate)
 
     async def search(self, ctx: Context) -> list[Node]:
+        """Grow the beam level by level."""
+
         def score(node: Node) -> float:
             return path_score(node, self.aggregate)
 
         beam = [ctx.root]
         try:
             for _ in range(self.depth):
-                expansions = (ctx.expand(node, self.samples) for node in beam)
+                expansions = (ctx.expand(node, self.num_samples) for node in beam)
                 children = flatten(await ctx.gather(*expansions))
                 await ctx.evaluate(children)
                 hypotheses = [node for node in beam if node.is_terminal] + children

@@ -1,166 +1,124 @@
-"""One row a policy: its paper, what it asks, what of it goes out together, what it may cost.
+"""Describes every policy, expander and evaluator of the package: its paper and what it may cost.
 
-A table and nothing else: it imports no policy. A new policy of the package adds a row; a test
-holds the rows to what `treeshare.search` exports, and the costs to what searches send.
+The facts are class attributes of the classes themselves; this module reads them.
 """
 
 from __future__ import annotations
 
 from dataclasses import astuple, dataclass, fields
+from typing import ClassVar, Protocol
+
+from treeshare.search.evaluators.prompted import (
+    Heuristic,
+    LogProb,
+    Oracle,
+    SelfEvaluation,
+    ValuePrompt,
+    Vote,
+)
+from treeshare.search.evaluators.reward_models import OutcomeReward, ProcessReward
+from treeshare.search.expanders import Choose, Propose, Sample
+
+from .astar import AStar
+from .beam import Beam
+from .best_first import BestFirst
+from .dvts import DVTS
+from .got import GoT
+from .one_shot import IO, BestOfN, CoT, SelfConsistency, WeightedSelfConsistency
+from .particle import ParticleFilter
+from .rebase import REBASE
+from .self_refine import SelfRefine
+from .simulation.ab_mcts import ABMCTS
+from .simulation.gumbel import GumbelMCTS
+from .simulation.lats import LATS
+from .simulation.mcts import MCTS
+from .simulation.rap import RAP
+from .simulation.treequest_adapter import AskTell
+from .tot import ToTBFS, ToTDFS
+
+
+class Described(Protocol):
+    """A class that says in class attributes where it comes from and what it may cost.
+
+    Attributes:
+        paper: its source.
+        asks: the roles of the task's prompts that it asks for; `expand` is the run's expander.
+        max_requests: the most requests of a search (a policy), or of one call (an expander or
+            evaluator). It is an expression over the parameters, and for an evaluator over `nodes`,
+            the length of the call, and `depth`, the depth of the deepest node. None is no bound.
+    """
+
+    paper: ClassVar[str]
+    asks: ClassVar[str]
+    max_requests: ClassVar[str | None]
+
+
+class DescribedPolicy(Described, Protocol):
+    """A policy that says what it evaluates, and which of its requests go out together.
+
+    Attributes:
+        evaluates: the nodes that it gives to the run's evaluator.
+        together: the requests of one search that share a batch.
+    """
+
+    evaluates: ClassVar[str]
+    together: ClassVar[str]
+
+
+POLICIES: tuple[type[DescribedPolicy], ...] = (
+    *(IO, CoT, SelfConsistency, WeightedSelfConsistency, BestOfN, SelfRefine),
+    *(ToTBFS, ToTDFS, Beam, DVTS, REBASE, ParticleFilter, BestFirst, AStar),
+    *(MCTS, GumbelMCTS, RAP, LATS, ABMCTS, GoT, AskTell),
+)
+EXPANDERS: tuple[type[Described], ...] = (Propose, Sample, Choose)
+EVALUATORS: tuple[type[Described], ...] = (
+    *(ValuePrompt, SelfEvaluation, Vote, LogProb, Heuristic, Oracle, OutcomeReward, ProcessReward),
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    policy: str  # the class's name
+    """A policy's row of the catalog: the class's name and the attributes of `DescribedPolicy`."""
+
+    policy: str
     paper: str
-    asks: str  # "expand" is the run's expander; else roles of the task
-    evaluates: str  # what goes to the run's evaluator, whose requests come on top
-    together: str  # requests of one search that share a batch; other searches' always join
-    requests: str | None  # most of them, an expression over the policy's parameters; None: no bound
+    asks: str
+    evaluates: str
+    together: str
+    max_requests: str | None
 
 
 def describe() -> tuple[Description, ...]:
-    """Every policy of the package: samplers, then trees by level, by priority, by simulation."""
-    return _ROWS
+    """Return a row for every policy of the package: samplers first, then trees, then graphs."""
+    return tuple(
+        Description(
+            policy.__name__,
+            policy.paper,
+            policy.asks,
+            policy.evaluates,
+            policy.together,
+            policy.max_requests,
+        )
+        for policy in POLICIES
+    )
 
 
 def markdown() -> str:
-    """The rows as a table."""
-    names = [field.name for field in fields(Description)]
-    rows = [names, ["---"] * len(names)]
-    for row in _ROWS:
-        *texts, requests = astuple(row)
-        rows.append([*texts, "no bound" if requests is None else f"`{requests}`"])
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    """Return the rows of `describe` as a Markdown table."""
+    names = ["policy", "paper", "asks", "evaluates", "together", "requests"]
+    assert len(names) == len(fields(Description))
+    return _table(names, [astuple(row) for row in describe()])
 
 
-_D = Description
+def parts_markdown() -> str:
+    """Return the expanders and evaluators as a Markdown table."""
+    names = ["class", "paper", "asks", "requests of one call"]
+    parts = (*EXPANDERS, *EVALUATORS)
+    return _table(names, [(p.__name__, p.paper, p.asks, p.max_requests) for p in parts])
 
-_ROWS = (
-    _D("IO", "baseline", "io", "nothing", "all", "1"),
-    _D("CoT", "Wei et al., 2201.11903", "cot", "nothing", "all", "1"),
-    _D("SelfConsistency", "Wang et al., 2203.11171", "io or cot", "nothing", "all", "1"),
-    _D("WeightedSelfConsistency", "Li et al., 2206.02336", "io or cot", "answers", "all", "1"),
-    _D("BestOfN", "Cobbe et al., 2110.14168", "io or cot", "all samples", "all", "1"),
-    _D(
-        "SelfRefine",
-        "Madaan et al., 2303.17651",
-        "io or cot, feedback, refine",
-        "nothing",
-        "nothing",
-        "1 + 2 * iterations",
-    ),
-    _D(
-        "ToTBFS",
-        "Yao et al., 2305.10601",
-        "expand",
-        "all children",
-        "a level",
-        "1 + (depth - 1) * breadth",
-    ),
-    _D("ToTDFS", "Yao et al., 2305.10601", "expand", "all children", "one state", None),
-    _D(
-        "Beam",
-        "Xie et al., 2305.00633",
-        "expand",
-        "all children",
-        "a level",
-        "1 + (depth - 1) * width",
-    ),
-    _D(
-        "DVTS",
-        "Beeching et al., 2024 (Hugging Face)",
-        "expand",
-        "all children",
-        "a level",
-        "1 + (depth - 1) * subtrees",
-    ),
-    _D(
-        "REBASE",
-        "Wu et al., 2408.00724",
-        "expand",
-        "all children",
-        "a level",
-        "1 + (depth - 1) * width",
-    ),
-    _D(
-        "ParticleFilter",
-        "Puri et al., 2502.01618",
-        "expand",
-        "the particles",
-        "a level",
-        "1 + (depth - 1) * particles",
-    ),
-    _D(
-        "BestFirst",
-        "Koh et al., 2407.01476",
-        "expand",
-        "all children",
-        "`width` states",
-        "expansions",
-    ),
-    _D(
-        "AStar",
-        "Hart et al., 1968; Zhuang et al., 2310.13227",
-        "expand",
-        "all children",
-        "`width` states",
-        "expansions",
-    ),
-    _D(
-        "MCTS",
-        "Kocsis & Szepesvári, 2006; Silver et al., 2017",
-        "expand",
-        "one node a simulation",
-        "`parallel` simulations",
-        "simulations",
-    ),
-    _D(
-        "GumbelMCTS",
-        "Danihelka et al., 2022 (ICLR)",
-        "expand",
-        "one node a simulation, the root",
-        "`parallel` simulations",
-        "1 + simulations",
-    ),
-    _D(
-        "RAP",
-        "Hao et al., 2305.14992",
-        "expand",
-        "all children",
-        "`parallel` simulations",
-        "simulations * depth",
-    ),
-    _D(
-        "LATS",
-        "Zhou et al., 2310.04406",
-        "expand, reflect",
-        "all children",
-        "`parallel` simulations",
-        "simulations * depth + reflections",
-    ),
-    _D(
-        "ABMCTS",
-        "Inoue et al., 2503.04412",
-        "expand",
-        "all children",
-        "`parallel` simulations",
-        "simulations",
-    ),
-    _D(
-        "GoT",
-        "Besta et al., 2308.09687",
-        "split, solve, merge, improve",
-        "all thoughts but the parts",
-        "all parts, then all pairs",
-        None,
-    ),
-    _D(
-        "AskTell",
-        "the algorithm's own",
-        "step, io or cot",
-        "all samples",
-        "`parallel` trials",
-        "trials",
-    ),
-)
+
+def _table(names: list[str], rows: list[tuple[str | None, ...]]) -> str:
+    lines = [names, ["---"] * len(names)]
+    for *texts, requests in rows:
+        lines.append([*map(str, texts), "no bound" if requests is None else f"`{requests}`"])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -1,8 +1,8 @@
-"""Graph of Thoughts (Besta et al., arXiv 2308.09687, section 3): thoughts are split, solved, merged
-and improved, and the best of each kept.
+"""Graph of Thoughts (Besta et al., arXiv 2308.09687): split, solve, merge and improve thoughts.
 
-The transformations are functions, for other plans than the one here; each sends its requests
-together. Several of them run side by side under `ctx.gather`. A merged thought has several parents.
+The transformations are functions, so that other plans than that of `GoT` can use them. Each sends
+its requests together, and several of them run concurrently under `ctx.gather`. A merged thought has
+several parents.
 """
 
 from __future__ import annotations
@@ -12,37 +12,48 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from treeshare.search.bounds import at_least
-from treeshare.search.context import Context, flatten, top_k
+from treeshare.search.context import Context, flatten, known_logprob, top_k
 from treeshare.search.graph import Node
 from treeshare.tasks.task import HasMerge, ParseFailure
 
 
 @dataclass(frozen=True)
 class GoT:
-    """The paper's plan for sorting (section 5.1): split the problem, solve each part, then merge
-    neighbours pair by pair until one is left, improving each merged thought.
+    """Follow the paper's plan for sorting: split, solve each part, merge pair by pair, improve.
 
-    Of every solve, merge and improve the thought of highest value goes on. Parts do not wait for
-    each other, nor pairs; a round of merging waits for the one before. Ends early if a part or a
-    pair gives nothing that can be read.
+    Neighbours are merged until one thought is left, and each merged thought is improved. Of every
+    solve, merge and improve, only the thought of highest value goes on. Parts do not wait for each
+    other, and neither do pairs, but a round of merging waits for the round before it. The search
+    ends early if a part or a pair gives no reply that can be parsed.
 
     Returns the terminal nodes by value; without any, the deepest.
 
+    Args:
+        num_samples: samples for each part.
+        merges: samples for each pair.
+        improvements: samples for each merged thought; 0 does not improve it.
+
     Raises:
-        ValueError: a number is out of its bound.
+        ValueError: a number is below its bound.
     """
 
-    samples: int = 5  # for each part
-    merges: int = 10  # for each pair
-    improvements: int = 10  # of each merged thought; 0 leaves it as it is
+    num_samples: int = 5
+    merges: int = 10
+    improvements: int = 10
 
     needs: ClassVar[type] = HasMerge
+    paper: ClassVar[str] = "Besta et al., 2308.09687"
+    asks: ClassVar[str] = "split, solve, merge, improve"
+    evaluates: ClassVar[str] = "all thoughts but the parts"
+    together: ClassVar[str] = "all parts, then all pairs"
+    max_requests: ClassVar[str | None] = None
 
     def __post_init__(self) -> None:
-        at_least(1, samples=self.samples, merges=self.merges)
+        at_least(1, num_samples=self.num_samples, merges=self.merges)
         at_least(0, improvements=self.improvements)
 
     async def search(self, ctx: Context) -> list[Node]:
+        """Carry out the plan and rank the terminal nodes."""
         parts = await split(ctx, ctx.root)
         count = len(parts)
         thoughts = flatten(await ctx.gather(*(self._solve(ctx, part) for part in parts)))
@@ -53,7 +64,7 @@ class GoT:
         return ctx.ranked()
 
     async def _solve(self, ctx: Context, part: Node) -> list[Node]:
-        return await keep_best(ctx, await generate(ctx, [part], "solve", self.samples))
+        return await keep_best(ctx, await generate(ctx, [part], "solve", self.num_samples))
 
     async def _merge(self, ctx: Context, pair: Sequence[Node]) -> list[Node]:
         if len(pair) == 1:
@@ -66,22 +77,24 @@ class GoT:
 
 
 async def split(ctx: Context, node: Node) -> list[Node]:
-    """All the parts that one reply (role `split`) lists, as children; each has the reply's
-    log-probability."""
+    """Return all the parts that one reply (role `split`) lists, as children of `node`.
+
+    Each part has the log-probability of the reply.
+    """
     if not ctx.can_expand(node):
         return []
     (reply,) = await ctx.generate(node, "split")
     steps = ctx.parse("split", node, reply.text)
-    return ctx.add(node, [(step, reply.logprob) for step in steps], dedupe=False)
+    return ctx.add(node, [(step, known_logprob(reply)) for step in steps], dedupe=False)
 
 
 async def generate(ctx: Context, nodes: Sequence[Node], role: str, n: int = 1) -> list[Node]:
-    """`n` new thoughts from each node (roles `solve` and `improve`)."""
+    """Return `n` new thoughts from each node (roles `solve` and `improve`)."""
     return flatten(await ctx.gather(*(ctx.sample(node, role, n) for node in nodes)))
 
 
 async def aggregate(ctx: Context, nodes: Sequence[Node], n: int = 1) -> list[Node]:
-    """`n` thoughts that each combine all the nodes (role `merge`); equal ones become one."""
+    """Return `n` thoughts that each merge all the nodes (role `merge`); equal ones become one."""
     assert isinstance(ctx.task, HasMerge)
     if not all(ctx.can_expand(node) for node in nodes):
         return []
@@ -92,11 +105,10 @@ async def aggregate(ctx: Context, nodes: Sequence[Node], n: int = 1) -> list[Nod
         if isinstance(step, ParseFailure):
             ctx.parse_failures.append(step)
         else:
-            drawn.append((step, reply.logprob))
+            drawn.append((step, known_logprob(reply)))
     return ctx.add(nodes, drawn)
 
 
 async def keep_best(ctx: Context, nodes: Sequence[Node], k: int = 1) -> list[Node]:
-    """The paper's ranking R after its evaluation E: the `k` of highest value, ties to the
-    earlier."""
+    """Return the `k` nodes of highest value (the paper's R after E); ties go to the earlier."""
     return top_k(nodes, await ctx.evaluate(nodes), k)

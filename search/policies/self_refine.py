@@ -1,6 +1,7 @@
-"""Self-Refine (Madaan et al., arXiv 2303.17651, section 2, algorithm 1): one model answers,
-criticises its answer and mends it, in turns. A chain, not a tree; neither the expander nor the
-evaluator is asked.
+"""Self-Refine (Madaan et al., arXiv 2303.17651, algorithm 1).
+
+One model gives an answer, then feedback on it, then a refined answer, and so on. The search is a
+chain rather than a tree, and uses neither the expander nor the evaluator.
 """
 
 from __future__ import annotations
@@ -9,21 +10,26 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from treeshare.search.bounds import at_least
-from treeshare.search.context import Context
+from treeshare.search.context import Context, known_logprob
 from treeshare.search.graph import Node
 from treeshare.tasks.task import HasRefinement, State
 
 
 @dataclass(frozen=True)
 class SelfRefine:
-    """A solution (role `role`), then up to `iterations` times feedback on it (`feedback`) and,
-    unless that finds nothing to mend, a new one (`refine`), whose prompt shows all the attempts so
-    far, each with its feedback.
+    """Draw a solution, then alternate between feedback on it and a refined solution.
 
-    A new solution is a child of the root, as every whole solution is, and of the one it mends. A
-    reply that cannot be read leaves the solution as it was.
+    The roles are `role`, `feedback` and `refine`. The prompt for `refine` shows all the attempts so
+    far, each with its feedback. The search ends early when the feedback finds nothing to
+    improve, as the task reads it. A refined solution is a child of the root, as every whole
+    solution is, and of the solution that it refines. A reply that cannot be parsed leaves the
+    solution unchanged.
 
-    Returns the solutions, newest first; those that are not finished after the others.
+    Returns the solutions, newest first; those that are not terminal come last.
+
+    Args:
+        iterations: the most rounds of feedback and refinement.
+        role: the role of the first solution.
 
     Raises:
         ValueError: `iterations` is below 0.
@@ -33,11 +39,17 @@ class SelfRefine:
     role: str = "cot"
 
     needs: ClassVar[type] = HasRefinement
+    paper: ClassVar[str] = "Madaan et al., 2303.17651"
+    asks: ClassVar[str] = "io or cot, feedback, refine"
+    evaluates: ClassVar[str] = "nothing"
+    together: ClassVar[str] = "nothing"
+    max_requests: ClassVar[str | None] = "1 + 2 * iterations"
 
     def __post_init__(self) -> None:
         at_least(0, iterations=self.iterations)
 
     async def search(self, ctx: Context) -> list[Node]:
+        """Draw and refine solutions."""
         assert isinstance(ctx.task, HasRefinement)
         solutions = await ctx.sample(ctx.root, self.role)
         attempts: list[tuple[State, str]] = []  # each solution with the feedback on it
@@ -50,11 +62,11 @@ class SelfRefine:
                 attempts.append((last.state, feedback.text))
                 (reply,) = await ctx.generate(last, "refine", state=tuple(attempts))
                 steps = ctx.parse("refine", ctx.root, reply.text)[-1:]
-                drawn = [(step, reply.logprob) for step in steps]
-                mended = ctx.add([ctx.root, last], drawn, dedupe=False)
-                if steps and not mended:
+                drawn = [(step, known_logprob(reply)) for step in steps]
+                refined = ctx.add([ctx.root, last], drawn, dedupe=False)
+                if steps and not refined:
                     break  # the graph is full
-                solutions += mended
+                solutions += refined
         finally:
             best = sorted(solutions, key=lambda node: (node.is_terminal, node.id), reverse=True)
             ctx.best = best or None

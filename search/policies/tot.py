@@ -1,12 +1,12 @@
-"""Tree of Thoughts (Yao et al., arXiv 2305.10601, section 3): breadth-first and depth-first.
+"""Tree of Thoughts (Yao et al., arXiv 2305.10601, section 3), breadth-first and depth-first.
 
-Which thoughts are generated (G, with k samples) and how states are valued (V) is up to the run's
-expander and evaluator.
+The run's expander generates the thoughts (the paper's G), and its evaluator gives the values (V).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from treeshare.search.bounds import at_least
 from treeshare.search.context import Context, flatten, top_k, value_or_least
@@ -15,26 +15,38 @@ from treeshare.search.graph import Node
 
 @dataclass(frozen=True)
 class ToTBFS:
-    """Algorithm 1: level by level, keep the `breadth` states of highest value.
+    """Algorithm 1: go level by level and keep the `breadth` states of highest value.
 
-    Returns the `breadth` best terminal nodes of any level; without any, those of the last.
+    Returns the `breadth` best terminal nodes of any level; without any, the best of the last.
+
+    Args:
+        breadth: b, the states kept of each level.
+        num_samples: k, the samples for each state.
+        depth: T, the levels.
 
     Raises:
         ValueError: a parameter is below 1.
     """
 
-    breadth: int = 5  # b, states kept a level
-    samples: int = 1  # k, a state
-    depth: int = 3  # T, levels
+    breadth: int = 5
+    num_samples: int = 1
+    depth: int = 3
+
+    paper: ClassVar[str] = "Yao et al., 2305.10601"
+    asks: ClassVar[str] = "expand"
+    evaluates: ClassVar[str] = "all children"
+    together: ClassVar[str] = "a level"
+    max_requests: ClassVar[str | None] = "1 + (depth - 1) * breadth"
 
     def __post_init__(self) -> None:
-        at_least(1, breadth=self.breadth, samples=self.samples, depth=self.depth)
+        at_least(1, breadth=self.breadth, num_samples=self.num_samples, depth=self.depth)
 
     async def search(self, ctx: Context) -> list[Node]:
+        """Grow the tree level by level."""
         beam = [ctx.root]
         try:
             for _ in range(self.depth):
-                expansions = (ctx.expand(node, self.samples) for node in beam)
+                expansions = (ctx.expand(node, self.num_samples) for node in beam)
                 children = flatten(await ctx.gather(*expansions))
                 beam = top_k(children, await ctx.evaluate(children), self.breadth)
         finally:
@@ -44,31 +56,47 @@ class ToTBFS:
 
 @dataclass(frozen=True)
 class ToTDFS:
-    """Algorithm 2: follow the child of highest value, drop children valued `threshold` or less,
-    and backtrack from terminal nodes and dead ends.
+    """Algorithm 2: follow the child of highest value, and backtrack from terminal nodes.
+
+    Children of a value of `threshold` or less are dropped. The search backtracks from dead ends
+    too.
 
     Returns the terminal nodes reached, by value; without any, the best so far.
+
+    Args:
+        num_samples: k, the samples for each state.
+        width: the most children followed of a state; None follows all above the threshold.
+        threshold: v_th, on the evaluator's scale.
+        max_leaves: terminal nodes to reach; None searches the whole tree.
+        depth: T, the levels.
 
     Raises:
         ValueError: a parameter other than `threshold` is below 1.
     """
 
-    samples: int = 1  # k, a state
-    width: int | None = None  # most children followed of a state
-    threshold: float = 0.0  # v_th, on the evaluator's scale
-    max_leaves: int | None = 1  # terminal nodes to reach; None searches on
-    depth: int = 3  # T, levels
+    num_samples: int = 1
+    width: int | None = None
+    threshold: float = 0.0
+    max_leaves: int | None = 1
+    depth: int = 3
+
+    paper: ClassVar[str] = "Yao et al., 2305.10601"
+    asks: ClassVar[str] = "expand"
+    evaluates: ClassVar[str] = "all children"
+    together: ClassVar[str] = "one state"
+    max_requests: ClassVar[str | None] = None
 
     def __post_init__(self) -> None:
         at_least(
             1,
-            samples=self.samples,
+            num_samples=self.num_samples,
             width=self.width,
             max_leaves=self.max_leaves,
             depth=self.depth,
         )
 
     async def search(self, ctx: Context) -> list[Node]:
+        """Grow the tree depth first."""
         stack = [ctx.root]  # the state to visit next is the last
         leaves: list[Node] = []
         try:
@@ -84,7 +112,7 @@ class ToTDFS:
         return ctx.best
 
     async def _promising_children(self, ctx: Context, node: Node) -> list[Node]:
-        children = await ctx.expand(node, self.samples)
+        children = await ctx.expand(node, self.num_samples)
         values = await ctx.evaluate(children)
         num_promising = sum(value > self.threshold for value in values)
         return top_k(children, values, num_promising)[: self.width]

@@ -49,7 +49,7 @@ class Digits:
         if role not in ROLES:
             raise ValueError(f"digits has no role {role!r}")
         if role == "refine":
-            return ("refine\n", *(f"{' '.join(tried)} : {told}\n" for tried, told in state))
+            return ("refine\n", *(f"{' '.join(tried)} : {feedback}\n" for tried, feedback in state))
         text = " | ".join(map(" ".join, state)) if role in MANY else " ".join(state)
         notes = () if role in MANY else getattr(state[0], "reflections", ())
         return (f"{role}\n", *(f"{note}\n" for note in notes), text)
@@ -138,6 +138,10 @@ class RecordingEngine:
     @property
     def has_seeds(self):
         return any(isinstance(request, Generate) for request in self.requests)
+
+    @property
+    def capabilities(self):
+        return self.engine.capabilities
 
     def execute(self, requests):
         if len(self.batches) == self.fail_at:

@@ -24,14 +24,14 @@ from treeshare.search.policies.particle import systematic
 from treeshare.search.policies.simulation.treequest_adapter import AskTell
 from treeshare.tasks.task import Step
 
-ARGUMENTS = {"AskTell": {"algorithm": AnyOf(), "trials": 6}, "MCTS": {"simulations": 20}}
+ARGUMENTS = {"AskTell": {"algorithm": AnyOf(), "trials": 6}, "MCTS": {"num_simulations": 20}}
 MORE = {
-    "mcts puct": treeshare.search.MCTS(20, selection="puct", parallel=3),
-    "rap parallel": treeshare.search.RAP(parallel=4),
-    "gumbel rescaled": treeshare.search.GumbelMCTS(9, rescale=True, parallel=3),
+    "mcts puct": treeshare.search.MCTS(20, selection="puct", batch_size=3),
+    "rap parallel": treeshare.search.RAP(batch_size=4),
+    "gumbel rescaled": treeshare.search.GumbelMCTS(9, rescale=True, batch_size=3),
     "got alone": treeshare.search.GoT(1, 1, 0),
     "self-refine io": treeshare.search.SelfRefine(role="io"),
-    "ask_tell parallel": AskTell(AnyOf(), trials=7, parallel=3, actions=["step", "cot"]),
+    "ask_tell parallel": AskTell(AnyOf(), trials=7, batch_size=3, actions=["step", "cot"]),
     "beam prod": treeshare.search.Beam(aggregate="prod"),
     "particle logits": treeshare.search.ParticleFilter(5, values="logit", temperature=1e-6),
     "particle systematic": treeshare.search.ParticleFilter(

@@ -20,17 +20,17 @@ def test_limits_below_their_bound_are_refused(limits, message):
 
 
 def test_without_limits_all_is_admitted():
-    meter = Meter(Budget(), usage=Usage(10**9, 10**9), calls=10**9)
+    meter = Meter(Budget(), usage=Usage(10**9, 10**9), requests=10**9)
     assert meter.admit(10**9, 10**9)
     assert meter.hit is None
 
 
 def test_calls_are_exact():
-    meter = Meter(Budget(calls=5), calls=3)
+    meter = Meter(Budget(requests=5), requests=3)
     assert meter.admit(2)
     assert meter.hit is None
     assert not meter.admit(3)
-    assert meter.hit == "calls"
+    assert meter.hit == "requests"
 
 
 @pytest.mark.parametrize(
@@ -76,6 +76,6 @@ def test_a_request_costs_a_token_for_each_sample_or_scored_text(request_, tokens
 
 
 def test_a_meter_adds_up_usage():
-    meter = Meter(Budget(calls=9))
+    meter = Meter(Budget(requests=9))
     meter.add([ScoreReply((0.0,), (1,), Usage(3, 1)), Failure(ValueError())])
     assert meter.usage == meter.spent.usage == Usage(3, 1)

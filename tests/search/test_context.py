@@ -1,7 +1,10 @@
 import math
+from dataclasses import replace
 
 import pytest
 
+from treeshare.llm_backend.api import GenerateReply
+from treeshare.llm_backend.engines.mock import MockEngine
 from treeshare.search.budget import Budget
 from treeshare.search.evaluators.composite import Combined, Memo
 from treeshare.search.evaluators.prompted import (
@@ -10,7 +13,11 @@ from treeshare.search.evaluators.prompted import (
     ValuePrompt,
     Vote,
 )
-from treeshare.search.expanders import Choose
+from treeshare.search.expanders import Choose, Sample
+from treeshare.search.policies.got import GoT
+from treeshare.search.policies.one_shot import CoT
+from treeshare.search.policies.self_refine import SelfRefine
+from treeshare.search.policies.tot import ToTBFS
 from treeshare.search.scheduler import Scheduler
 from treeshare.tasks.task import Step
 
@@ -102,7 +109,7 @@ def test_depth_limit_stops_both_verbs(verb, run):
         assert children == []
 
     outcome = in_search(run, body, budget=Budget(depth=0))
-    assert outcome.calls == 0
+    assert outcome.requests == 0
 
 
 def test_equal_siblings_are_dropped_or_kept(make_context):
@@ -193,7 +200,7 @@ def test_what_was_spent_is_a_copy(run):
         seen.append(ctx.spent)
 
     outcome = in_search(run, body)
-    assert [spent.calls for spent in seen] == [0, 1]
+    assert [spent.requests for spent in seen] == [0, 1]
     assert seen[1].usage == outcome.usage
 
 
@@ -218,7 +225,10 @@ def test_what_cannot_be_ranked_is_an_error_of_that_search(ends, spoil, make_cont
         async def search(self, ctx):
             return await ctx.expand(ctx.root)
 
-    searches = [(Spoils(), make_context("bad", budget=Budget(calls=1))), (Honest(), make_context())]
+    searches = [
+        (Spoils(), make_context("bad", budget=Budget(requests=1))),
+        (Honest(), make_context()),
+    ]
     found = {outcome.problem_id: outcome for outcome in Scheduler(make_engine()).run(searches)}
     assert found["p"].error is None
     assert found["bad"].ranked == []
@@ -234,6 +244,32 @@ def test_a_list_set_as_best_may_grow(run):
             while True:
                 found += await ctx.sample(ctx.root, "cot", 3)
 
-    outcome = run(Grows(), budget=Budget(calls=2))
+    outcome = run(Grows(), budget=Budget(requests=2))
     assert outcome.error is None
     assert len(outcome.ranked) > 1
+
+
+class WithoutLogprobs(MockEngine):
+    """An engine whose completions have no log-probabilities."""
+
+    def execute(self, requests):
+        return {number: self.without(reply) for number, reply in super().execute(requests).items()}
+
+    def without(self, reply):
+        if not isinstance(reply, GenerateReply):
+            return reply
+        stripped = (replace(one, logprob=math.nan) for one in reply.completions)
+        return replace(reply, completions=tuple(stripped))
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [CoT(), ToTBFS(num_samples=3), SelfRefine(), GoT(1, 1, 1)],
+    ids=lambda p: type(p).__name__,
+)
+def test_steps_have_no_logprob_where_the_engine_gives_none(policy, run):
+    engine = WithoutLogprobs(lambda prompt, seed, k: "1 2 3")
+    outcome = run(policy, engine=engine, expander=Sample(), evaluator=Heuristic())
+    assert outcome.error is None
+    assert len(outcome.graph) > 1
+    assert {node.logprob for node in outcome.graph} == {None}

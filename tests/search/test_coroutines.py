@@ -4,7 +4,7 @@ import pytest
 
 from treeshare.llm_backend.api import Failure, Generate, Score, Usage
 from treeshare.search.budget import Budget, Meter
-from treeshare.search.coroutines import Trampoline, ask, end, gather
+from treeshare.search.coroutines import CoroutineRunner, ask, end, gather
 
 
 def request(name):
@@ -20,15 +20,15 @@ class Reply(str):
 def drive(coroutine, meter=None):
     """Run to the end; the reply to a request is its prompt.
 
-    Returns the trampoline and the names asked for in each step.
+    Returns the runner and the names asked for in each step.
     """
-    trampoline = Trampoline(coroutine, meter)
+    runner = CoroutineRunner(coroutine, meter)
     steps = []
     replies = []
-    while requests := trampoline.step(replies):
+    while requests := runner.step(replies):
         replies = [Reply("".join(r.prefix_segments)) for r in requests]
         steps.append(replies)
-    return trampoline, steps
+    return runner, steps
 
 
 async def one(name):
@@ -51,9 +51,9 @@ def test_replies_come_back_in_the_order_asked():
         first = await ask([request("a"), request("b")])
         return first + await ask([request("c")])
 
-    trampoline, steps = drive(search())
-    assert trampoline.is_finished
-    assert trampoline.result == ["a", "b", "c"]
+    runner, steps = drive(search())
+    assert runner.is_finished
+    assert runner.result == ["a", "b", "c"]
     assert steps == [["a", "b"], ["c"]]
 
 
@@ -61,8 +61,8 @@ def test_gathered_requests_share_a_step_and_results_keep_their_order():
     async def search():
         return await gather(many("a1", "a2", "a3"), one("b"), many("c1", "c2"))
 
-    trampoline, steps = drive(search())
-    assert trampoline.result == [["a1", "a2", "a3"], "b", ["c1", "c2"]]
+    runner, steps = drive(search())
+    assert runner.result == [["a1", "a2", "a3"], "b", ["c1", "c2"]]
     assert steps == [["a1", "b", "c1"], ["a2", "c2"], ["a3"]]
 
 
@@ -73,8 +73,8 @@ def test_gathers_nest():
     async def search():
         return await gather(pair("a"), gather(one("b"), ask([request("c")])), one("d"))
 
-    trampoline, steps = drive(search())
-    assert trampoline.result == [["a1", "a2"], ["b", ["c"]], "d"]
+    runner, steps = drive(search())
+    assert runner.result == [["a1", "a2"], ["b", ["c"]], "d"]
     assert sorted(steps[0]) == ["a1", "a2", "b", "c", "d"]
     assert len(steps) == 1
 
@@ -83,8 +83,8 @@ def test_empty_ask_and_gather_answer_at_once():
     async def search():
         return [await ask([]), await gather(), await gather(gather(), many())]
 
-    trampoline, steps = drive(search(), Meter(Budget(calls=0)))
-    assert trampoline.result == [[], [], [[], []]]
+    runner, steps = drive(search(), Meter(Budget(requests=0)))
+    assert runner.result == [[], [], [[], []]]
     assert steps == []
 
 
@@ -103,8 +103,8 @@ def test_failing_child_closes_its_siblings_and_can_be_caught():
         except KeyError as error:
             return [str(error), await one("after")]
 
-    trampoline, steps = drive(search())
-    assert trampoline.result == ["'boom'", "after"]
+    runner, steps = drive(search())
+    assert runner.result == ["'boom'", "after"]
     assert closed == ["a", "b"]
     assert steps == [["f", "c", "a", "a", "b", "b"], ["after"]]
 
@@ -121,8 +121,8 @@ def test_requests_of_closed_siblings_are_not_sent():
     async def outer():
         return await gather(search(), many("x", "y"))
 
-    trampoline, steps = drive(outer())
-    assert trampoline.result == [["e"], ["x", "y"]]
+    runner, steps = drive(outer())
+    assert runner.result == [["e"], ["x", "y"]]
     assert [sorted(step) for step in steps] == [["e", "x"], ["y"]]
 
 
@@ -138,13 +138,13 @@ def test_uncaught_error_comes_out_of_step_and_closes_the_search():
     async def search():
         await gather(sibling(), fail("f", error=KeyError("boom")))
 
-    trampoline = Trampoline(search())
-    assert len(trampoline.step()) == 2
+    runner = CoroutineRunner(search())
+    assert len(runner.step()) == 2
     with pytest.raises(KeyError, match="boom"):
-        trampoline.step([Reply("a"), Reply("f")])
+        runner.step([Reply("a"), Reply("f")])
     assert closed == [True]
-    assert trampoline.is_done
-    assert not trampoline.is_finished
+    assert runner.is_done
+    assert not runner.is_finished
 
 
 @pytest.mark.parametrize(
@@ -168,14 +168,14 @@ def test_what_is_no_exception_passes_through_gathers_and_comes_out_as_one(error)
     async def search():
         await gather(between())
 
-    trampoline = Trampoline(search())
-    assert len(trampoline.step()) == 2
+    runner = CoroutineRunner(search())
+    assert len(runner.step()) == 2
     with pytest.raises(RuntimeError, match="the search raised") as raised:
-        trampoline.step([Reply("a"), Reply("f")])
+        runner.step([Reply("a"), Reply("f")])
     assert raised.value.__cause__ is error
     assert raised.traceback[-1].name == "fail"
     assert passed == ["sibling", "between"]
-    assert trampoline.is_done
+    assert runner.is_done
 
 
 def test_an_interrupt_comes_out_as_it_is():
@@ -191,8 +191,8 @@ def test_requests_that_are_dropped_take_no_tokens():
         except KeyError:
             return await ask([Generate(("b",), n=8)])
 
-    trampoline = Trampoline(search(), Meter(Budget(tokens=10)))
-    assert [request.prefix_segments for request in trampoline.step()] == [("b",)]
+    runner = CoroutineRunner(search(), Meter(Budget(tokens=10)))
+    assert [request.prefix_segments for request in runner.step()] == [("b",)]
 
 
 def test_failure_reply_is_raised_where_it_was_asked_for():
@@ -202,15 +202,15 @@ def test_failure_reply_is_raised_where_it_was_asked_for():
         except LookupError as error:
             return str(error)
 
-    trampoline = Trampoline(search())
-    assert len(trampoline.step()) == 2
-    assert trampoline.step([Reply("fine"), Failure(LookupError("too long"))]) == []
-    assert trampoline.result == "too long"
+    runner = CoroutineRunner(search())
+    assert len(runner.step()) == 2
+    assert runner.step([Reply("fine"), Failure(LookupError("too long"))]) == []
+    assert runner.result == "too long"
 
 
 def test_refused_requests_end_the_search_at_once():
     reached = []
-    meter = Meter(Budget(calls=5))
+    meter = Meter(Budget(requests=5))
 
     async def child(name):
         await one(name)
@@ -224,11 +224,11 @@ def test_refused_requests_end_the_search_at_once():
         await gather(child("a"), child("b"))
         reached.append("beyond")
 
-    trampoline, steps = drive(search(), meter)
-    assert trampoline.is_done
-    assert not trampoline.is_finished
+    runner, steps = drive(search(), meter)
+    assert runner.is_done
+    assert not runner.is_finished
     assert steps == [["a", "b"]]
-    assert (meter.calls, meter.hit) == (2, "calls")
+    assert (meter.requests, meter.hit) == (2, "requests")
     assert reached == ["a", "b"]
 
 
@@ -240,15 +240,15 @@ def test_end_ends_the_whole_search_from_within_a_gather():
     async def search():
         await gather(child(), many("b", "c"))
 
-    trampoline, steps = drive(search())
-    assert trampoline.is_done
-    assert not trampoline.is_finished
+    runner, steps = drive(search())
+    assert runner.is_done
+    assert not runner.is_finished
     assert steps == [["a", "b"]]
 
 
 def test_search_must_be_a_coroutine():
     with pytest.raises(TypeError, match="must be a coroutine"):
-        Trampoline(lambda: None)
+        CoroutineRunner(lambda: None)
 
 
 class Foreign:
@@ -264,8 +264,8 @@ def test_foreign_awaitable_is_a_type_error(gathered):
         except TypeError as error:
             return str(error)
 
-    trampoline, _ = drive(search())
-    assert trampoline.result == "cannot await 'something else' in a search"
+    runner, _ = drive(search())
+    assert runner.result == "cannot await 'something else' in a search"
 
 
 def test_gathering_what_cannot_be_awaited_is_a_type_error():
@@ -290,11 +290,11 @@ def test_gather_can_be_awaited_only_once():
 
 
 def test_step_wants_a_reply_to_every_request():
-    trampoline = Trampoline(one("a"))
-    trampoline.step()
+    runner = CoroutineRunner(one("a"))
+    runner.step()
     with pytest.raises(ValueError, match="0 replies to 1 requests"):
-        trampoline.step()
-    trampoline.close()
+        runner.step()
+    runner.close()
 
 
 def test_requests_are_handed_out_unchanged():
@@ -303,4 +303,4 @@ def test_requests_are_handed_out_unchanged():
     async def search():
         return await ask([wanted])
 
-    assert Trampoline(search()).step() == [wanted]
+    assert CoroutineRunner(search()).step() == [wanted]

@@ -1,14 +1,14 @@
 """ToT-BFS driven by the Game-of-24 log that its authors published (GPT-4, puzzles 901 to 1000).
 
-Recorded, and served by the engine in place of GPT-4: the lines proposed for each state, and each
-state's value as the sum of three verdicts (0.001, 1 or 20 each; the verdicts' texts are not in the
-log). Recomputed by search/ as it stands (`ToTBFS`, `Propose`, `ValuePrompt`, `Scheduler`): the
-states, their doubles, the choice of 5 at every step, the order of the answers, the batches. The
-answers are read by `Game24` and judged by `Game24Verifier`; the log's own scores are only compared.
+The log holds, and the engine serves in place of GPT-4, the lines proposed for each state and each
+state's value, which is the sum of three verdicts (0.001, 1 or 20 each; the log does not hold their
+texts). Our code (`ToTBFS`, `Propose`, `ValuePrompt`, `Scheduler`) computes the rest: the states,
+which of them are equal, the choice of 5 at every step, the order of the answers, and the batches.
+`Game24` reads the answers and `Game24Verifier` judges them; the log's own scores are only compared.
 
-From the authors' program comes that of equal states in a step the first is valued and the others
-get 0. Not recorded: in one puzzle two of five states are equal, and where the proposals for the one
-end is not known; we cut before the first line told twice.
+As in the authors' program, the first of equal states in a step has the value and the others have 0.
+In one puzzle two of five states are equal, and the log does not say where the proposals for the
+first one end. We cut before the first line that is repeated.
 """
 
 import json
@@ -61,13 +61,13 @@ class LoggedGame24:
 
 
 class FirstOfEqual:
-    """The task's value for the first of equal states, 0 for its doubles."""
+    """The task's value for the first of equal states, 0 for the others."""
 
     async def evaluate(self, ctx, nodes):
         first = {}
         for node in nodes:
             first.setdefault(node.state[:2], node)
-        values = await ValuePrompt(samples=1).evaluate(ctx, list(first.values()))
+        values = await ValuePrompt(num_samples=1).evaluate(ctx, list(first.values()))
         value_of = dict(zip(first.values(), values, strict=True))
         return [value_of.get(node, 0.0) for node in nodes]
 
@@ -96,7 +96,7 @@ def log():
 
 def search(log, engine):
     scheduler = Scheduler(engine)
-    policy = ToTBFS(breadth=5, samples=1, depth=4)
+    policy = ToTBFS(breadth=5, num_samples=1, depth=4)
     searches = (
         (policy, Context(LoggedGame24(), Problem(str(i), i), Propose(), FirstOfEqual()))
         for i in range(len(log))

@@ -107,7 +107,7 @@ def test_graphml_round_trip(diamond):
     first.text = "<b> & \"quoted\" 'ünï' 树\n  indented "
     first.value, first.logprob = -3.0, -0.1
     last.value, last.prior, last.visits, last.value_sum = 1, 0.25, 2, 1.5
-    read = nx.parse_graphml(diamond.to_graphml(), node_type=int)
+    read = nx.parse_graphml(graphml(diamond.to_networkx()), node_type=int)
     copy = diamond.to_networkx()
     assert read.is_directed()
     assert dict(read.nodes(data=True)) == {
@@ -118,7 +118,7 @@ def test_graphml_round_trip(diamond):
 
 
 def test_graphml_keeps_lists_about_the_graph_as_json(diamond):
-    read = nx.parse_graphml(diamond.to_graphml(**ABOUT), node_type=int)
+    read = nx.parse_graphml(graphml(diamond.to_networkx(**ABOUT)), node_type=int)
     assert read.graph["problem"] == "p/1"
     assert json.loads(read.graph["ranked"]) == [4, 0]
     assert json.loads(read.graph["answers"]) == ["d", None]
@@ -126,13 +126,13 @@ def test_graphml_keeps_lists_about_the_graph_as_json(diamond):
 
 def test_graphml_of_a_tree_read_from_json(diamond):
     read = nx.node_link_graph(json.loads(diamond.to_json(**ABOUT)), edges="edges")
-    assert graphml(read) == diamond.to_graphml(**ABOUT)
+    assert graphml(read) == graphml(diamond.to_networkx(**ABOUT))
 
 
 def test_graphml_replaces_what_xml_cannot_hold():
     graph = SearchGraph("")
     graph.add(graph.root, "a\x00b\x1bc\ud800d\ufffee\rf\U0001f333", "", is_terminal=False)
-    text = graph.to_graphml()
+    text = graphml(graph.to_networkx())
     text.encode()
     read = nx.parse_graphml(text, node_type=int)
     assert read.nodes[1]["text"] == "a\ufffdb\ufffdc\ufffdd\ufffde\nf\U0001f333"
@@ -154,7 +154,7 @@ def test_numbers_that_are_not_finite_never_reach_a_file(field, value, diamond):
     read = json.loads(diamond.to_json(**about), parse_constant=refuse)
     assert read["nodes"][1][field] is None
     assert read["graph"] == {"scores": [None, {"deep": None}], "first": None}
-    text = diamond.to_graphml(**about)
+    text = graphml(diamond.to_networkx(**about))
     assert not re.search(r">(nan|-?inf)", text, re.IGNORECASE)
     parsed = nx.parse_graphml(text, node_type=int)
     assert field not in parsed.nodes[1]

@@ -8,7 +8,7 @@ import pytest
 
 from treeshare.llm_backend.api import Generate
 from treeshare.search.budget import Budget, OutOfBudget
-from treeshare.search.coroutines import Trampoline, ask, gather
+from treeshare.search.coroutines import CoroutineRunner, ask, gather
 from treeshare.search.evaluators.prompted import ValuePrompt
 from treeshare.search.policies.tot import ToTBFS
 from treeshare.search.scheduler import Scheduler
@@ -165,7 +165,7 @@ def test_many_requests_and_gathers_are_no_endless_loop(run, monkeypatch):
 
     outcome = run(Mine(busy))
     assert outcome.error is None
-    assert outcome.calls == 1000 + 100 * 11
+    assert outcome.requests == 1000 + 100 * 11
 
 
 # What a budget holds back.
@@ -176,7 +176,7 @@ def test_more_samples_than_tokens_are_left_are_not_drawn(run, recording):
     outcome = run(
         ToTBFS(),
         engine=engine,
-        evaluator=ValuePrompt(samples=50_000),
+        evaluator=ValuePrompt(num_samples=50_000),
         budget=Budget(tokens=40_000),
     )
     assert (outcome.error, outcome.budget_hit) == (None, "tokens")
@@ -197,13 +197,13 @@ def test_calls_cannot_be_evaded(run, recording):
     async def evade(ctx):
         while True:
             try:
-                ctx.spent.calls = 0
+                ctx.spent.requests = 0
             except AttributeError:
                 await ctx.ask([Generate(("a",))] * 10)
 
     engine = recording()
-    outcome = run(Mine(evade), engine=engine, budget=Budget(calls=50))
-    assert (outcome.calls, len(engine.requests), outcome.budget_hit) == (50, 50, "calls")
+    outcome = run(Mine(evade), engine=engine, budget=Budget(requests=50))
+    assert (outcome.requests, len(engine.requests), outcome.budget_hit) == (50, 50, "requests")
 
 
 @pytest.mark.parametrize("catches", [False, True])
@@ -233,7 +233,7 @@ def test_out_of_budget_is_no_exception_that_policies_catch(run):
     assert (outcome.error, outcome.budget_hit) == (None, "nodes")
 
 
-@pytest.mark.parametrize("limits", [{"calls": 1}, {"nodes": 2}])
+@pytest.mark.parametrize("limits", [{"requests": 1}, {"nodes": 2}])
 def test_a_budget_ends_deep_gathers(limits, run):
     closed = []
 
@@ -282,9 +282,9 @@ def test_siblings_that_fail_as_they_are_closed_are_all_closed():
     async def search():
         await gather(sibling("a"), sibling("b"), sibling("c"))
 
-    trampoline = Trampoline(search())
-    trampoline.step()
+    runner = CoroutineRunner(search())
+    runner.step()
     with pytest.raises(LookupError, match="a"):
-        trampoline.close()
+        runner.close()
     assert closed == ["a", "b", "c"]
-    assert trampoline.is_done
+    assert runner.is_done

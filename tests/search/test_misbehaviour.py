@@ -401,9 +401,9 @@ BAD_POLICIES = {
         r"a list of requests, not one: write \[request\]",
     ),
     "awaits asyncio": (awaits(lambda ctx: asyncio.sleep(1)), r"no running event loop"),
-    "writes calls": (
-        does(lambda ctx: setattr(ctx.spent, "calls", 0)),
-        r"cannot assign to field 'ca",
+    "writes requests": (
+        does(lambda ctx: setattr(ctx.spent, "requests", 0)),
+        r"cannot assign to field 're",
     ),
     **{
         f"writes {name}": (does(lambda ctx, name=name: setattr(ctx, name, None)), r"has no setter")
@@ -504,11 +504,11 @@ BAD_TASKS = {
     ),
 }
 
-HONEST = {"tot_bfs": ToTBFS(3, 2), "mcts": MCTS(9, parallel=2)}
+HONEST = {"tot_bfs": ToTBFS(3, 2), "mcts": MCTS(9, batch_size=2)}
 SEARCHED_BY = {
     "tot_bfs": ToTBFS(2, 2),
     "tot_dfs": ToTDFS(2, threshold=-1),
-    "lats": LATS(3, samples=2),
+    "lats": LATS(3, num_samples=2),
 }
 
 CASES = {

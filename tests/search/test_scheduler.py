@@ -95,7 +95,7 @@ def test_naive_searches_fill_the_batch(make_context, recording):
     searches = [(Fixed(), make_context(f"p{i}")) for i in range(100)]
     _, scheduler = outcomes(engine, searches)
     assert [len(batch) for batch in engine.batches] == [100] * 5
-    assert (scheduler.rounds, scheduler.requests, scheduler.mean_batch) == (5, 500, 100.0)
+    assert (scheduler.rounds, scheduler.requests) == (5, 500)
 
 
 def test_max_live_takes_searches_in_as_others_end(make_context, recording):
@@ -148,7 +148,7 @@ def test_a_failing_search_leaves_the_others_untouched(
         outcome = found[f"p{i}"]
         if i % 5 == 0:
             assert str(outcome.error) == "a bug of the user's"
-            assert outcome.calls == 2
+            assert outcome.requests == 2
             assert outcome.ranked
         else:
             assert outcome.error is None
@@ -186,7 +186,7 @@ def test_a_policy_must_return_nodes(run):
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("max_live", [None, 3])
 @pytest.mark.parametrize(
-    "policy", [OneAtATime(), ToTBFS(3, 2), MCTS(12, parallel=4)], ids=lambda p: type(p).__name__
+    "policy", [OneAtATime(), ToTBFS(3, 2), MCTS(12, batch_size=4)], ids=lambda p: type(p).__name__
 )
 def test_when_replies_come_changes_no_search(
     policy, max_live, seed, make_context, make_engine, run, snapshot
@@ -198,13 +198,13 @@ def test_when_replies_come_changes_no_search(
         alone = run(policy, problem=name)
         assert snapshot(outcome.graph) == snapshot(alone.graph)
         assert [n.id for n in outcome.ranked] == [n.id for n in alone.ranked]
-        assert (outcome.usage, outcome.calls, outcome.rounds, outcome.parse_failures) == (
+        assert (outcome.usage, outcome.requests, outcome.rounds, outcome.parse_failures) == (
             alone.usage,
-            alone.calls,
+            alone.requests,
             alone.rounds,
             alone.parse_failures,
         )
-    assert scheduler.requests == sum(outcome.calls for outcome in found.values())
+    assert scheduler.requests == sum(outcome.requests for outcome in found.values())
 
 
 def test_batches_are_the_same_every_time(make_context, recording):
@@ -220,7 +220,7 @@ def test_usage_and_calls_are_those_of_the_engine(make_context, recording):
     usages = [usage for batch in engine.usages for usage in batch]
     total = sum(usages[1:], usages[0])
     assert found["p"].usage + found["q"].usage == total
-    assert found["p"].calls + found["q"].calls == len(engine.requests)
+    assert found["p"].requests + found["q"].requests == len(engine.requests)
 
 
 def test_rounds_count_the_waits_for_the_model(run, recording):
@@ -230,12 +230,12 @@ def test_rounds_count_the_waits_for_the_model(run, recording):
 
 
 def test_each_search_has_its_own_budget(make_context, make_engine):
-    searches = [(OneAtATime(), make_context(f"p{i}", budget=Budget(calls=i))) for i in range(5)]
+    searches = [(OneAtATime(), make_context(f"p{i}", budget=Budget(requests=i))) for i in range(5)]
     found, _ = outcomes(make_engine(), searches)
     for i in range(5):
         outcome = found[f"p{i}"]
-        assert outcome.calls == i
-        assert outcome.budget_hit == "calls"
+        assert outcome.requests == i
+        assert outcome.budget_hit == "requests"
         assert outcome.error is None
 
 
@@ -247,8 +247,8 @@ def test_a_policy_names_its_best_so_far(run):
                 await ctx.gather(*(ctx.expand(node) for node in ctx.graph))
                 await ctx.generate(ctx.root, "step")
 
-    outcome = run(NamesTheRoot(), budget=Budget(calls=9))
-    assert outcome.budget_hit == "calls"
+    outcome = run(NamesTheRoot(), budget=Budget(requests=9))
+    assert outcome.budget_hit == "requests"
     assert outcome.ranked == [outcome.graph.root]
 
 

@@ -17,7 +17,7 @@ class AnyOf:
     """Asks for children of states drawn from all it knows, by both global generators."""
 
     def init_tree(self):
-        return {"known": [None], "running": {}, "told": []}
+        return {"known": [None], "running": {}, "results": []}
 
     def ask_batch(self, state, batch_size, actions):
         trials = []
@@ -29,6 +29,6 @@ class AnyOf:
         return state, trials
 
     def tell(self, state, trial_id, result):
-        state["told"].append((state["running"][trial_id].parent_state, *result))
+        state["results"].append((state["running"][trial_id].parent_state, *result))
         state["known"].append(result[0])
         return state

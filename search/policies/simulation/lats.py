@@ -1,8 +1,9 @@
-"""LATS, Language Agent Tree Search (Zhou et al., arXiv 2310.04406, section 4): Monte-Carlo tree
-search that puts what the model says of its failed attempts into the prompts that follow.
+"""LATS, Language Agent Tree Search (Zhou et al., arXiv 2310.04406).
 
-Whether an attempt failed is the evaluator's verdict, never the verifier's: the authors' programs
-ask the environment, which here would leak the answers. The paper's observations are the task's.
+It is Monte-Carlo tree search that shows the model's reflections on failed attempts in the prompts
+that follow. The evaluator decides whether an attempt failed, never the verifier. The authors'
+programs ask the environment, which would reveal the right answers here. The paper's observations
+are part of the task's states.
 """
 
 from __future__ import annotations
@@ -17,68 +18,89 @@ from treeshare.search.context import Context
 from treeshare.search.graph import Node
 from treeshare.tasks.task import HasReflections, State
 
-from .mcts import backup, highest, prior_or_uniform, roll_out, uct_with_guess
+from .formulas import uct_with_guess
+from .tree_operations import batches, evaluate_and_backup, highest, prior_or_uniform, roll_out
 
 
 @dataclass(frozen=True)
 class LATS:
-    """Follow the children of highest UCT to the end of a path, expanding on the way and valuing
-    all the children; back up the end's value. A step not visited stands at `first_guess`.
+    """Follow the children of highest UCT to the end of a path and back up the value of the end.
 
-    A path that ends in a terminal node valued above `threshold` is a success and ends the search.
-    Any other is a failure: the model reflects on it once (role `reflect`), and nodes expanded
-    from then on, with all below them, show the reflections in their prompts. A dead end has the
-    value 0; neither it nor a path cut at `depth` is reflected on.
+    Nodes on the way are expanded and all their children evaluated. A step that was not visited has
+    `first_guess` as its mean.
+
+    A path that ends in a terminal node of a value above `threshold` is a success and ends the
+    search. Any other terminal node is a failure: the model reflects on it once (role `reflect`).
+    Nodes that are expanded later, and all below them, show the reflections in their prompts. A dead
+    end has the value 0. The model reflects neither on a dead end nor on a path cut at `depth`.
+
+    Returns the terminal nodes by value; without any, the deepest.
+
+    Args:
+        num_simulations: how many paths to follow.
+        batch_size: paths that grow together.
+        num_samples: n, the samples of each expansion.
+        c: w, the weight of the exploration term.
+        value_weight: λ, the weight of the value in a first guess, against self-consistency.
+        threshold: the value above which a terminal node is a success, on the evaluator's scale.
+        reflections: the most reflections of a search; 0 is plain tree search.
+        depth: steps below the root.
 
     Raises:
         ValueError: a number is out of its bounds.
     """
 
-    simulations: int = 30
-    parallel: int = 1  # simulations in flight together
-    samples: int = 5  # n, for each expansion
-    c: float = 1.0  # w, weight of the exploration term
-    lam: float = 0.5  # λ, weight of the value in a first guess, against self-consistency
-    threshold: float = 0.5  # of success, on the evaluator's scale
-    reflections: int = 3  # made in all; 0 is plain tree search
-    depth: int = 7  # steps below the root
+    num_simulations: int = 30
+    batch_size: int = 1
+    num_samples: int = 5
+    c: float = 1.0
+    value_weight: float = 0.5
+    threshold: float = 0.5
+    reflections: int = 3
+    depth: int = 7
 
     needs: ClassVar[type] = HasReflections
+    paper: ClassVar[str] = "Zhou et al., 2310.04406"
+    asks: ClassVar[str] = "expand, reflect"
+    evaluates: ClassVar[str] = "all children"
+    together: ClassVar[str] = "`batch_size` simulations"
+    max_requests: ClassVar[str | None] = "num_simulations * depth + reflections"
 
     def __post_init__(self) -> None:
         at_least(
             1,
-            simulations=self.simulations,
-            parallel=self.parallel,
-            samples=self.samples,
+            num_simulations=self.num_simulations,
+            batch_size=self.batch_size,
+            num_samples=self.num_samples,
             depth=self.depth,
         )
-        at_least(0, c=self.c, lam=self.lam, reflections=self.reflections)
-        if self.lam > 1:
-            raise ValueError(f"lam={self.lam!r} must be at most 1")
+        at_least(0, c=self.c, value_weight=self.value_weight, reflections=self.reflections)
+        if self.value_weight > 1:
+            raise ValueError(f"value_weight={self.value_weight!r} must be at most 1")
 
     async def search(self, ctx: Context) -> Sequence[Node]:
+        """Follow paths until one succeeds, and rank the terminal nodes."""
         dead_ends: set[Node] = set()
         reflected: dict[State, str | None] = {}  # failed states; None where the reply was empty
 
         def score(child: Node) -> float:
-            parent_visits = child.parents[0].visits
-            mean = child.value_sum / child.visits if child.visits else first_guess(child, self.lam)
-            return uct_with_guess(mean, child.visits, parent_visits, self.c)
+            guess = (
+                child.value_sum / child.visits
+                if child.visits
+                else first_guess(child, self.value_weight)
+            )
+            return uct_with_guess(guess, child.visits, child.parents[0].visits, self.c)
 
-        for begun in range(0, self.simulations, self.parallel):
+        for batch in batches(self.num_simulations, self.batch_size):
             paths = await roll_out(
                 ctx,
-                min(self.parallel, self.simulations - begun),
+                len(batch),
                 lambda parent: highest(parent.children, score),
                 lambda leaf: self._expand(ctx, leaf, list(filter(None, reflected.values()))),
                 self.depth,
                 dead_ends,
             )
-            alive = [path[-1] for path in paths if path[-1] not in dead_ends]
-            values = dict(zip(alive, await ctx.evaluate(alive), strict=True))
-            for path in paths:
-                backup(path, values.get(path[-1], 0.0))
+            values = await evaluate_and_backup(ctx, paths, dead_ends)
             finished = [end for end in values if end.is_terminal]
             if any(values[end] > self.threshold for end in finished):
                 break
@@ -94,15 +116,22 @@ class LATS:
             state = ctx.task.with_reflections(leaf.state, reflections)
             checks.hashable(state, f"what {type(ctx.task).__name__}.with_reflections returned")
             leaf.state = state
-        return await ctx.expand(leaf, self.samples)
+        return await ctx.expand(leaf, self.num_samples)
 
     async def _reflect(self, ctx: Context, end: Node) -> str | None:
         (reply,) = await ctx.generate(end, "reflect")
         return " ".join(reply.text.split()) or None
 
 
-def first_guess(step: Node, lam: float) -> float:
-    """V = λ·LM + (1-λ)·SC, where LM is the step's value and SC its self-consistency: the share of
-    the samples that gave it, which is its prior (section 4.1, evaluation)."""
+def first_guess(step: Node, value_weight: float) -> float:
+    """Return V = λ·LM + (1-λ)·SC.
+
+    LM is the step's value. SC is its self-consistency: the share of the samples that gave it, which
+    is its prior.
+
+    Args:
+        step: an evaluated node.
+        value_weight: λ.
+    """
     assert step.value is not None
-    return lam * step.value + (1 - lam) * prior_or_uniform(step)
+    return value_weight * step.value + (1 - value_weight) * prior_or_uniform(step)

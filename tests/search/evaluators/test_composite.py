@@ -14,6 +14,7 @@ from treeshare.search.evaluators.prompted import (
     Vote,
 )
 from treeshare.search.expanders import Choose
+from treeshare.search.parts import traits_of
 from treeshare.search.policies.beam import Beam
 from treeshare.search.policies.simulation.mcts import MCTS
 from treeshare.search.scheduler import Scheduler
@@ -85,9 +86,9 @@ def test_combined_does_not_ask_a_part_of_weight_zero(run, recording):
 
 
 def test_combined_is_an_oracle_if_any_part_is():
-    assert not Combined({"a": Heuristic(), "b": SCORED}).is_oracle
-    assert Combined({"a": Heuristic(), "b": ORACLE}).is_oracle
-    assert Combined({"a": Combined({"b": ORACLE})}).is_oracle
+    assert not traits_of(Combined({"a": Heuristic(), "b": SCORED})).is_oracle
+    assert traits_of(Combined({"a": Heuristic(), "b": ORACLE})).is_oracle
+    assert traits_of(Combined({"a": Combined({"b": ORACLE})})).is_oracle
 
 
 def test_combined_fails_as_its_part_fails(run):
@@ -127,7 +128,7 @@ def test_memo_asks_once_in_a_run(evaluator, make_context, recording):
     ]
     outcomes = run_all(searches, engine, max_live=1)
     assert [len(batch) for batch in engine.batches] == [2, 1]
-    assert [outcome.calls for outcome in outcomes] == [2, 1, 0]
+    assert [outcome.requests for outcome in outcomes] == [2, 1, 0]
     assert memo.memo_hits == 2  # 2 in the second search, 3 in the third
     (one, two, again), (two_again, three), threes = map(values, outcomes)
     assert (again, two_again, threes) == (one, two, [three, three])
@@ -143,7 +144,7 @@ def test_searches_of_one_round_do_not_wait_for_each_other(make_context, recordin
 
 
 @pytest.mark.parametrize("evaluator", [SCORED, SelfEvaluation(), Heuristic()], ids=repr)
-@pytest.mark.parametrize("policy", [Beam(3), MCTS(20, parallel=4)], ids=["beam", "mcts"])
+@pytest.mark.parametrize("policy", [Beam(3), MCTS(20, batch_size=4)], ids=["beam", "mcts"])
 @pytest.mark.parametrize("max_live", [1, 2, None])
 def test_memo_changes_no_search(
     policy, evaluator, max_live, make_context, make_engine, snapshot, RandomTree
@@ -212,7 +213,7 @@ def test_a_failed_request_is_not_kept(make_context, make_engine):
     with pytest.raises(ZeroDivisionError):
         run_all(search, MockEngine(score=broken))
     (outcome,) = run_all([(EvaluateShared("1"), make_context(evaluator=memo))], make_engine())
-    assert outcome.calls == 1 and memo.memo_hits == 0
+    assert outcome.requests == 1 and memo.memo_hits == 0
 
 
 @pytest.mark.parametrize(
@@ -227,15 +228,15 @@ def test_a_failed_request_is_not_kept(make_context, make_engine):
     ],
     ids=lambda evaluator: type(evaluator).__name__,
 )
-def test_memo_refuses_values_that_depend_on_who_asks(evaluator):
-    with pytest.raises(ValueError, match=r"^Memo cannot keep the values of .*; it can of .*score$"):
+def test_memo_refuses_values_that_may_differ_between_searches(evaluator):
+    with pytest.raises(ValueError, match=r"^Memo cannot keep the values of .*; use .*score$"):
         Memo(evaluator)
 
 
 @pytest.mark.parametrize("evaluator", [Memo(SCORED), Combined({"a": Memo(SCORED)})], ids=repr)
 def test_memo_refuses_a_budget_of_what_it_saves(evaluator, make_context):
-    for budget in (Budget(calls=9), Budget(tokens=9), Budget(money=1, price_prompt=1)):
-        with pytest.raises(ValueError, match=r"budget\.\w+ cannot be used with a memo"):
+    for budget in (Budget(requests=9), Budget(tokens=9), Budget(money=1, price_prompt=1)):
+        with pytest.raises(ValueError, match=r"budget\.\w+ cannot be used with Memo"):
             make_context(evaluator=evaluator, budget=budget)
     make_context(evaluator=evaluator, budget=Budget(nodes=9, depth=2, seconds=9))
 
@@ -244,4 +245,4 @@ def test_hits_of_parts_add_up(run):
     evaluator = Combined({"a": Memo(SCORED), "b": Memo(SelfEvaluation()), "c": Heuristic()})
     first, second = (run(Evaluate("1", "2"), evaluator=evaluator) for _ in range(2))
     assert values(first) == values(second)
-    assert evaluator.memo_hits == 4
+    assert traits_of(evaluator).memo_hits == 4

@@ -123,9 +123,9 @@ def test_oracle_asks_the_verifier_and_says_so(run):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: ValuePrompt(samples=0), "samples=0 must be at least 1"),
+        (lambda: ValuePrompt(num_samples=0), "num_samples=0 must be at least 1"),
         (lambda: ValuePrompt(mode="guess"), "mode='guess' must be one of sample, score"),
-        (lambda: Vote(samples=-1), "samples=-1 must be at least 1"),
+        (lambda: Vote(num_samples=-1), "num_samples=-1 must be at least 1"),
     ],
     ids=["samples", "mode", "votes"],
 )

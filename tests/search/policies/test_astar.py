@@ -63,7 +63,9 @@ c #3 0.4
 """
     assert drawing(outcome.graph) == tree.strip()
     assert [node.text for node in outcome.ranked] == ["ca"]
-    assert outcome.calls == 4  # the root, b, a and c: bb is found to be a dead end without asking
+    assert (
+        outcome.requests == 4
+    )  # the root, b, a and c: bb is found to be a dead end without asking
 
 
 def test_nodes_expanded_together_share_a_batch_and_the_outcome(run):

@@ -51,5 +51,5 @@ def test_subtrees_and_scores(policy, grown, ranking, run):
 
 def test_all_subtrees_share_a_batch(run, recording):
     engine = recording(MockEngine(lambda prompt, seed, k: str(1 + (k + len(prompt)) % 3)))
-    run(DVTS(subtrees=2, samples=3), engine=engine, expander=Sample(), evaluator=Heuristic())
+    run(DVTS(subtrees=2, num_samples=3), engine=engine, expander=Sample(), evaluator=Heuristic())
     assert [[request.n for request in batch] for batch in engine.batches] == [[6], [3, 3], [3, 3]]

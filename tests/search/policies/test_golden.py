@@ -106,7 +106,7 @@ c #3 0.4 n=4 w=2.10
         "ca aba",
     ),
     "mcts_parallel": (
-        MCTS(12, parallel=3, selection="puct", c=0.5),
+        MCTS(12, batch_size=3, selection="puct", c=0.5),
         """
 a #1 0.6 n=4 w=2.60
     aa #6 0.2 n=3 w=2.00

@@ -24,7 +24,7 @@ class Written(Drawn):
 
     def prompt(self, role, state):
         if role == "refine":
-            state = ", ".join(f"{tried} {told}" for tried, told in state)
+            state = ", ".join(f"{tried} {feedback}" for tried, feedback in state)
         return (f"{role} ", state if isinstance(state, str) else " + ".join(state))
 
     def parse(self, role, state, text):

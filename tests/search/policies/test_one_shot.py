@@ -78,6 +78,6 @@ def test_votes_are_weighted_by_value(run):
     # 30 once for 1.0, 20 twice for 0.5, 10 once for 0.5; the unfinished 11 is not even valued
     assert [node.position for node in outcome.ranked] == [0, 2, 3]
     assert outcome.graph.nodes[2].value is None
-    outcome = run(WeightedSelfConsistency(6), engine=engine, budget=Budget(calls=1))
-    assert outcome.budget_hit == "calls"
+    outcome = run(WeightedSelfConsistency(6), engine=engine, budget=Budget(requests=1))
+    assert outcome.budget_hit == "requests"
     assert [node.position for node in outcome.ranked] == [2, 0, 3]

@@ -119,4 +119,4 @@ def test_a_lost_particle_is_made_up_for(run):
 def test_nothing_readable_gives_no_answer(run):
     outcome = run(ParticleFilter(), engine=MockEngine(["?"]), expander=Sample())
     assert outcome.ranked == [outcome.graph.root]
-    assert outcome.calls == 1
+    assert outcome.requests == 1

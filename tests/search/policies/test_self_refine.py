@@ -42,10 +42,10 @@ def test_the_chain(run, recording):
     assert outcome.rounds == 6
 
 
-@pytest.mark.parametrize(("iterations", "calls"), [(0, 1), (1, 3), (2, 5)])
-def test_iterations_end_the_search(iterations, calls, run):
+@pytest.mark.parametrize(("iterations", "requests"), [(0, 1), (1, 3), (2, 5)])
+def test_iterations_end_the_search(iterations, requests, run):
     outcome = run(SelfRefine(iterations), engine=replies(cot="3", feedback="12", refine="12"))
-    assert outcome.calls == calls
+    assert outcome.requests == requests
     assert len(outcome.ranked) == iterations + 1
 
 

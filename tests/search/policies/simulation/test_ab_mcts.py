@@ -16,9 +16,9 @@ from treeshare.search.policies.simulation.ab_mcts import (
     beta_posterior,
     draw_beta,
     draw_gaussian,
+    exhaust,
     gaussian_posterior,
-    select,
-    spend,
+    node_to_widen,
 )
 
 TWO = Arm(2, 0.8 + 0.4, 0.64 + 0.16)
@@ -62,13 +62,15 @@ def family():
     return nodes, {node: Belief() for node in nodes.values()}
 
 
-def test_a_score_is_told_to_gen_once_and_to_cont_and_child_on_the_way(family):
+def test_a_score_is_observed_by_gen_once_and_by_cont_and_child_on_the_way(family):
     nodes, beliefs = family
     root, b = beliefs[nodes[""]], beliefs[nodes["b"]]
     assert arms(nodes[""], beliefs) == [root.gen] and arms(nodes[""], beliefs)[0] is root.gen
     d = beliefs[nodes["d"]]
-    told = arms(nodes["d"], beliefs)
-    assert [id(arm) for arm in told] == list(map(id, (d.gen, root.cont, b.child, b.cont, d.child)))
+    observing = arms(nodes["d"], beliefs)
+    assert [id(arm) for arm in observing] == list(
+        map(id, (d.gen, root.cont, b.child, b.cont, d.child))
+    )
 
 
 def test_select_follows_the_highest_draw(family):
@@ -82,21 +84,21 @@ def test_select_follows_the_highest_draw(family):
             id(b.child): draws.get("b", 0.0),
             id(b.cont): draws.get("b_cont", 0.0),
         }
-        return select(nodes[""], beliefs, lambda arm: values.get(id(arm), 0.1)).text
+        return node_to_widen(nodes[""], beliefs, lambda arm: values.get(id(arm), 0.1)).text
 
     assert selected(gen=0.5, cont=0.4) == ""
     assert selected() == ""  # a tie widens
     assert selected(cont=0.4) == "a"  # of equal children the first; without children, GEN
     assert selected(cont=0.4, b=0.2) == "b"
     assert selected(cont=0.4, b=0.2, b_cont=0.2) == "d"
-    spend(nodes["a"], beliefs)
+    exhaust(nodes["a"], beliefs)
     assert selected(cont=0.4) == "c"  # a is closed
-    spend(nodes["b"], beliefs)
+    exhaust(nodes["b"], beliefs)
     assert not b.is_closed and selected(cont=0.4, b=0.2) == "d"
-    spend(nodes["d"], beliefs)
+    exhaust(nodes["d"], beliefs)
     assert b.is_closed and selected(cont=0.4, b=0.2) == "c"
-    spend(nodes[""], beliefs)
-    spend(nodes["c"], beliefs)
+    exhaust(nodes[""], beliefs)
+    exhaust(nodes["c"], beliefs)
     assert root.is_closed
 
 
@@ -115,7 +117,7 @@ def test_visits_are_conserved(parallel, posterior, run):
 
 def test_parallel_simulations_share_a_batch_and_a_request(run, recording):
     engine = recording()
-    run(ABMCTS(12, parallel=4), engine=engine, expander=Sample(), evaluator=Heuristic())
+    run(ABMCTS(12, batch_size=4), engine=engine, expander=Sample(), evaluator=Heuristic())
     asked = [sum(request.n for request in batch) for batch in engine.batches]
     assert asked == [4, 4, 4]
     assert len(engine.batches[0]) == 1  # at first all four meet at the root
@@ -129,7 +131,7 @@ def test_a_simulation_in_flight_counts_as_zero():
 
 
 @pytest.mark.parametrize("patience", [1, 3])
-def test_gen_is_spent(patience, run, recording):
+def test_gen_is_exhausted(patience, run, recording):
     """Of one legal step a node the tree is a line; every other call finds nothing new."""
     engine = recording(MockEngine(["0"]))
     outcome = run(
@@ -142,7 +144,7 @@ def test_gen_is_spent(patience, run, recording):
 def test_nothing_readable(run):
     outcome = run(ABMCTS(), engine=MockEngine(["?"]), expander=Sample())
     assert outcome.ranked == [outcome.graph.root]
-    assert outcome.calls == 3
+    assert outcome.requests == 3
 
 
 def test_beta_wants_values_from_0_to_1(run):
@@ -183,4 +185,4 @@ def test_the_whole_tree_ends_the_search(run):
     outcome = search(run, ABMCTS(), Drawn())
     assert len(outcome.graph) == 15
     assert [node.text for node in outcome.ranked] == ["aaa", "cba", "ca", "baa", "aba", "abb"]
-    assert outcome.calls == 8  # each node that has children once, the root included
+    assert outcome.requests == 8  # each node that has children once, the root included

@@ -11,6 +11,7 @@ from treeshare.search.policies.simulation.gumbel import (
     completed_values,
     considered_visits,
     gumbel_noise,
+    improved_choice,
     logit,
 )
 
@@ -54,22 +55,24 @@ def test_completed_values(family):
 
 
 def test_the_transformed_values(family):
-    plain = GumbelMCTS(c_visit=50, c_scale=1.0)._transformed(family)
-    assert plain == pytest.approx([52 * 0.6, 52 * 0.9, 52 * 0.625])
-    rescaled = GumbelMCTS(c_visit=50, c_scale=0.1, rescale=True)._transformed(family)
+    policy = GumbelMCTS(maxvisit_init=50, value_scale=1.0)
+    assert policy.transformed_values(family) == pytest.approx([52 * 0.6, 52 * 0.9, 52 * 0.625])
+    rescaled = GumbelMCTS(maxvisit_init=50, value_scale=0.1, rescale=True).transformed_values(
+        family
+    )
     assert rescaled == pytest.approx([0.0, 5.2, 5.2 * 0.025 / 0.3])
 
 
 def test_below_the_root_visits_follow_the_improved_policy(family):
-    policy = GumbelMCTS(c_visit=0.0, c_scale=1.0)  # σ(q) = 2q
+    policy = GumbelMCTS(maxvisit_init=0.0, value_scale=1.0)  # σ(q) = 2q
     _, b, c = family.children
     weights = [0.5 * math.exp(1.2), 0.25 * math.exp(1.8), 0.25 * math.exp(1.25)]
     improved = [weight / sum(weights) for weight in weights]
     lead = [improved[0] - 2 / 4, improved[1] - 1 / 4, improved[2] - 0 / 4]
     assert max(lead) == lead[2]
-    assert policy._pick_below(family) is c
+    assert improved_choice(family, policy.transformed_values(family)) is c
     c.visits, c.value_sum = 5, 0.0
-    assert policy._pick_below(family) is b
+    assert improved_choice(family, policy.transformed_values(family)) is b
 
 
 def test_a_prior_of_zero_has_a_finite_logit(family):
@@ -88,7 +91,7 @@ def test_the_noise_is_gumbel_and_fixed_by_the_seed(make_context):
 
 def test_whole_search(run, monkeypatch):
     monkeypatch.setattr(gumbel, "gumbel_noise", lambda ctx, count: [2.0, 0.0, 1.0])
-    outcome = search(run, GumbelMCTS(8, considered=2))
+    outcome = search(run, GumbelMCTS(8, max_num_considered_actions=2))
     # a and c are considered, b of highest value is not; one phase of 8
     tree = """
 a #1 0.6 n=4 w=1.70
@@ -114,7 +117,7 @@ def test_terminal_nodes_below_the_winner_come_first(run, monkeypatch):
 def test_a_sweep_is_evaluated_in_one_batch(run, Digits):
     engine = {"engine": MockEngine(score=lambda prompt, text: -float(text))}
     alone = search(run, GumbelMCTS(64), Digits(base=8, length=4), **engine)
-    together = search(run, GumbelMCTS(64, parallel=8), Digits(base=8, length=4), **engine)
+    together = search(run, GumbelMCTS(64, batch_size=8), Digits(base=8, length=4), **engine)
     assert together.graph.root.visits == alone.graph.root.visits == 64
     assert together.rounds < alone.rounds / 2
 
@@ -130,7 +133,7 @@ def test_without_a_terminal_node_the_winner_is_followed(run, Digits):
     assert node.depth >= 2 and node.path[1].visits == most
 
 
-@pytest.mark.parametrize("policy", [GumbelMCTS(5), GumbelMCTS(5, parallel=5)])
+@pytest.mark.parametrize("policy", [GumbelMCTS(5), GumbelMCTS(5, batch_size=5)])
 def test_a_root_without_steps_is_the_answer(policy, run, Digits):
     class Stuck(Digits):
         def moves(self, state):
@@ -142,10 +145,13 @@ def test_a_root_without_steps_is_the_answer(policy, run, Digits):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: GumbelMCTS(0), "simulations=0 must be at least 1"),
-        (lambda: GumbelMCTS(considered=0), "considered=0 must be at least 1"),
-        (lambda: GumbelMCTS(noise=-1), "noise=-1 must be at least 0"),
-        (lambda: GumbelMCTS(c_scale=-1), "c_scale=-1 must be at least 0"),
+        (lambda: GumbelMCTS(0), "num_simulations=0 must be at least 1"),
+        (
+            lambda: GumbelMCTS(max_num_considered_actions=0),
+            "max_num_considered_actions=0 must be at least 1",
+        ),
+        (lambda: GumbelMCTS(gumbel_scale=-1), "gumbel_scale=-1 must be at least 0"),
+        (lambda: GumbelMCTS(value_scale=-1), "value_scale=-1 must be at least 0"),
     ],
 )
 def test_parameters_are_checked(make, message):

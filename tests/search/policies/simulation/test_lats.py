@@ -68,7 +68,7 @@ def replies(prompt, seed, k):
 def test_reflections_are_in_the_prompts_of_later_expansions(limit, run, Digits, recording):
     engine = recording(MockEngine(replies))
     task = Digits(length=2)
-    outcome = run(LATS(8, samples=1, reflections=limit), task=task, engine=engine)
+    outcome = run(LATS(8, num_samples=1, reflections=limit), task=task, engine=engine)
     assert outcome.error is None
     lessons, shown = [], []
     for request in engine.requests:
@@ -97,9 +97,9 @@ def test_without_reflections_it_asks_what_tree_search_asks(run, Digits, recordin
 
 
 def test_failures_of_one_batch_are_reflected_on_together(run):
-    outcome = search(run, LATS(3, parallel=3, threshold=1.0), Teachable())
+    outcome = search(run, LATS(3, batch_size=3, threshold=1.0), Teachable())
     # a, b, c; then aba and ca end, bb is a dead end; then two reflections in one round
-    assert (outcome.calls, outcome.rounds) == (5 + 2, 4)
+    assert (outcome.requests, outcome.rounds) == (5 + 2, 4)
 
 
 def test_an_empty_reflection_is_not_shown_nor_asked_for_again(run, Digits, recording):
@@ -133,7 +133,7 @@ def test_game_of_24_learns_from_a_wrong_answer(recording):
     task = Game24(limit=1)
     (problem,) = task.problems()
     ctx = Context(task, problem, Propose(), ValuePrompt(1))
-    (outcome,) = Scheduler(engine).run([(LATS(4, samples=1), ctx)])
+    (outcome,) = Scheduler(engine).run([(LATS(4, num_samples=1), ctx)])
     assert outcome.error is None
     texts = ["".join(r.prefix_segments) for r in engine.requests]
     assert sum(text.endswith("Lesson:") for text in texts) == 3
@@ -146,10 +146,10 @@ def test_game_of_24_learns_from_a_wrong_answer(recording):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: LATS(0), "simulations=0 must be at least 1"),
-        (lambda: LATS(samples=0), "samples=0 must be at least 1"),
-        (lambda: LATS(lam=1.5), "lam=1.5 must be at most 1"),
-        (lambda: LATS(lam=-1), "lam=-1 must be at least 0"),
+        (lambda: LATS(0), "num_simulations=0 must be at least 1"),
+        (lambda: LATS(num_samples=0), "num_samples=0 must be at least 1"),
+        (lambda: LATS(value_weight=1.5), "value_weight=1.5 must be at most 1"),
+        (lambda: LATS(value_weight=-1), "value_weight=-1 must be at least 0"),
         (lambda: LATS(reflections=-1), "reflections=-1 must be at least 0"),
     ],
 )

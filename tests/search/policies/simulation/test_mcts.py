@@ -125,7 +125,7 @@ def test_visits_and_values_are_conserved(length, parallel, selection, run, Rando
 
 def test_simulations_in_flight_spread_over_the_children(run, Digits, recording):
     engine = recording(MockEngine(score=logprob))
-    outcome = search(run, Digits(base=4), MCTS(4, parallel=4), engine=engine)
+    outcome = search(run, Digits(base=4), MCTS(4, batch_size=4), engine=engine)
     assert [node.visits for node in outcome.graph.root.children] == [1, 1, 1, 1]
     assert len(engine.requests) == 1  # four simulations met at the root and share its expansion
 
@@ -136,7 +136,7 @@ def test_simulations_that_meet_at_a_leaf_share_its_expansion(run, Digits, record
             return super().moves(state)[1:2]
 
     engine = recording(MockEngine(score=logprob))
-    outcome = search(run, Corridor(length=3), MCTS(30, parallel=6), engine=engine)
+    outcome = search(run, Corridor(length=3), MCTS(30, batch_size=6), engine=engine)
     assert [node.text for node in outcome.graph] == ["", "1", "1", "1"]
     assert len(engine.requests) == 3
     assert outcome.graph.root.visits == 30
@@ -170,7 +170,7 @@ def test_unreadable_replies_are_not_asked_for_again(parallel, run, recording):
 
 def test_terminal_leaves_back_their_value_up_again_without_requests(run, Digits, recording):
     engine = recording(MockEngine(score=logprob))
-    outcome = search(run, Digits(length=1), MCTS(500, parallel=3), engine=engine)
+    outcome = search(run, Digits(length=1), MCTS(500, batch_size=3), engine=engine)
     assert len(engine.requests) == 1
     root = outcome.graph.root
     assert root.visits == sum(child.visits for child in root.children) == 500

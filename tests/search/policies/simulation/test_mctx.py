@@ -70,7 +70,7 @@ BANDITS = [
 def test_bandits_get_the_visits_mctx_gave(bandit, noise, settings, expected, monkeypatch):
     simulations, c_scale, rescale = settings
     found = gumbel_visits(
-        Table.bandit(*bandit), noise, monkeypatch, simulations, c_scale=c_scale, rescale=rescale
+        Table.bandit(*bandit), noise, monkeypatch, simulations, value_scale=c_scale, rescale=rescale
     )
     assert [found.get((i,), 0) for i in range(len(noise))] == expected
 
@@ -95,7 +95,7 @@ def by_text(found):
 
 def test_a_tree_gets_the_visits_mctx_gave(monkeypatch):
     table = Table.drawn(1, 3, 3)
-    more = {"c_scale": 0.1, "rescale": True}
+    more = {"value_scale": 0.1, "rescale": True}
     found = gumbel_visits(table, [0.1, 0.5, -0.2], monkeypatch, 40, **more)
     assert by_text(found) == GUMBEL_TREE
     # mctx counts the root's own evaluation in N, which MCTS does not make
@@ -133,7 +133,7 @@ def test_gumbel_against_mctx_itself(steps, depth, rescale, monkeypatch):
     draw = random.Random(steps)
     noise = [[3 * draw.random() - 1 for _ in range(steps)] for _ in tables]
     for simulations in (5, 33, 64):
-        more = {"c_scale": c_scale, "rescale": rescale}
+        more = {"value_scale": c_scale, "rescale": rescale}
         expected = mctx_visits(tables, simulations, noise=noise, qtransform=transform)
         for table, g, visits_by_state in zip(tables, noise, expected, strict=True):
             found = gumbel_visits(table, g, monkeypatch, simulations, **more)

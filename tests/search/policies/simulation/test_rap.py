@@ -6,7 +6,6 @@ from drawn_tree import drawing, search
 
 from treeshare.llm_backend.engines.mock import MockEngine
 from treeshare.search.graph import SearchGraph
-from treeshare.search.policies.simulation.mcts import uct_with_guess
 from treeshare.search.policies.simulation.rap import RAP, means_to_go, reward
 
 
@@ -31,13 +30,6 @@ def test_reward():
 def test_means_to_go():
     assert means_to_go([0.2, 0.4, 0.9]) == pytest.approx([0.5, 0.65, 0.9])
     assert means_to_go([]) == []
-
-
-def test_uct_with_guess():
-    # 0.5 + 2·√(ln 8 / 2) = 0.5 + 2·√1.039721
-    assert uct_with_guess(0.5, 2, 8, 2.0) == pytest.approx(2.539334, abs=1e-6)
-    assert uct_with_guess(0.5, 0, 8, 1.0) == uct_with_guess(0.5, 1, 8, 1.0)
-    assert uct_with_guess(0.5, 0, 1, 1.0) == 0.5
 
 
 class PlainRAP:
@@ -144,10 +136,10 @@ def test_the_ranking_is_by_the_mean_reward_of_the_path(run):
 
 
 def test_simulations_in_flight_part_and_save_rounds(run):
-    alone, together = search(run, RAP(12)), search(run, RAP(12, parallel=3))
+    alone, together = search(run, RAP(12)), search(run, RAP(12, batch_size=3))
     assert together.rounds < alone.rounds
     assert together.graph.root.visits == 12
-    first = search(run, RAP(3, parallel=3))
+    first = search(run, RAP(3, batch_size=3))
     assert [node.visits for node in first.graph.root.children] == [1, 1, 1]
 
 
@@ -164,8 +156,8 @@ def test_a_task_without_end_is_cut_at_the_depth(run, Digits):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: RAP(0), "simulations=0 must be at least 1"),
-        (lambda: RAP(parallel=0), "parallel=0 must be at least 1"),
+        (lambda: RAP(0), "num_simulations=0 must be at least 1"),
+        (lambda: RAP(batch_size=0), "batch_size=0 must be at least 1"),
         (lambda: RAP(depth=0), "depth=0 must be at least 1"),
         (lambda: RAP(alpha=-0.1), "alpha=-0.1 must be at least 0"),
         (lambda: RAP(alpha=1.1), "alpha=1.1 must be at most 1"),
@@ -178,7 +170,7 @@ def test_parameters_are_checked(make, message):
 
 
 def test_a_root_without_children_has_no_reward_to_back_up(run):
-    outcome = run(RAP(5, samples=2), engine=MockEngine(["I do not know"]))
+    outcome = run(RAP(5, num_samples=2), engine=MockEngine(["I do not know"]))
     assert outcome.error is None
     assert outcome.ranked == [outcome.graph.root]
     assert outcome.parse_failures == 2

@@ -26,7 +26,7 @@ class InTurn(AnyOf):
     def ask_batch(self, state, batch_size, actions):
         self.last = state
         state["known"] = state["known"][-1:]
-        return super().ask_batch(state, min(batch_size, self.stop - len(state["told"])), actions)
+        return super().ask_batch(state, min(batch_size, self.stop - len(state["results"])), actions)
 
 
 def algorithms():
@@ -64,7 +64,7 @@ def test_children_are_told_with_their_values_to_where_they_were_drawn(run, digit
     outcome = run(AskTell(algorithm, trials=3), engine=digits, **PARTS)
     root, *children = outcome.graph
     assert [node.text for node in children] == ["1", "2", "3"]
-    assert algorithm.last["told"] == [
+    assert algorithm.last["results"] == [
         (None, children[0], children[0].value),
         (children[0], children[1], children[1].value),
         (children[1], children[2], children[2].value),
@@ -76,8 +76,8 @@ def test_a_terminal_parent_stands_in_for_its_child_and_the_model_is_not_asked(ru
     algorithm = InTurn()
     outcome = run(AskTell(algorithm, trials=6), engine=digits, **PARTS)
     leaf = outcome.graph.nodes[-1]
-    assert (len(outcome.graph), outcome.calls, leaf.is_terminal) == (4, 3, True)
-    assert algorithm.last["told"][3:] == [(leaf, leaf, leaf.value)] * 3
+    assert (len(outcome.graph), outcome.requests, leaf.is_terminal) == (4, 3, True)
+    assert algorithm.last["results"][3:] == [(leaf, leaf, leaf.value)] * 3
     assert outcome.ranked == [leaf]
 
 
@@ -86,18 +86,18 @@ def test_a_reply_that_cannot_be_read_gives_the_parent_the_value_0(run):
     outcome = run(AskTell(algorithm, trials=2), engine=MockEngine(["what?"]), **PARTS)
     assert (outcome.parse_failures, len(outcome.graph)) == (2, 1)
     root = outcome.graph.root
-    assert algorithm.last["told"] == [(None, root, 0.0), (root, root, 0.0)]
+    assert algorithm.last["results"] == [(None, root, 0.0), (root, root, 0.0)]
 
 
 def test_trials_of_a_batch_go_out_together_and_equal_ones_stay_apart(run, recording):
     engine = recording(MockEngine(["1"]))
-    outcome = run(AskTell(AnyOf(), trials=7, parallel=3), engine=engine, **PARTS)
+    outcome = run(AskTell(AnyOf(), trials=7, batch_size=3), engine=engine, **PARTS)
     assert [len(batch) for batch in engine.batches] == [3, 3, 1]
     assert len(outcome.graph) == 8
 
 
 def test_ends_when_the_algorithm_asks_for_nothing(run, digits):
-    assert run(AskTell(InTurn(stop=2)), engine=digits, **PARTS).calls == 2
+    assert run(AskTell(InTurn(stop=2)), engine=digits, **PARTS).requests == 2
 
 
 def test_actions_are_roles(run, recording, long):
@@ -129,7 +129,7 @@ def long(Digits):
 def test_neighbours_and_the_state_of_the_process_change_nothing(
     algorithm, parallel, run, long, make_context, snapshot
 ):
-    policy = AskTell(algorithm, trials=25, parallel=parallel)
+    policy = AskTell(algorithm, trials=25, batch_size=parallel)
     alone = run(policy, engine=by_seed(), **long)
     assert (alone.error, len(alone.graph)) == (None, 26)
     np.random.seed(7)
@@ -141,7 +141,7 @@ def test_neighbours_and_the_state_of_the_process_change_nothing(
 def test_a_resumed_search_equals_an_uninterrupted_one(
     algorithm, run, long, recording, snapshot, tmp_path
 ):
-    policy = AskTell(algorithm, trials=20, parallel=2)
+    policy = AskTell(algorithm, trials=20, batch_size=2)
     whole = run(policy, engine=by_seed(), **long)
     replay = ReplayEngine(tmp_path / "log", recording(by_seed(), fail_at=5))
     with pytest.raises(KeyboardInterrupt):
@@ -154,12 +154,12 @@ def test_a_resumed_search_equals_an_uninterrupted_one(
 
 
 def test_budgets_hold(algorithm, run, long):
-    policy = AskTell(algorithm, trials=20, parallel=3)
+    policy = AskTell(algorithm, trials=20, batch_size=3)
     for limit in (1, 2, 5):
         outcome = run(policy, engine=by_seed(), budget=Budget(nodes=limit), **long)
         assert (len(outcome.graph), outcome.budget_hit) == (limit, "nodes") and outcome.ranked
-    outcome = run(policy, engine=by_seed(), budget=Budget(calls=4), **long)
-    assert (outcome.calls <= 4, outcome.budget_hit) == (True, "calls") and outcome.ranked
+    outcome = run(policy, engine=by_seed(), budget=Budget(requests=4), **long)
+    assert (outcome.requests <= 4, outcome.budget_hit) == (True, "requests") and outcome.ranked
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -199,7 +199,7 @@ def test_treequest_refuses_values_outside_its_scale(run):
     ("make", "message"),
     [
         (lambda: AskTell(AnyOf(), trials=0), "trials=0 must be at least 1"),
-        (lambda: AskTell(AnyOf(), parallel=0), "parallel=0 must be at least 1"),
+        (lambda: AskTell(AnyOf(), batch_size=0), "batch_size=0 must be at least 1"),
         (lambda: AskTell(AnyOf(), actions=[]), "actions must not be empty"),
     ],
 )

@@ -1,6 +1,9 @@
+import math
+
 import pytest
 
-from treeshare.search.policies.aggregation import path_score, rank_answers, rank_finished
+from treeshare.search.aggregation import path_score, rank_answers, rank_finished
+from treeshare.search.graph import SearchGraph
 
 VALUED = [("3", 0.5), ("10", 0.9), ("20", 0.3), ("10", 0.2), ("20", 0.7), ("30", 1.0), ("20", 0.1)]
 
@@ -72,3 +75,19 @@ def test_votes_for_equal_answers_are_counted_together(make_context, solutions):
     assert [node.id for node in rank_answers(ctx, ctx.root.children, "majority")] == [3, 1]
     assert [node.id for node in rank_answers(ctx, ctx.root.children, "weighted")] == [3, 1]
     assert rank_answers(plain, plain.root.children, "majority")[0].id == 1
+
+
+@pytest.mark.parametrize(
+    ("aggregate", "score"),
+    [("sum", 1.4), ("last", 0.4), ("min", 0.2), ("prod", 0.8 * 0.2 * 0.4), ("mean", 1.4 / 3)],
+)
+def test_path_score(aggregate, score):
+    graph = SearchGraph(0)
+    node = graph.root
+    for value in (0.8, 0.2, 0.4):
+        node = graph.add(node, "", value, is_terminal=False)
+        node.value = value
+    assert path_score(node, aggregate) == pytest.approx(score)
+    unvalued = graph.add(node, "", None, is_terminal=False)
+    assert path_score(unvalued, aggregate) == -math.inf
+    assert path_score(graph.root, aggregate) == -math.inf
