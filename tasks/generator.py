@@ -1,7 +1,4 @@
-"""Problems drawn at random, the same for the same seed, and the bounds of a task's arguments.
-
-Knows no task: a draw is a function of a random generator.
-"""
+"""Random problems, which are the same for the same seed, and a check of arguments' bounds."""
 
 from __future__ import annotations
 
@@ -11,19 +8,28 @@ from typing import TypeVar
 
 T = TypeVar("T", bound=Hashable)
 
-PATIENCE = 20_000  # draws
+PATIENCE = 20_000
+"""Draws without anything new after which a generator counts as exhausted."""
 
 
 def distinct(
     draw: Callable[[random.Random], T | None], limit: int, seed: int, patience: int = PATIENCE
 ) -> list[T]:
-    """The first `limit` different things drawn, in order; a draw of None does not count.
+    """Draw different things until there are `limit` of them.
 
-    More of the same seed begin with the same. After `patience` draws without anything new there is
-    taken to be no more.
+    A larger limit with the same seed gives the same things first.
+
+    Args:
+        draw: makes one thing from a random generator; None does not count.
+        limit: the number of things, at least 1.
+        seed: seed of the random generator.
+        patience: draws without anything new after which the drawing ends with an error.
+
+    Returns:
+        The things, in the order drawn.
 
     Raises:
-        ValueError: `limit` is below 1, or there seem to be fewer.
+        ValueError: `limit` is below 1, or `patience` draws gave nothing new.
     """
     at_least(1, limit=limit)
     rng = random.Random(seed)
@@ -43,10 +49,14 @@ def distinct(
 
 
 def at_least(least: int, **given: int) -> None:
-    """Refuse arguments below `least`.
+    """Refuse arguments below a bound.
+
+    Args:
+        least: the smallest value allowed.
+        **given: the arguments by name.
 
     Raises:
-        ValueError: one of them is; names it.
+        ValueError: an argument is below `least`; the message names it.
     """
     for name, value in given.items():
         if value < least:

@@ -1,8 +1,8 @@
-"""Whether a text is data: a literal of Python, or arithmetic of bounded size.
+"""Checks that a text is data: a literal of Python, or arithmetic of bounded size.
 
-Scorers of other packages evaluate some answers as Python or by SymPy, which evaluates as Python.
-They get nothing that these functions do not let through. Only what is listed here is let through;
-the text is parsed and never evaluated.
+Scorers of other packages evaluate some answers as Python, or by SymPy, which does the same. They
+get only texts that pass these checks. A check parses the text, never evaluates it, and accepts
+only the syntax listed here.
 """
 
 from __future__ import annotations
@@ -14,33 +14,37 @@ import warnings
 from collections.abc import Callable, Collection
 
 _LONGEST_LITERAL = 20_000  # characters
-_LONGEST_ARITHMETIC = 2_000
-_DEEPEST = 60  # nested nodes
+_LONGEST_ARITHMETIC = 2_000  # characters
+_DEEPEST = 60  # levels of nested nodes
 _LARGEST_EXPONENT = 200
-_MOST_DIGITS = 1_000  # of a number, and of each intermediate result
+_MOST_DIGITS = 1_000  # of a number and of each intermediate result
 _ARITHMETIC = re.compile(r"[0-9A-Za-z_+\-*/%(). \t]*")
 _BINARY = (ast.Add, ast.Sub, ast.Mult, ast.Div, ast.FloorDiv, ast.Mod, ast.Pow)
 _UNARY = (ast.UAdd, ast.USub)
 
 
 class _NotData(Exception):
-    """The text is something else."""
+    """The text is not data of the kind asked for."""
 
 
 def is_literal(text: str) -> bool:
-    """Whether `text` is a number, text, True, False or None, or lists and tuples of these."""
+    """Return whether `text` is a number, string, True, False, None, or a list or tuple of these."""
     return len(text) <= _LONGEST_LITERAL and _holds(text, _check_literal)
 
 
 def is_arithmetic(
     text: str, *, names: Collection[str] = (), functions: Collection[str] = ()
 ) -> bool:
-    """Whether `text` is an expression of `+ - * / // % **`, brackets, numbers, the `names`, and the
-    `functions` of one argument, whose value is quick to find.
+    """Return whether `text` is arithmetic whose value takes little time and memory to compute.
 
-    Digits of every number and intermediate result are bounded by an estimate, and so are exponents.
-    The value of an expression with names is not looked for by whoever asks; its powers of numbers
-    are bounded like the others.
+    Allowed are `+ - * / // % **`, brackets, numbers, and the given names and functions. An estimate
+    bounds the digits of every number and intermediate result to 1,000, and exponents to 200. A name
+    counts as one digit, since scorers do not compute the value of an expression with names.
+
+    Args:
+        text: the expression, at most 2,000 characters.
+        names: the variables allowed.
+        functions: the functions allowed, of one argument.
     """
     if len(text) > _LONGEST_ARITHMETIC or not _ARITHMETIC.fullmatch(text):
         return False
@@ -54,7 +58,7 @@ def is_arithmetic(
 def _holds(text: str, check: Callable[[ast.expr], None]) -> bool:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # an unknown escape such as "\d"
+            warnings.simplefilter("ignore")  # Python warns of an unknown escape such as "\d"
             tree = ast.parse(text.strip(" \t"), mode="eval")
         check(tree.body)
     except (_NotData, SyntaxError, ValueError, RecursionError, MemoryError, OverflowError):
@@ -80,8 +84,11 @@ def _check_literal(node: ast.expr, depth: int = 0) -> None:
 def _digits(
     node: ast.expr, names: Collection[str], functions: Collection[str], depth: int
 ) -> float:
-    """A bound of the digits that the value's numerator and denominator have together; a name counts
-    as one digit."""
+    """Return a bound of the digits of the value's numerator and denominator together.
+
+    Raises:
+        _NotData: the node is not allowed, or the bound is too large.
+    """
 
     def of(inner: ast.expr) -> float:
         return _digits(inner, names, functions, depth + 1)
@@ -116,8 +123,7 @@ def _digits(
 
 
 def _largest(node: ast.expr, names: Collection[str], functions: Collection[str]) -> float:
-    """A bound of the absolute value of an exponent; 1 for a name or function, which stays as it
-    is."""
+    """Return a bound of the absolute value of an exponent; 1 for a name or function."""
 
     def of(inner: ast.expr) -> float:
         return _largest(inner, names, functions)
@@ -142,7 +148,7 @@ def _largest(node: ast.expr, names: Collection[str], functions: Collection[str])
 
 
 def _largest_inverse(node: ast.expr) -> float:
-    """A bound of 1 / value for a divisor that is a number; infinite for anything else."""
+    """Return a bound of 1 / value for a divisor that is a number; infinity for other nodes."""
     match node:
         case ast.Constant(value=int() | float() as value) if value:
             return 1 / abs(value)

@@ -1,6 +1,6 @@
-"""Reading replies as a careful person reads them, for several tasks: lines, verdicts, approval.
+"""Readers of replies that several tasks share: characters, lines of steps, verdicts, approval.
 
-The words of steps are read by each task's own function, votes by `votes.read_vote`.
+Each task reads its own steps; `votes.read_vote` reads votes.
 """
 
 from __future__ import annotations
@@ -10,15 +10,18 @@ from collections.abc import Callable, Iterable, Mapping
 
 from .task import ParseFailure, Step
 
+MINUS_SIGNS = "−–‒‑‐➖﹣"
+"""Characters that stand for the minus sign of ASCII; the em dash (—) is not one of them."""
+
 _BLANKS = (0xA0, 0x1680, *range(0x2000, 0x200B), 0x202F, 0x205F, 0x3000)
 _INVISIBLE = "\u00ad\u200b\u200c\u200d\u2060\ufe0e\ufe0f\ufeff"  # zero width, variants of a glyph
-_TIDY: dict[int, int | str | None] = {
+_CHARACTERS: dict[int, int | str | None] = {
     **{0xFF01 + i: 0x21 + i for i in range(94)},  # full-width forms of ASCII
     **dict.fromkeys(_BLANKS, " "),
     **dict.fromkeys(map(ord, _INVISIBLE)),
 }
-_SPOKEN: dict[int, int | str | None] = {
-    **{ord("A") + i: ord("a") + i for i in range(26)},  # str.lower would make `k` of U+212A
+_LETTERS: dict[int, int | str | None] = {
+    **{ord("A") + i: ord("a") + i for i in range(26)},  # str.lower would turn U+212A into `k`
     **dict.fromkeys(map(ord, "‘’ʼ`´"), "'"),
     ord("_"): " ",
 }
@@ -29,7 +32,7 @@ NEGATION = (
     r"|(?:is|are|was|were|do|does|did|ca|could|wo|would|should|ai|have|has|had|must|need)nt)(?!\w)"
     r"|n't(?!\w)|~~|[❌✗✘]"
 )
-"""A pattern of what turns a statement into its opposite, in text as `spoken` gives it."""
+"""A pattern of words that turn a statement into its opposite, for text of `normalize_words`."""
 
 _NEGATED = re.compile(NEGATION)
 _SHARE = r"(?<![0-9.])(?!100(?:\.0{1,9})? ?(?:%|per))[0-9]{1,9}(?:\.[0-9]{1,9})? ?(?:%|per ?cent)"
@@ -40,26 +43,37 @@ _OBJECTION = re.compile(
 )
 
 
-def tidy(text: str) -> str:
-    """A text with blanks of every width as spaces, full-width characters as ASCII, and without
-    characters that cannot be seen."""
-    return text.translate(_TIDY)
+def normalize_characters(text: str) -> str:
+    """Return the text with spaces for blanks of every width and ASCII for full-width characters.
+
+    Invisible characters, such as zero-width spaces, are removed. Line ends stay.
+    """
+    return text.translate(_CHARACTERS)
 
 
-def spoken(text: str) -> str:
-    """What a text says: tidy, in small ASCII letters, with single spaces, without underlining."""
-    return " ".join(tidy(text).translate(_SPOKEN).split())
+def normalize_words(text: str) -> str:
+    """Return the text's words in lower case with single spaces between them.
+
+    Besides `normalize_characters`, ASCII letters become lower case, apostrophes become `'` and
+    underscores become spaces.
+    """
+    return " ".join(normalize_characters(text).translate(_LETTERS).split())
 
 
 def read_steps(
     role: str, text: str, lines: Iterable[str], read: Callable[[str], Step | str | None]
 ) -> list[Step] | ParseFailure:
-    """The steps among the lines of a reply to `propose`, or the first of them to `step`.
+    """Collect the steps among the lines of a reply.
 
     Args:
-        text: the reply as it came.
-        lines: of the reply; empty ones are passed over.
-        read: gives a line's step, or why it is none; None if it does not count.
+        role: `propose`, or `step`, which takes the first step alone.
+        text: the reply, for the parse failure.
+        lines: the lines of the reply; empty ones are skipped.
+        read: returns a line's step, or the reason why the line is not a step, or None for a line
+            that is neither a step nor a failure.
+
+    Returns:
+        The steps, at least one; or a failure with the first reason.
     """
     found = [read(line) for line in lines if line.strip()]
     steps = [step for step in found if isinstance(step, Step)]
@@ -70,21 +84,25 @@ def read_steps(
 
 
 def read_verdict(values: Mapping[str, float], text: str) -> float | ParseFailure:
-    """The value of the one verdict in a reply to `value`.
+    """Read the value of the one verdict in a reply to `value`.
 
-    A reply with two different verdicts is a failure, and so is one with a negation (`not sure`,
-    `unlikely`), a share (`30 % sure`) or a question (`sure?`) in the verdict's line or after it: it
-    does not say which value is meant. The lines before the verdict may say no to other things, as
-    in Tree of Thoughts' own examples: `I cannot obtain 24 now, ...` and then `likely`. The same
-    verdict may stand more than once.
+    A reply with two different verdicts is a failure. So is a reply with a negation (`not sure`,
+    `unlikely`), a share (`30 % sure`) or a question (`sure?`) in the verdict's line or after it,
+    because it does not say which value is meant. The lines before the verdict may hold negations,
+    as in Tree of Thoughts' own examples: `I cannot obtain 24 now, ...` and then `likely`. The same
+    verdict may occur more than once.
 
     Args:
-        values: of each verdict, as of `HasValues`: a space and a word in small letters.
+        values: the value of each verdict (`HasValues`); a verdict is a space and a lower-case word.
+        text: the reply.
+
+    Returns:
+        The value, or a failure with its reason.
     """
     words = [verdict.strip() for verdict in values]
     any_word = "|".join(map(re.escape, words))
     word = re.compile(rf"(?<!\w)(?<!\w-)(?:{any_word})(?![\w\u0300-\u036f]|-\w)")
-    lines = [spoken(line) for line in text.splitlines()]
+    lines = [normalize_words(line) for line in text.splitlines()]
     first = next((i for i, line in enumerate(lines) if word.search(line)), 0)
     said = " ".join(lines[first:])
     found = set(word.findall(said))
@@ -103,7 +121,7 @@ def read_verdict(values: Mapping[str, float], text: str) -> float | ParseFailure
 
 
 def is_approved(feedback: str) -> bool:
-    """Whether feedback on a solution begins with `correct` and objects to nothing."""
-    said = spoken(feedback)
+    """Return whether feedback on a solution begins with `correct` and has no objection."""
+    said = normalize_words(feedback)
     is_correct = _CORRECT.match(said) is not None
     return is_correct and _OBJECTION.search(said) is None and _NEGATED.search(said) is None

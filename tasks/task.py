@@ -1,7 +1,11 @@
-"""What a task is: problems, prompts, parsers, and a verifier kept apart from them.
+"""The protocols of tasks and verifiers.
 
-A task knows no search, no model and no engine. States are its own: any hashable value. Only
-`Task` is mandatory; an expander or evaluator asks for the smaller protocols below as it needs them.
+A task gives problems, prompts and parsers; its verifier, an object apart, marks the answers. A
+state is any immutable, hashable value of the task's own. Only `Task` is mandatory. Each `Has...`
+protocol is one more ability, and an expander, evaluator or policy that needs it refuses a task
+without it before the first search.
+
+This module imports nothing of the package: `treeshare.search` uses it.
 """
 
 from __future__ import annotations
@@ -10,18 +14,34 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
-State = Any  # hashable, immutable; two equal states are the same position
+State = Any
+"""A state of a task: immutable and hashable. Two equal states are the same position."""
+
+RoleSampling = Mapping[str, Mapping[str, Any]]
+"""By role, fields of `treeshare.llm_backend.api.Sampling`, such as `max_tokens`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    id: str  # unique in the task; names the problem in results and seeds
-    data: Any  # what the task's `root` reads; never the answer
+    """One problem of a task, without its answer.
+
+    Attributes:
+        id: the problem's name in results and seeds, unique in the task, such as `game24/1-5-5-5`.
+        data: what the task's `root` reads; it must not hold the right answer.
+    """
+
+    id: str
+    data: Any
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One move from a state to the next."""
+    """One move from a state to the next.
+
+    Attributes:
+        text: the step as the model wrote it, or as a continuation of the `choose` prompt.
+        state: the state after the step.
+    """
 
     text: str
     state: State
@@ -29,7 +49,13 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class ParseFailure:
-    """A reply the task could not read. Counted in the results, never raised."""
+    """A reply that the task could not read. Results count these; nothing raises them.
+
+    Attributes:
+        role: the role of the request.
+        text: the reply.
+        reason: why it could not be read, in a few words.
+    """
 
     role: str
     text: str
@@ -38,24 +64,44 @@ class ParseFailure:
 
 @runtime_checkable
 class Task(Protocol):
+    """Problems, prompts and parsers: what every task must have."""
+
     name: str
-    sampling: Mapping[str, Mapping[str, Any]]
-    """Per role, the fields of `llm_backend.api.Sampling` (max_tokens, temperature, stop, ...)."""
+    """The task's name, which is the first part of each problem's id."""
 
-    def problems(self) -> Sequence[Problem]: ...
+    @property
+    def sampling(self) -> RoleSampling:
+        """How each role's replies are sampled; `merge_sampling` makes it. An attribute will do."""
+        ...
 
-    def root(self, problem: Problem) -> State: ...
+    def problems(self) -> Sequence[Problem]:
+        """Return all problems, in a fixed order."""
+        ...
+
+    def root(self, problem: Problem) -> State:
+        """Return the state in which a search of the problem begins."""
+        ...
 
     def prompt(self, role: str, state: State) -> tuple[str, ...]:
-        """Segments of the prompt for `role`, the part shared by all states first.
+        """Return the segments of the prompt for `role`, first the part that all states share.
 
-        Roles: `propose` (list next steps), `step` (one next step), `choose` (followed by one of
-        `moves`), `io` and `cot` (a whole solution), `value` (judge a state), `judge` (the same, yes
-        or no), `vote` (the state is a tuple of candidate states), `reflect` (say what to learn from
-        a failed terminal state), `feedback` (say what is wrong with a whole solution), `refine`
-        (mend it; the state is a tuple of pairs, each a solution's state and the feedback on it,
-        newest last), `split` (list the parts of a problem), `solve` (a part), `merge` (the state is
-        a tuple of states) and `improve` (a merged state).
+        The prompt is the segments joined. The roles are:
+
+        - `propose`: list next steps;
+        - `step`: write one next step;
+        - `choose`: continued by the text of one of `moves`;
+        - `io`, `cot`: write a whole solution, without and with reasoning;
+        - `value`: judge a state by one of `values`;
+        - `judge`: judge a state by one of `yes_no`;
+        - `vote`: name the best; the state is a tuple of candidate states;
+        - `reflect`: say what to learn from a failed terminal state;
+        - `feedback`: say what is wrong with a whole solution;
+        - `refine`: correct it; the state is a tuple of pairs, each a solution's state and the
+          feedback on it, the newest last;
+        - `split`: list the parts of a problem;
+        - `solve`: solve a part;
+        - `merge`: merge partial results; the state is a tuple of states;
+        - `improve`: correct a merged result.
 
         Raises:
             ValueError: the task has no such role.
@@ -63,124 +109,167 @@ class Task(Protocol):
         ...
 
     def parse(self, role: str, state: State, text: str) -> list[Step] | ParseFailure:
-        """Steps read from a reply to `propose`, `step`, `io`, `cot`, `refine` (at the root's
-        state, as `io`), `split`, `solve` or `improve`; never an empty list."""
+        """Read the steps of a reply; the list is never empty.
+
+        The role is one of `propose`, `step`, `io`, `cot`, `refine` (with the root's state, as for
+        `io`), `split`, `solve` and `improve`, of those that the task has.
+
+        Raises:
+            ValueError: the role has no such reply.
+        """
         ...
 
-    def is_terminal(self, state: State) -> bool: ...
+    def is_terminal(self, state: State) -> bool:
+        """Return whether no step follows the state."""
+        ...
 
     def answer(self, state: State) -> str | None:
-        """The final answer of a terminal state."""
+        """Return the final answer of a terminal state, right or wrong; None for other states."""
         ...
 
 
 @runtime_checkable
 class HasMoves(Protocol):
-    """Can enumerate legal steps, so that a model need only choose (`expander=choose`)."""
+    """A task that lists the legal steps, so that the model only chooses (`expander=choose`)."""
 
     def moves(self, state: State) -> list[Step]:
-        """Legal steps in a fixed order; each `text` is a continuation of the `choose` prompt."""
+        """Return the legal steps in a fixed order; each text continues the `choose` prompt."""
         ...
 
 
 @runtime_checkable
 class HasValues(Protocol):
-    """Can be judged by the model (`evaluator=value`)."""
+    """A task whose states the model judges in words (`evaluator=value`)."""
 
     values: Mapping[str, float]
-    """Verdict to value in [0, 1]; each key continues the `value` prompt."""
+    """The value in [0, 1] of each verdict; each verdict continues the `value` prompt."""
 
-    def parse_value(self, state: State, text: str) -> float | ParseFailure: ...
+    def parse_value(self, state: State, text: str) -> float | ParseFailure:
+        """Read the value, in [0, 1], of the verdict in a reply to `value`."""
+        ...
 
 
 @runtime_checkable
 class HasJudgement(Protocol):
-    """Can be judged by the model with a yes or no (`evaluator=self_evaluation`)."""
+    """A task whose states the model judges by yes or no (`evaluator=self_evaluation`)."""
 
     yes_no: tuple[str, str]
-    """The continuations of the `judge` prompt that mean yes, the state is good, and no."""
+    """The continuations of the `judge` prompt for a good state (yes) and for a bad one (no)."""
 
 
 @runtime_checkable
 class HasSolution(Protocol):
-    """Can be shown to a reward model (`evaluator=outcome_reward`, `process_reward`)."""
+    """A task for reward models (`evaluator=outcome_reward`, `evaluator=process_reward`)."""
 
     def solution(self, state: State) -> tuple[str, ...]:
-        """The question, then each step so far; none ends with a newline. A step says all that is
-        new in it, so a child's solution continues its parent's."""
+        """Return the question, and then each step so far, without a newline at their ends.
+
+        A step says all that is new in it, so a child's solution begins with its parent's.
+        """
         ...
 
 
 @runtime_checkable
 class HasVotes(Protocol):
-    """Can have the best of several states named by the model (`evaluator=vote`)."""
+    """A task in which the model names the best of several states (`evaluator=vote`)."""
 
     def parse_vote(self, states: Sequence[State], text: str) -> int | ParseFailure:
-        """Index of the state voted for."""
+        """Read the index of the state that a reply to `vote` names."""
         ...
 
 
 @runtime_checkable
 class HasHeuristic(Protocol):
+    """A task that estimates a state's value without the model (`evaluator=heuristic`)."""
+
     def heuristic(self, state: State) -> float:
-        """A cheap guess of a state's value in [0, 1] (`evaluator=heuristic`)."""
+        """Return an estimate, in [0, 1], that is cheap to compute."""
         ...
 
 
 @runtime_checkable
 class HasEqualAnswers(Protocol):
-    """Knows which answers are the same though their texts differ, without the right answer. Votes
-    count them together; other tasks' answers are the same if their texts are."""
+    """A task in which answers with different texts can be the same answer.
+
+    Votes count such answers together. For other tasks, answers are the same if their texts are.
+    The right answer is not used.
+    """
 
     def answer_keys(self, answers: Sequence[str]) -> list[Hashable]:
-        """One key for each answer; answers with equal keys are the same. The keys of one list
-        are of no use in another."""
+        """Return one key for each answer; answers with equal keys are the same answer.
+
+        Keys of different calls cannot be compared.
+        """
         ...
 
 
 @runtime_checkable
 class HasReflections(Protocol):
-    """Can have failed attempts reflected on (role `reflect`) and learnt from (`search=lats`)."""
+    """A task that learns from failed attempts (role `reflect`; `search=lats`)."""
 
     def with_reflections(self, state: State, reflections: Sequence[str]) -> State:
-        """A state equal to `state` whose prompts show the reflections, each one line, in place of
-        any it showed; steps from it inherit them."""
+        """Return an equal state whose prompts show the reflections, each of one line.
+
+        They replace those that `state` showed, and the steps from the new state inherit them.
+        """
         ...
 
 
 @runtime_checkable
 class HasRefinement(Protocol):
-    """Can have whole solutions criticised and mended (roles `feedback`, `refine`;
-    `search=self_refine`)."""
+    """A task whose whole solutions the model criticises and corrects (`search=self_refine`).
+
+    Its roles are `feedback` and `refine`.
+    """
 
     def is_satisfied(self, state: State, feedback: str) -> bool:
-        """Whether a reply to `feedback` on `state` finds nothing to mend."""
+        """Return whether a reply to `feedback` on `state` finds nothing to correct."""
         ...
 
 
 @runtime_checkable
 class HasMerge(Protocol):
-    """Can be solved in parts (roles `split`, `solve`, `merge`, `improve`; policy `GoT`)."""
+    """A task that is solved in parts (roles `split`, `solve`, `merge`, `improve`; `search=got`)."""
 
     def parse_merge(self, states: Sequence[State], text: str) -> Step | ParseFailure:
-        """The state that a reply to `merge` makes of all the states."""
+        """Read the state that a reply to `merge` makes of all the states."""
         ...
 
 
 class Verifier(Protocol):
-    """Knows the right answers. Held by the runner; a search meets it only through the oracle."""
+    """The judge of a task's answers.
 
-    def check(self, problem: Problem, answer: str) -> bool: ...
+    The runner holds it. A search reaches it only through `evaluator=oracle`.
+    """
+
+    def check(self, problem: Problem, answer: str) -> bool:
+        """Return whether `answer` is right."""
+        ...
 
     def promise(self, problem: Problem, state: State) -> float:
-        """1 if a right answer can still be reached from `state`, else 0 (`evaluator=oracle`)."""
+        """Return 1.0 if a right answer can still be reached from `state`, else 0.0."""
         ...
 
 
 @runtime_checkable
 class HasGrades(Protocol):
-    """A verifier that also gives partial credit, reported beside right and wrong."""
+    """A verifier that also gives partial credit, which results show next to right and wrong."""
 
     def grades(self, problem: Problem, state: State) -> Mapping[str, float]:
-        """By name, marks in [0, 1] for the state that a search ranks first, final or not."""
+        """Return marks in [0, 1], by name, for the state ranked first, terminal or not."""
         ...
+
+
+def merge_sampling(
+    defaults: RoleSampling, overrides: RoleSampling | None
+) -> dict[str, dict[str, Any]]:
+    """Return the sampling by role: the defaults, where fields of `overrides` replace their own.
+
+    Raises:
+        ValueError: `overrides` names a role that is not in the defaults.
+    """
+    given = overrides or {}
+    for role in given:
+        if role not in defaults:
+            raise ValueError(f"sampling: role {role!r} must be one of {', '.join(defaults)}")
+    return {role: {**fields, **given.get(role, {})} for role, fields in defaults.items()}

@@ -1,7 +1,7 @@
-"""Which of several numbered options a reply names as the best (role `vote`).
+"""The reader of votes: which of several numbered options a reply names as the best (role `vote`).
 
-A reply is turned into one letter a word, so that the rules are short patterns; what is no clear
-pick of one option is a parse failure.
+The reader replaces each word by one letter for its kind, so that the rules are short patterns over
+those letters. A reply that does not clearly pick one option is a parse failure.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from .replies import NEGATION, spoken
+from .replies import NEGATION, normalize_words
 from .task import ParseFailure
 
 _NUMERALS = [
@@ -24,7 +24,7 @@ _ORDINALS = [
 _NOUN = "(?:options?|choices?|candidates?)"
 _TOKEN = re.compile(
     rf"(?P<other>[0-9]{{1,4}} {_NOUN}(?!\w)"  # a count
-    r"|-?[0-9]{1,9}[./][0-9]{1,9}|(?<!\w)-[0-9]{1,9}(?!\w)|[0-9]{5,}"  # a number left
+    r"|-?[0-9]{1,9}[./][0-9]{1,9}|(?<!\w)-[0-9]{1,9}(?!\w)|[0-9]{5,}"  # a number that is no option
     r"|(?:second|third|next|2nd|3rd|at)[- ]best(?!\w))"
     rf"|(?P<ordinal>(?:{'|'.join(_ORDINALS)}|[0-9]{{1,4}}(?:st|nd|rd|th))(?!\w))"
     r"|(?P<number>[0-9]{1,4}(?!\w))"
@@ -76,26 +76,39 @@ _LONGEST = 10_000  # characters of a reply
 
 
 class _Reply(NamedTuple):
-    """A reply as letters, and the option that each `R` among them refers to."""
+    """A reply, reduced to one letter for each word.
+
+    Attributes:
+        letters: the letters; `R` is a reference to an option.
+        options: the option's number for each index of an `R` in `letters`.
+        labelled: the indices of references with a noun: `option 2`, not `2`.
+    """
 
     letters: str
-    options: dict[int, int]  # by the place in `letters`
-    labelled: set[int]  # places of those that a noun names: `option 2`, not `2`
+    options: dict[int, int]
+    labelled: set[int]
 
     def named(self, match: re.Match[str]) -> set[int]:
-        """The options of the list that a pattern found."""
+        """Return the options in the list that a pattern found."""
         places = range(match.start(1), match.end(1))
         return {self.options[place] for place in places if place in self.options}
 
 
 def read_vote(count: int, text: str) -> int | ParseFailure:
-    """The place, from 0, of the option that a reply picks of `count`.
+    """Read the index of the option that a reply picks.
 
-    A pick is a number on its own at the start, or what is called the best (`option 1 is best`,
-    `the best of the 3 options is 1`) or is chosen (`I vote for the second option`); where nothing
-    is, the one option that is named before any reason. What is only compared with it
-    (`option 2 is worse`) is no pick; two different picks are a failure, as is a reply of more than
-    10,000 characters.
+    A pick is a number alone at the start, an option that is called the best (`option 1 is best`,
+    `the best of the 3 options is 1`) or one that is chosen (`I vote for the second option`). If
+    there is none, it is the one option that is named before any reason. An option that is only
+    compared with the pick (`option 2 is worse`) is not a pick. Two different picks are a failure,
+    and so is a reply of more than 10,000 characters.
+
+    Args:
+        count: the number of options.
+        text: the reply.
+
+    Returns:
+        The index, from 0; or a failure with its reason.
     """
     if len(text) > _LONGEST:
         return ParseFailure("vote", text, f"{len(text)} characters are more than {_LONGEST}")
@@ -111,8 +124,10 @@ def read_vote(count: int, text: str) -> int | ParseFailure:
 
 
 def _picks(reply: _Reply) -> set[int]:
-    """The options that stand alone at the start, are called the best or are chosen; if there are
-    none, those called better."""
+    """Return the options that are alone at the start, called the best or chosen.
+
+    If there are none, return those called better.
+    """
     start = _START.match(reply.letters)
     picks = reply.named(start) if start else set()
     better: set[int] = set()
@@ -125,7 +140,7 @@ def _picks(reply: _Reply) -> set[int]:
 
 
 def _best(reply: _Reply, clause: re.Match[str]) -> set[int]:
-    """The options that a clause calls the best or chooses."""
+    """Return the options that a clause calls the best or chooses."""
     label = re.search("[BP]", clause[0])
     if label is None:
         return set()
@@ -141,8 +156,11 @@ def _best(reply: _Reply, clause: re.Match[str]) -> set[int]:
 
 
 def _only_option(reply: _Reply) -> set[int]:
-    """The options named before any reason: those with a noun, or else a list at the start, or else
-    all; none if something is denied or called bad."""
+    """Return the options named before any reason.
+
+    These are the ones with a noun, or else a list at the start, or else all; none if a word
+    negates something or calls it bad.
+    """
     end = reply.letters.find("~", 1)
     letters = reply.letters if end < 0 else reply.letters[:end]
     if "!" in letters or "x" in letters:
@@ -155,7 +173,7 @@ def _only_option(reply: _Reply) -> set[int]:
 
 
 def _reply(count: int, text: str) -> _Reply:
-    """The letters of a reply to a vote on `count` options."""
+    """Reduce a reply to a vote on `count` options to letters."""
     tokens = list(_tokens(text))
     letters: list[str] = []
     options: dict[int, int] = {}
@@ -181,15 +199,15 @@ def _reply(count: int, text: str) -> _Reply:
 
 
 def _tokens(text: str) -> Iterator[tuple[str, str]]:
-    """The kind of each word, as a letter, and the word."""
-    said = "\n".join(map(spoken, text.splitlines()))
+    """Yield each word's kind, as a letter, and the word."""
+    said = "\n".join(map(normalize_words, text.splitlines()))
     for match in _TOKEN.finditer(said):
         if match.lastgroup in _LETTERS:
             yield _LETTERS[match.lastgroup], match[0]
 
 
 def _option(letter: str, word: str, before: str, after: str, count: int) -> int | None:
-    """The number of the option that a word refers to, if it does."""
+    """Return the number of the option that a word refers to; None if it refers to none."""
     if letter == "R":
         return int(word)
     if letter == "O" and (after in ("n", "N") or (word != "last" and after in ("", *"=B.o"))):
@@ -202,8 +220,10 @@ def _option(letter: str, word: str, before: str, after: str, count: int) -> int 
 
 
 def _divided(letters: str) -> str:
-    """The letters with `.` for every joint that joins no options, and without the options that are
-    only counted or listed (`of 1 and 2`)."""
+    """Replace joints that join no options by `.`, and references that only list options by `w`.
+
+    `of 1 and 2` lists options and picks none of them.
+    """
     letters = re.sub(r"(?<![R&])&+|&+(?![R&])", lambda match: "." * len(match[0]), letters)
     parts = list(letters)
     is_said = False  # whether the clause so far says something of an option

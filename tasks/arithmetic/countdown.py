@@ -1,8 +1,9 @@
 """Countdown: combine three to six numbers by + - * / into a target, using each exactly once.
 
-The puzzle of Stream of Search (arXiv 2404.03683 section 3); the Game of 24 is the case of four
-numbers and the target 24. All but the words and the generator is `ArithmeticTask`. How many numbers
-there are is the difficulty: each more multiplies the positions by about a hundred.
+This is the puzzle of Stream of Search (arXiv 2404.03683 section 3); the Game of 24 is the case of
+four numbers and the target 24. How many numbers there are is the difficulty: each number more
+multiplies the positions by about a hundred. The prompts are those of the Game of 24 with a target
+in every puzzle; their examples are `EXAMPLES`.
 """
 
 from __future__ import annotations
@@ -12,33 +13,56 @@ from fractions import Fraction
 from typing import NamedTuple
 
 from treeshare.tasks.generator import at_least, distinct
-from treeshare.tasks.sampling import RoleSampling, merged
-from treeshare.tasks.task import Problem
+from treeshare.tasks.prompts import read_prompts
+from treeshare.tasks.task import Problem, RoleSampling, merge_sampling
+from treeshare.tasks.verifiers import verifier_of
 
-from . import countdown_prompts as prompts
 from .replies import is_equation
 from .rules import Position, can_make
 from .task import SAMPLING, ArithmeticTask, ArithmeticVerifier
+from .templates import PromptTemplates
+
+EXAMPLES = frozenset(
+    {
+        ((2, 5, 14, 20), 52),
+        ((3, 6, 15), 33),
+        ((1, 5, 9, 14), 60),
+        ((2, 3, 7, 15, 18), 31),
+        ((3, 8, 14), 18),
+        ((1, 2, 5, 20), 72),
+        ((2, 5, 14), 38),
+        ((5, 6, 8, 16), 50),
+        ((15, 16, 17), 99),
+        ((6, 7, 9), 40),
+        ((3, 7, 18), 50),
+        ((2, 4, 16), 32),
+    }
+)
+"""The numbers, ascending, and the target of every example with three numbers or more.
+
+The generator leaves them out.
+"""
 
 
 class Puzzle(NamedTuple):
-    numbers: tuple[int, ...]  # ascending
+    """A puzzle: the numbers, ascending, and the target."""
+
+    numbers: tuple[int, ...]
     target: int
 
 
 class Countdown(ArithmeticTask):
-    """The task: generated puzzles, prompts and parsers.
+    """The task of Countdown, with generated puzzles.
 
-    Puzzles are drawn uniformly from those that have a solution and differ from every example of
-    the prompts.
+    Puzzles are drawn uniformly from those that have a solution and are no example of the prompts.
 
     Args:
-        numbers: how many a puzzle has, 3 to 6.
-        largest: the numbers are from 1 to this.
-        smallest_target: the targets are from this on.
-        largest_target: the targets go up to this.
-        limit: puzzles; the first of more are these.
-        seed: of the puzzles.
+        numbers: how many numbers a puzzle has, 3 to 6.
+        largest: the largest of the numbers, which are drawn from 1 on.
+        smallest_target: the smallest target, at least 1.
+        largest_target: the largest target.
+        limit: number of puzzles; a larger limit gives the same puzzles first.
+        seed: seed of the puzzles.
         sampling: per role, fields that replace those of the defaults.
 
     Raises:
@@ -46,8 +70,8 @@ class Countdown(ArithmeticTask):
     """
 
     name = "countdown"
-    words = prompts.WORDS
-    default_sampling = merged(
+    templates = PromptTemplates(**read_prompts(__package__, "countdown"), is_target_shown=True)
+    default_sampling = merge_sampling(
         SAMPLING,
         {
             "propose": {"max_tokens": 160},
@@ -78,29 +102,40 @@ class Countdown(ArithmeticTask):
         def draw(rng: random.Random) -> Puzzle | None:
             drawn = tuple(sorted(rng.randint(1, largest) for _ in range(numbers)))
             puzzle = Puzzle(drawn, rng.randint(smallest_target, largest_target))
-            return puzzle if is_solvable(puzzle) and puzzle not in prompts.EXAMPLES else None
+            return puzzle if is_solvable(puzzle) and puzzle not in EXAMPLES else None
 
         self._puzzles = distinct(draw, limit, seed)
 
     def problems(self) -> list[Problem]:
-        """In the order drawn; the id names the puzzle, as `countdown/2-5-9-14-20=61`."""
+        """Return the problems in the order drawn; an id is such as `countdown/2-5-9-14-20=61`."""
         return [
             Problem(f"{self.name}/{'-'.join(map(str, puzzle.numbers))}={puzzle.target}", puzzle)
             for puzzle in self._puzzles
         ]
 
     def root(self, problem: Problem) -> Position:
+        """Return the position with all of the puzzle's numbers."""
         numbers, target = problem.data
         return Position.start(numbers, Fraction(target))
 
 
 class CountdownVerifier(ArithmeticVerifier):
+    """Computes an answer's value in fractions and compares its numbers with the puzzle's."""
+
     def check(self, problem: Problem, answer: str) -> bool:
-        """Whether `answer`, with or without `= target`, makes the target of the puzzle's numbers,
-        each used once. Anything malformed is wrong."""
+        """Return whether `answer`, with or without `= target`, uses each number once and makes it.
+
+        A malformed answer is wrong.
+        """
         numbers, target = problem.data
         return is_equation(answer, numbers, Fraction(target))
 
 
+@verifier_of.register
+def _make_verifier(task: Countdown) -> CountdownVerifier:
+    return CountdownVerifier()
+
+
 def is_solvable(puzzle: Puzzle) -> bool:
+    """Return whether the puzzle has a solution."""
     return can_make(tuple(map(Fraction, puzzle.numbers)), Fraction(puzzle.target))

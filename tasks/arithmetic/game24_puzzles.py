@@ -1,6 +1,6 @@
-"""The lists of puzzles of the Game of 24: our own, or ToT's 24.csv given by the user.
+"""The lists of puzzles of the Game of 24: our own, or the user's copy of ToT's 24.csv.
 
-Knows neither prompts nor positions; a puzzle is four whole numbers from 1 to 13, ascending.
+A puzzle is four whole numbers from 1 to 13, in ascending order.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from .rules import count_solutions
 Puzzle = tuple[int, ...]
 
 LARGEST = 13
+"""The largest number of a puzzle."""
 SPLITS = {"test": slice(900, 1000), "all": slice(None)}
 """Parts of a list. `test` is ToT's: games 901 to 1,000 (arXiv 2305.10601 section 4.1)."""
 
@@ -26,10 +27,10 @@ _COLUMN = "Puzzles"
 
 @cache
 def solvable_puzzles() -> tuple[Puzzle, ...]:
-    """All 1,362 puzzles that have a solution, easiest first.
+    """Return all 1,362 puzzles that have a solution, easiest first.
 
-    The easier of two puzzles is the one with more solutions (`count_solutions`); ties go by the
-    numbers, the lower first.
+    The easier of two puzzles is the one with more solutions (`count_solutions`). With equal counts,
+    the puzzle with the lower numbers comes first.
     """
     puzzles = combinations_with_replacement(range(1, LARGEST + 1), 4)
     counts = {puzzle: count_solutions(tuple(map(Fraction, puzzle))) for puzzle in puzzles}
@@ -38,13 +39,13 @@ def solvable_puzzles() -> tuple[Puzzle, ...]:
 
 
 def read_puzzles(path: str) -> tuple[Puzzle, ...]:
-    """The puzzles of a CSV file whose column `Puzzles` holds rows such as `4 9 10 13`, in order.
+    """Read the puzzles of a CSV file whose column `Puzzles` holds rows such as `4 9 10 13`.
 
-    A puzzle without a solution is taken as it is.
+    They stay in the file's order, and need not have a solution.
 
     Raises:
         OSError: the file cannot be opened.
-        ValueError: it is not a CSV file of such puzzles, each once and at least one.
+        ValueError: it is not a CSV file of such puzzles, has a puzzle twice, or has none.
     """
     lines: dict[Puzzle, int] = {}
     for line, text in _column(path):
@@ -61,7 +62,13 @@ def read_puzzles(path: str) -> tuple[Puzzle, ...]:
 
 
 def select(puzzles: tuple[Puzzle, ...], split: str, start: int, limit: int | None) -> list[Puzzle]:
-    """`limit` puzzles (None: all that follow) of a split, from its `start`-th on, counted from 0.
+    """Select a part of a list of puzzles.
+
+    Args:
+        puzzles: the list.
+        split: a name of `SPLITS`.
+        start: index of the first puzzle taken, from 0 in the split.
+        limit: number of puzzles taken; None takes all that follow.
 
     Raises:
         ValueError: there is no such split or no such part of it.
@@ -87,7 +94,7 @@ def _is_in_range(number: str) -> bool:
 
 
 def _column(path: str) -> Iterator[tuple[int, str]]:
-    """Line number and text of each row's puzzle."""
+    """Yield the line number and the text of each row's puzzle."""
     with Path(path).open(encoding="utf-8-sig", newline="") as file:
         rows = csv.DictReader(file)
         try:

@@ -1,6 +1,6 @@
-"""Reading expressions, equations and steps as models write them: in typographic signs or LaTeX.
+"""Readers of expressions, equations and steps, in typographic signs or LaTeX.
 
-A step whose arithmetic is wrong is refused; an answer is taken as it is, right or wrong.
+A step with wrong arithmetic is refused. An answer is read whether it is right or wrong.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from fractions import Fraction
 from itertools import islice
 from typing import NamedTuple
 
-from treeshare.tasks.replies import tidy
+from treeshare.tasks.replies import MINUS_SIGNS, normalize_characters
 from treeshare.tasks.task import Step
 
 from .rules import Position, combine, evaluate, is_solution
@@ -20,7 +20,7 @@ _SIGNS = str.maketrans(
     {
         **dict.fromkeys("×✕✖⨯∗⁎⋅·∙•・﹡", "*"),
         **dict.fromkeys("÷∕⁄➗", "/"),
-        **dict.fromkeys("−–‒‑‐➖﹣", "-"),
+        **dict.fromkeys(MINUS_SIGNS, "-"),
         **dict.fromkeys("➕﹢", "+"),
         "﹦": "=",
     }
@@ -45,54 +45,69 @@ _NUMBER = r"-?[0-9]{1,9}(?:\.[0-9]{1,9}|/[1-9][0-9]{0,8})?"
 _OPERAND = rf"(?:\( ?({_NUMBER}) ?\)|({_NUMBER}))"
 _OPERATION = rf"\(? ?{_OPERAND} ?([-+*/—]) ?{_OPERAND}"
 _RESULT = rf"\(? ?({_NUMBER})"
-_END = r"(?![\w/]|\.[0-9]| ?[-+*/=] ?[0-9(])"  # nothing that carries the equation on
-_STEP = re.compile(  # of a line with single spaces, so that it is read in linear time
+_END = r"(?![\w/]|\.[0-9]| ?[-+*/=] ?[0-9(])"  # nothing that continues the equation
+_STEP = re.compile(  # for a line with single spaces, so that it is read in linear time
     r"(?:[-*] |[a-zA-Z ]*\(?[0-9]{1,2}[.):] |[a-zA-Z ]+:)?[ *`]*"  # a bullet, `1.`, `Step 1:`
     rf"(?:{_OPERATION} ?\)? ?= ?{_RESULT}|{_RESULT} ?\)? ?= ?{_OPERATION}){_END}"
 )
 _LABEL = re.compile(r"\banswer\W{0,9}(?:is\b|=)", re.IGNORECASE | re.ASCII)
 _AROUND = " \t.*`✓✔✅"
 _FORMULA = re.compile(r"[-+*/=—()\[\]{}0-9.\s]*+")
-_LONGEST = 1_000  # characters of a line that may be an answer, LaTeX and all
-_TRIES = 1_000  # lines that are tried as an answer, from the last; bounds the time for a long reply
+_LONGEST = 1_000  # characters of a line that may be an answer, with its LaTeX
+_TRIES = 1_000  # lines that are tried as an answer, from the last, so that long replies are quick
 
 
 class Side(NamedTuple):
-    """A part of a chain of equalities."""
+    """One side of a chain of equalities.
+
+    Attributes:
+        expression: the text, with round brackets.
+        value: its value; None if it divides by zero.
+        numbers: the whole numbers in it, in their order.
+    """
 
     expression: str
-    value: Fraction | None  # None where it divides by zero
-    numbers: list[int]  # in it, as they stand
+    value: Fraction | None
+    numbers: list[int]
 
 
-def plain(text: str) -> str:
-    r"""`text` with typographic signs (× ÷ −), those of LaTeX (`\times`) and an `x` between numbers
-    as + - * /, and without LaTeX's marks of mathematics and spacing. Lines stay lines."""
-    text = tidy(text).translate(_SIGNS)
+def normalize_signs(text: str) -> str:
+    r"""Return the text with + - * / for every kind of sign.
+
+    Replaced are typographic signs (× ÷ −), those of LaTeX (`\times`) and an `x` between numbers.
+    LaTeX's delimiters and spacing are removed. Line ends stay.
+    """
+    text = normalize_characters(text).translate(_SIGNS)
     for pattern, replacement in _LATEX:
         text = pattern.sub(replacement, text)
     return text
 
 
 def final_expression(text: str, puzzle: tuple[int, ...]) -> str | None:
-    r"""The expression that a reply gives as its answer; None if there is none.
+    r"""Return the expression that a reply gives as its answer; None if there is none.
 
-    Taken is the last line with `Answer:`, `answer is` or a box of LaTeX that can be read, or else
-    the last line that is an expression, or else a box that holds a number alone. Of a chain of
-    equalities it is one side (`_chosen`).
+    It is on the last line with `Answer:`, `answer is` or a box of LaTeX that can be read, or else
+    the last line that is an expression, or else a box that holds one number. Of a chain of
+    equalities it is one side (`_choose_side`).
+
+    Args:
+        text: the reply.
+        puzzle: the puzzle's numbers, which decide between the sides of a chain.
     """
-    for candidate in islice(_candidates(plain(text)), _TRIES):
+    for candidate in islice(_candidates(normalize_signs(text)), _TRIES):
         sides = read_sides(candidate)
         if sides:
-            return _chosen(sides, puzzle)
+            return _choose_side(sides, puzzle)
     return None
 
 
 def is_equation(answer: str, numbers: tuple[int, ...], target: Fraction) -> bool:
-    """Whether `answer` makes `target` of `numbers`, each used exactly once: an expression, or a
-    chain of equalities all of whose sides make `target` and one of which uses the numbers.
-    Anything malformed is wrong."""
-    text = plain(answer).strip()
+    """Return whether `answer` makes the target, using each number exactly once.
+
+    It is an expression, or a chain of equalities all of whose sides make the target and one of
+    which uses the numbers. A malformed answer is wrong.
+    """
+    text = normalize_signs(answer).strip()
     sides = read_sides(text, around="", equals="=") if len(text) <= _LONGEST else []
     return all(side.value == target for side in sides) and any(
         is_solution(side.expression, numbers, target) for side in sides
@@ -100,12 +115,15 @@ def is_equation(answer: str, numbers: tuple[int, ...], target: Fraction) -> bool
 
 
 def read_sides(text: str, around: str = _AROUND, equals: str = "={1,2}") -> list[Side]:
-    """The sides of a chain of equalities, of which an expression alone has one; none unless all
-    can be read and the first is an expression of whole numbers.
+    """Read the sides of a chain of equalities; a single expression is one side.
 
     Args:
-        around: characters that may stand around a side, besides blanks.
+        text: the chain, as `normalize_signs` returns it.
+        around: characters that are removed around a side, besides blanks.
         equals: a pattern of the sign between two sides.
+
+    Returns:
+        The sides; none unless all can be read and the first is an expression of whole numbers.
     """
     for _ in range(8):  # fractions within fractions
         text, found = _FRACTION.subn(r"((\1)/(\2))", text)
@@ -128,8 +146,15 @@ def read_sides(text: str, around: str = _AROUND, equals: str = "={1,2}") -> list
 
 
 def read_step(state: Position, line: str) -> Step | str:
-    """The step that a line of `plain` text holds, such as `2 + 8 = 10` or `10 = 2 + 8`, or why it
-    holds none."""
+    """Read the step of a line such as `2 + 8 = 10` or `10 = 2 + 8`.
+
+    Args:
+        state: the position before the step.
+        line: the line, as `normalize_signs` returns it.
+
+    Returns:
+        The step; or the reason why the line is none.
+    """
     match = _STEP.match(" ".join(_BOX.sub("", line).translate(_ROUND).split()))
     if match is None:
         return "not a step such as `2 + 8 = 10`"
@@ -156,7 +181,7 @@ def _exact(number: str) -> Fraction:
 
 
 def _candidates(text: str) -> Iterator[str]:
-    """What may be the answer, the likeliest first."""
+    """Yield the texts that may be the answer, the most likely first."""
     bare, numbers = [], []
     for line in filter(None, reversed(text.splitlines())):
         label, _, rest = line.rpartition(":")
@@ -181,9 +206,12 @@ def _candidates(text: str) -> Iterator[str]:
     yield from numbers
 
 
-def _chosen(sides: list[Side], puzzle: tuple[int, ...]) -> str:
-    """The first side, or one of equal value that uses the puzzle's numbers where it does not: of
-    `24 = 4 * 6` and of `6 * 4 = (10 - 4) * (13 - 9)` the second."""
+def _choose_side(sides: list[Side], puzzle: tuple[int, ...]) -> str:
+    """Return the side that uses the puzzle's numbers and equals the first, or else the first.
+
+    If no side uses the numbers and the first is a single number, the next side of equal value is
+    the answer: `4 * 6` of `24 = 4 * 6`.
+    """
     first = sides[0]
     for side in sides:
         if side.value == first.value and sorted(side.numbers) == sorted(puzzle):
@@ -198,7 +226,7 @@ def _is_number(text: str) -> bool:
 
 
 def _boxed(line: str) -> Iterator[str]:
-    """What the last box of a line holds."""
+    """Yield the content of the last box of a line, if its braces are balanced."""
     begin = [match.end() for match in _BOX.finditer(line)][-1]
     depth = 0
     for i in range(begin, len(line)):

@@ -1,8 +1,7 @@
-"""The rules of Countdown and of the Game of 24: positions, exact arithmetic, what can be made.
+"""The rules of Countdown and the Game of 24: positions, exact arithmetic and a solver.
 
 Numbers are combined by + - * / into a target, each used exactly once; the Game of 24 has four
-numbers and the target 24. Knows no prompts, no replies and no lists of puzzles. All arithmetic is
-on fractions, so nothing is ever rounded.
+numbers and the target 24. All arithmetic is on fractions, so nothing is rounded.
 """
 
 from __future__ import annotations
@@ -15,40 +14,61 @@ from fractions import Fraction
 from functools import lru_cache
 from itertools import combinations
 
-GAME_OF_24 = Fraction(24)  # the target of the Game of 24, and so the default
+GAME_OF_24 = Fraction(24)
+"""The target of the Game of 24, which is the default target."""
 
 Values = tuple[Fraction, ...]
+"""The values of the numbers left."""
 
 _TOKEN = re.compile(r"0|[1-9][0-9]*|\S")
 _CLOSING = {"(": ")", "[": "]", "{": "}"}
-_MAX_LENGTH = 120  # characters of an expression; bounds its nesting and its integers too
+_MAX_LENGTH = 120  # characters of an expression, which bounds its nesting and integers too
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Number:
+    """A number left in a position; numbers are ordered by value.
+
+    Attributes:
+        value: its value.
+        expression: the expression of the puzzle's numbers that made it.
+    """
+
     value: Fraction
-    expression: str = field(compare=False)  # of the puzzle's numbers; made `value`
+    expression: str = field(compare=False)
 
     @property
     def operand(self) -> str:
-        """The expression as part of a larger one."""
+        """The expression as an operand of a larger one, in brackets where they are needed."""
         return self.expression if self.expression.isdigit() else f"({self.expression})"
 
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """What is left of a puzzle. Two positions are equal if the same values (and the same answer)
-    are left for the same target, however they were reached."""
+    """A state of a puzzle.
+
+    Two positions are equal if they have the same values left, the same answer and the same target;
+    the steps that led to them do not count.
+
+    Attributes:
+        puzzle: the puzzle's numbers.
+        numbers: the numbers left, ascending by value.
+        steps: the steps so far, such as `2 * 3 = 6 (left: 4 6)`.
+        answer: a whole solution as the model wrote it, right or wrong.
+        reflections: what to learn from failed attempts.
+        target: the target.
+    """
 
     puzzle: tuple[int, ...] = field(compare=False)
-    numbers: tuple[Number, ...]  # ascending by value
-    steps: tuple[str, ...] = field(default=(), compare=False)  # such as `2 * 3 = 6 (left: 4 6)`
-    answer: str | None = None  # a whole solution as the model wrote it, right or wrong
-    reflections: tuple[str, ...] = field(default=(), compare=False)  # on failed attempts
+    numbers: tuple[Number, ...]
+    steps: tuple[str, ...] = field(default=(), compare=False)
+    answer: str | None = None
+    reflections: tuple[str, ...] = field(default=(), compare=False)
     target: Fraction = GAME_OF_24
 
     @classmethod
     def start(cls, puzzle: tuple[int, ...], target: Fraction = GAME_OF_24) -> Position:
+        """Make the position in which all of a puzzle's numbers are left."""
         numbers = tuple(Number(Fraction(n), str(n)) for n in sorted(puzzle))
         return cls(puzzle, numbers, target=target)
 
@@ -57,14 +77,16 @@ class Position:
 
     @property
     def values(self) -> Values:
+        """The values of the numbers left, ascending."""
         return tuple(number.value for number in self.numbers)
 
     @property
     def is_final(self) -> bool:
+        """Whether one number is left or a whole solution was given."""
         return self.answer is not None or len(self.numbers) == 1
 
     def step(self, i: int, sign: str, j: int) -> Position | None:
-        """The position after `numbers[i] sign numbers[j]`; None for a division by zero."""
+        """Return the position after `numbers[i] sign numbers[j]`; None for a division by zero."""
         a, b = self.numbers[i], self.numbers[j]
         value = combine(a.value, sign, b.value)
         if value is None:
@@ -78,7 +100,7 @@ class Position:
 
 
 def combine(a: Fraction | None, sign: str, b: Fraction | None) -> Fraction | None:
-    """`a sign b`, where `sign` is one of + - * /; None if that, `a` or `b` has no value."""
+    """Compute `a sign b` with one of + - * /; None for a division by zero or a missing operand."""
     if a is None or b is None:
         return None
     if sign == "+":
@@ -94,10 +116,10 @@ def evaluate(text: str) -> tuple[Fraction | None, list[int]]:
     """Read an expression of whole numbers, + - * / and brackets (round, square or curly).
 
     Returns:
-        Its value (None where it divides by zero), and the numbers in it as they stand.
+        The value, which is None if it divides by zero, and the numbers in it, in their order.
 
     Raises:
-        ValueError: it is malformed, or longer than 120 characters.
+        ValueError: the text is malformed, or longer than 120 characters.
     """
     if len(text) > _MAX_LENGTH:
         raise ValueError(f"expression of {len(text)} characters is longer than {_MAX_LENGTH}")
@@ -105,10 +127,10 @@ def evaluate(text: str) -> tuple[Fraction | None, list[int]]:
 
 
 class _Reader:
-    """Recursive descent: a sum is of products, a product of factors."""
+    """A parser by recursive descent: sums of products of factors."""
 
     def __init__(self, text: str) -> None:
-        self.tokens = [*_TOKEN.findall(text), ""][::-1]  # the next one last; "" is the end
+        self.tokens = [*_TOKEN.findall(text), ""][::-1]  # in reverse order; "" is the end
         self.numbers: list[int] = []
 
     def read(self) -> tuple[Fraction | None, list[int]]:
@@ -147,15 +169,20 @@ class _Reader:
 
 
 def operations(count: int) -> Iterator[tuple[int, str, int]]:
-    """Operand places and sign of every operation on two of `count` numbers: by the pair, the lower
-    places first; within a pair a, b: a + b, b - a, a * b, b / a, a - b, a / b."""
+    """Yield the indices of the operands and the sign of every operation on two of `count` numbers.
+
+    Pairs with lower indices come first. The operations on a pair a, b are in the order a + b,
+    b - a, a * b, b / a, a - b, a / b.
+    """
     for i, j in combinations(range(count), 2):
         yield from ((i, "+", j), (j, "-", i), (i, "*", j), (j, "/", i), (i, "-", j), (i, "/", j))
 
 
 def is_solution(expression: str, numbers: tuple[int, ...], target: Fraction) -> bool:
-    """Whether `expression` makes `target` of `numbers`, each used exactly once. Anything malformed
-    does not."""
+    """Return whether `expression` makes the target, using each number exactly once.
+
+    A malformed expression does not.
+    """
     try:
         value, used = evaluate(expression)
     except ValueError:
@@ -164,10 +191,11 @@ def is_solution(expression: str, numbers: tuple[int, ...], target: Fraction) -> 
 
 
 def can_make(values: Values, target: Fraction = GAME_OF_24) -> bool:
-    """Whether `values`, each used once, can make `target`.
+    """Return whether `values`, each used once, can make `target`.
 
-    Exact. Up to four values are enumerated; of more, one half is, and the other is asked for what
-    the first lacks, so six values take a few tenths of a second at worst.
+    The result is exact. Up to four values are enumerated. For more values one half is enumerated,
+    and the function asks whether the other half can make what is missing, so six values take a few
+    tenths of a second at most.
     """
     if len(values) <= 4:
         return target in _ways(tuple(sorted(values)))
@@ -179,8 +207,10 @@ def can_make(values: Values, target: Fraction = GAME_OF_24) -> bool:
 
 
 def solve(position: Position) -> Position | None:
-    """A final position that makes the target, by the first operation at each step that still can;
-    None if there is none."""
+    """Return a final position that makes the target; None if there is none.
+
+    Each step is the first operation after which the target can still be made.
+    """
     if not can_make(position.values, position.target):
         return None
     while not position.is_final:
@@ -194,13 +224,13 @@ def solve(position: Position) -> Position | None:
 
 
 def count_solutions(values: Values, target: Fraction = GAME_OF_24) -> int:
-    """How many expressions that use each of `values` once make `target`.
+    """Count the expressions that use each of `values` once and make `target`.
 
-    Counted are binary trees of + - * / over the values, of which there are 3,240 for four values:
-    the order of the operands of + and * does not count, equal values are told apart.
+    An expression is a binary tree of + - * / over the values; there are 3,240 for four values. The
+    order of the operands of + and * does not count. Equal values are different leaves.
 
     Raises:
-        ValueError: `target` is 0, which 0 makes by * and / with whatever the rest makes.
+        ValueError: `target` is 0. It would have too many: 0 times anything, and 0 over anything.
     """
     if not target:
         raise ValueError("target=0 must be another number")
@@ -215,7 +245,7 @@ def count_solutions(values: Values, target: Fraction = GAME_OF_24) -> int:
 
 
 def _halves(values: Values) -> Iterator[tuple[Values, Values]]:
-    """Every way to divide `values` in two, the smaller half first."""
+    """Yield every division of `values` into two parts, the smaller part first."""
     places = range(len(values))
     for size in range(1, len(values) // 2 + 1):
         for chosen in combinations(places, size):
@@ -227,9 +257,9 @@ def _halves(values: Values) -> Iterator[tuple[Values, Values]]:
             )
 
 
-@lru_cache(maxsize=1 << 12)  # some 200 MB of fours at most
+@lru_cache(maxsize=1 << 12)  # at most some 200 MB, if all have four values
 def _ways(values: Values) -> Counter[Fraction]:
-    """What `values` can make, each value with the number of expressions that make it."""
+    """Count the expressions for each value that `values` can make."""
     if len(values) == 1:
         return Counter(values)
     ways: Counter[Fraction] = Counter()
@@ -243,8 +273,10 @@ def _ways(values: Values) -> Counter[Fraction]:
 
 
 def _partners(a: Fraction, target: Fraction) -> list[Fraction]:
-    """Each b that makes `target` with `a`, by a + b, a - b, b - a, a * b, b / a and a / b; but for
-    a target of 0, which an `a` of 0 makes with any."""
+    """Return each b that makes `target` with `a` by one operation, in any order of the operands.
+
+    With an `a` and a target of 0, every b does; these are not in the list.
+    """
     partners = [target - a, a - target, target + a]
     if a:
         partners += [target / a, target * a]

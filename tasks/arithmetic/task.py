@@ -1,8 +1,8 @@
-"""A task about combining numbers into a target: Countdown, and the Game of 24.
+"""The base of tasks that combine numbers into a target: Countdown and the Game of 24.
 
-A step combines two of the numbers left; the code, not the model, keeps what is left and composes
-the answer's expression. `ArithmeticTask` reads replies and never judges whether an answer is
-right: that is `ArithmeticVerifier`, to which it holds no reference.
+A step combines two of the numbers left. The code, not the model, computes what is left and composes
+the answer's expression. `ArithmeticTask` reads replies and does not check answers;
+`ArithmeticVerifier` does.
 """
 
 from __future__ import annotations
@@ -11,13 +11,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from treeshare.tasks.replies import is_approved, read_steps, read_verdict
-from treeshare.tasks.sampling import RoleSampling, merged
-from treeshare.tasks.task import ParseFailure, Problem, State, Step
+from treeshare.tasks.task import ParseFailure, Problem, RoleSampling, State, Step, merge_sampling
 from treeshare.tasks.votes import read_vote
 
-from .prompts import Words
-from .replies import final_expression, is_equation, plain, read_step
+from .replies import final_expression, is_equation, normalize_signs, read_step
 from .rules import Position, can_make, combine, evaluate, operations
+from .templates import PromptTemplates
 
 SAMPLING: RoleSampling = {
     "propose": {"max_tokens": 120, "temperature": 0.7, "stop": ("\n\n",)},
@@ -30,58 +29,63 @@ SAMPLING: RoleSampling = {
     "feedback": {"max_tokens": 48, "temperature": 0.7, "stop": ("\n",)},
     "refine": {"max_tokens": 48, "temperature": 0.7, "stop": ("\n",)},
 }
-"""Enough for four numbers."""
+"""The sampling by role; its `max_tokens` are enough for four numbers."""
 
 
 class ArithmeticTask:
-    """What such tasks have in common: all but the problems, their roots, the words and the name.
+    """The base class: prompts, parsers and moves. A subclass adds problems, roots and texts.
 
     Args:
         sampling: per role, fields that replace those of the defaults.
     """
 
     name: str
-    words: Words
+    templates: PromptTemplates
+    """The texts of the prompts."""
     default_sampling: RoleSampling = SAMPLING
+    """The sampling by role that `sampling` overrides."""
     values: Mapping[str, float] = {" sure": 1.0, " likely": 0.05, " impossible": 0.00005}
-    """ToT's 20, 1 and 0.001 over 20."""
+    """ToT's values 20, 1 and 0.001, divided by 20."""
     yes_no = (" yes", " no")
+    """The judgements."""
 
     def __init__(self, sampling: RoleSampling | None = None) -> None:
-        self.sampling = merged(self.default_sampling, sampling)
+        self.sampling = merge_sampling(self.default_sampling, sampling)
 
     def prompt(self, role: str, state: State) -> tuple[str, ...]:
-        """Segments of the prompt for `role`, the constant one first.
+        """Return the segments of the prompt for `role`, the constant one first.
 
-        `step`, `choose` and `cot` share one prompt, which holds the steps so far: a child's
-        prompt continues its parent's. `propose`, `value`, `judge` and `vote` show only what is
+        `step`, `choose` and `cot` share one prompt, which holds the steps so far, so a child's
+        prompt begins with its parent's. `propose`, `value`, `judge` and `vote` show only what is
         left, or the equation of a terminal state. Roles that ask for steps show the reflections.
 
         Raises:
             ValueError: there is no such role.
         """
-        return self.words.prompt(role, state)
+        return self.templates.prompt(role, state)
 
     def solution(self, state: Position) -> tuple[str, ...]:
-        return self.words.solution(state)
+        """Return the question and the steps for a reward model, a terminal state's answer last."""
+        return self.templates.solution(state)
 
     def is_satisfied(self, state: Position, feedback: str) -> bool:
-        """Whether the feedback begins with `correct` and objects to nothing (`is_approved`)."""
+        """Return whether the feedback approves the solution (`is_approved`)."""
         return is_approved(feedback)
 
     def parse(self, role: str, state: Position, text: str) -> list[Step] | ParseFailure:
-        """Steps read from a reply.
+        """Read the steps of a reply.
 
-        `propose` and `step`: lines such as `2 + 8 = 10 (left: 8 10 14)`, of which `step` takes
-        the first. A line counts if its operands are left and its arithmetic is right; what it
-        says is left is not read. `io`, `cot`, `refine`: the expression after the last `Answer:`, or
-        else the last line that is one (`final_expression`), taken as it is, right or wrong.
+        A reply to `propose` or `step` has lines such as `2 + 8 = 10 (left: 8 10 14)`; `step` takes
+        the first. A line counts if its operands are left and its arithmetic is right; its brackets
+        are not read. Of a reply to `io`, `cot` or `refine` the step is the expression after the
+        last `Answer:`, or else the last line that is an expression (`final_expression`), right or
+        wrong.
 
         Raises:
             ValueError: the role has no such reply.
         """
         if role in ("propose", "step"):
-            lines = map(str.strip, plain(text).splitlines())
+            lines = map(str.strip, normalize_signs(text).splitlines())
             return read_steps(role, text, lines, lambda line: read_step(state, line))
         if role in ("io", "cot", "refine"):
             expression = final_expression(text, state.puzzle)
@@ -91,19 +95,20 @@ class ArithmeticTask:
         raise ValueError(f"role={role!r} must be one of propose, step, io, cot, refine")
 
     def is_terminal(self, state: Position) -> bool:
+        """Return whether one number is left or a whole solution was given."""
         return state.is_final
 
     def answer(self, state: Position) -> str | None:
-        """An expression such as `(10 - 4) * (13 - 9)`; None unless the state is terminal."""
+        """Return an expression such as `(10 - 4) * (13 - 9)`; None before the terminal state."""
         if state.answer is None and state.is_final:
             return state.numbers[0].expression
         return state.answer
 
     def moves(self, state: Position) -> list[Step]:
-        """All legal steps, one for each distinct position they lead to; none from a terminal one.
+        """Return the legal steps, one for each distinct position that follows.
 
-        In the order of `operations`; of steps to one position the first is kept. The text ends
-        with `=`, so that ` 13 - 1` is not the beginning of ` 13 - 10`.
+        They are in the order of `operations`, and the first step to a position is kept. A text ends
+        with `=`, so that ` 13 - 1` is not a prefix of ` 13 - 10`.
         """
         if state.is_final:
             return []
@@ -116,9 +121,11 @@ class ArithmeticTask:
         return [Step(text, position) for position, text in texts.items()]
 
     def heuristic(self, state: Position) -> float:
-        """1 / (1 + |target - x|), where x is the nearest to the target that any one operation on
-        two of the numbers left makes. A terminal state's x is its own value; 0.0 if it divides by
-        zero."""
+        """Return 1 / (1 + |target - x|), where x is the closest value that one operation makes.
+
+        The operation is on two of the numbers left. For a terminal state x is its own value; the
+        result is 0.0 if that divides by zero.
+        """
         values = state.values
         if state.answer is not None:
             made = [evaluate(state.answer)[0]]
@@ -130,23 +137,23 @@ class ArithmeticTask:
         return float(1 / (1 + min(distances))) if distances else 0.0
 
     def with_reflections(self, state: Position, reflections: Sequence[str]) -> Position:
-        """The same position, which shows these reflections in place of those it has."""
+        """Return the position with these reflections in place of its own."""
         return replace(state, reflections=tuple(reflections))
 
     def parse_value(self, state: Position, text: str) -> float | ParseFailure:
-        """The value of the one verdict in the reply (`read_verdict`)."""
+        """Read the value of the one verdict in the reply (`read_verdict`)."""
         return read_verdict(self.values, text)
 
     def parse_vote(self, states: Sequence[Position], text: str) -> int | ParseFailure:
-        """The place of the one option that the reply picks (`read_vote`)."""
+        """Read the index of the one option that the reply picks (`read_vote`)."""
         return read_vote(len(states), text)
 
 
 class ArithmeticVerifier:
-    """Knows which positions still lead to a right answer; a task's own verifier adds `check`."""
+    """The base of the verifiers; a subclass adds `check`."""
 
     def promise(self, problem: Problem, state: Position) -> float:
-        """1.0 if what is left can still make the target, or the answer given is right; else 0.0."""
+        """Return 1.0 if the target can still be made, or the given answer is right, else 0.0."""
         if state.answer is not None:
             return float(is_equation(state.answer, state.puzzle, state.target))
         return float(can_make(state.values, state.target))

@@ -1,8 +1,9 @@
-"""Blocksworld: move blocks, one at a time and only from the top of a stack, into the goal's stacks.
+"""Blocksworld: move blocks, one at a time and only from the top of a stack, to the goal's stacks.
 
-The planning problem of RAP (arXiv 2305.14992 section 4.1) with one move for its pick up and put
-down. How many moves the shortest plan has is the difficulty. The rules are `blocksworld_rules`;
-`Blocksworld` reads replies and never judges whether a plan is right.
+This is the planning problem of RAP (arXiv 2305.14992 section 4.1), where one move here is a pick up
+and a put down there. The length of the shortest plan is the difficulty. `Blocksworld` reads replies
+and does not check plans. The examples in `prompts/` have blocks with names from P on, so none can
+be a puzzle.
 """
 
 from __future__ import annotations
@@ -14,25 +15,28 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from treeshare.tasks.generator import distinct
-from treeshare.tasks.replies import read_steps, read_verdict, tidy
-from treeshare.tasks.sampling import RoleSampling, merged
-from treeshare.tasks.task import ParseFailure, Problem, State, Step
+from treeshare.tasks.prompts import read_prompts
+from treeshare.tasks.replies import normalize_characters, read_steps, read_verdict
+from treeshare.tasks.task import ParseFailure, Problem, RoleSampling, State, Step, merge_sampling
+from treeshare.tasks.verifiers import verifier_of
 
-from . import prompts as prompts
 from .rules import (
     TABLE,
     Move,
     Stacks,
     apply,
+    count_in_place,
     distances,
     draw_stacks,
-    in_place,
     legal_moves,
     run,
-    show,
+    stacks_to_text,
 )
 
 BLOCKS = "ABCDEF"
+"""The names of the blocks."""
+PROMPTS = read_prompts(__package__)
+"""The constant parts of the prompts."""
 
 _SAMPLING: RoleSampling = {
     "propose": {"max_tokens": 120, "temperature": 0.7, "stop": ("\n\n",)},
@@ -41,46 +45,58 @@ _SAMPLING: RoleSampling = {
     "cot": {"max_tokens": 400, "temperature": 0.7, "stop": ("\n\n",)},
     "value": {"max_tokens": 6, "temperature": 0.7, "stop": ("\n",)},
 }
-_MOVE = re.compile(  # (?ai:...) takes ASCII letters alone, great and small
+_MOVE = re.compile(  # (?ai:...) matches ASCII letters alone, in both cases
     r"(?:\W|\d|(?ai:step)\b)*+"
     r"(?ai:move (?:block )?([A-Z]) (?:onto|on|to|on top of) (?:the )?(table|[A-Z]))\b"
 )
-_BETWEEN = re.compile(r"[;,.\n]|\b(?ai:then|and)\b")  # moves of a plan
+_BETWEEN = re.compile(r"[;,.\n]|\b(?ai:then|and)\b")  # what divides the moves of a plan
 _PLAN = re.compile(r"plan:", re.IGNORECASE | re.ASCII)
 _PLAN_END = re.compile(r"\[ ?plan end ?\]", re.IGNORECASE | re.ASCII)
 
 
 class Puzzle(NamedTuple):
+    """A puzzle: the stacks at the start and the goal's."""
+
     start: Stacks
     goal: Stacks
 
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """How the blocks stand. Two worlds are equal if the blocks stand the same (and the same plan
-    is claimed), however they came to."""
+    """A state of a puzzle.
+
+    Two worlds are equal if they have the same stacks, goal and plan; the moves that led to them do
+    not count.
+
+    Attributes:
+        start: the stacks at the start.
+        stacks: the stacks now.
+        goal: the stacks of the goal.
+        moves: the moves so far.
+        plan: a whole plan as the model wrote it, right or wrong.
+    """
 
     start: Stacks = field(compare=False)
     stacks: Stacks
     goal: Stacks
     moves: tuple[Move, ...] = field(default=(), compare=False)
-    plan: tuple[Move, ...] | None = None  # a whole plan as the model wrote it, right or wrong
+    plan: tuple[Move, ...] | None = None
 
     def __str__(self) -> str:
-        return show(self.stacks) if self.plan is None else told(self.plan)
+        return stacks_to_text(self.stacks) if self.plan is None else plan_to_text(self.plan)
 
 
 class Blocksworld:
-    """The task: generated puzzles, prompts and parsers.
+    """The task of Blocksworld, with generated puzzles.
 
     A start is drawn block by block, each on the table or on one of the stacks so far, all equally
-    likely; its goal is any of those at the distance, all equally likely.
+    likely. Its goal is one of the configurations at the distance, all equally likely.
 
     Args:
-        blocks: 3 to 6.
-        moves: of the shortest plan, at least 1; more than 2 * blocks - 2 do not exist.
-        limit: puzzles; the first of more are these.
-        seed: of the puzzles.
+        blocks: number of blocks, 3 to 6.
+        moves: number of moves of the shortest plan, 1 to 2 * blocks - 2, the largest distance.
+        limit: number of puzzles; a larger limit gives the same puzzles first.
+        seed: seed of the puzzles.
         sampling: per role, fields that replace those of the defaults.
 
     Raises:
@@ -89,7 +105,9 @@ class Blocksworld:
 
     name = "blocksworld"
     values: Mapping[str, float] = {" sure": 1.0, " likely": 0.5, " impossible": 0.0}
+    """The value of each verdict."""
     yes_no = (" yes", " no")
+    """The judgements."""
 
     def __init__(
         self,
@@ -100,7 +118,7 @@ class Blocksworld:
         seed: int = 0,
         sampling: RoleSampling | None = None,
     ) -> None:
-        self.sampling = merged(_SAMPLING, sampling)
+        self.sampling = merge_sampling(_SAMPLING, sampling)
         if not 3 <= blocks <= len(BLOCKS):
             raise ValueError(f"blocks={blocks} must be from 3 to {len(BLOCKS)}")
         if not 1 <= moves <= 2 * blocks - 2:
@@ -114,51 +132,52 @@ class Blocksworld:
         self._puzzles = distinct(draw, limit, seed)
 
     def problems(self) -> list[Problem]:
-        """In the order drawn; an id as `blocksworld/A-BC-to-CAB` names the stacks."""
+        """Return the problems in the order drawn; an id is such as `blocksworld/A-BC-to-CAB`."""
         return [
             Problem(f"{self.name}/{'-'.join(start)}-to-{'-'.join(goal)}", Puzzle(start, goal))
             for start, goal in self._puzzles
         ]
 
     def root(self, problem: Problem) -> World:
+        """Return the world at the start."""
         start, goal = problem.data
         return World(start, start, goal)
 
     def prompt(self, role: str, state: State) -> tuple[str, ...]:
-        """Segments of the prompt for `role`, the constant one first.
+        """Return the segments of the prompt for `role`, the constant one first.
 
-        `step`, `choose` and `cot` share one prompt, which holds the moves so far: a child's prompt
-        continues its parent's. `propose`, `value` and `judge` show how the blocks stand now, and a
-        plan if one is claimed.
+        `step`, `choose` and `cot` share one prompt, which holds the moves so far, so a child's
+        prompt begins with its parent's. `propose`, `value` and `judge` show the stacks now, or the
+        start and the plan if there is a plan.
 
         Raises:
             ValueError: there is no such role.
         """
-        goal = f"Goal: {show(state.goal)}\n"
-        start = f"Blocks: {show(state.start)}\n"
-        now = [goal, f"Blocks: {show(state.stacks)}\n"]
+        goal = f"Goal: {stacks_to_text(state.goal)}\n"
+        start = f"Blocks: {stacks_to_text(state.start)}\n"
+        now = [goal, f"Blocks: {stacks_to_text(state.stacks)}\n"]
         if state.plan is not None:
             now = [goal, start, f"Plan: {state}\n"]
         match role:
             case "propose":
-                return prompts.PROPOSE, *now, "Moves:\n"
+                return PROMPTS["propose"], *now, "Moves:\n"
             case "step" | "choose" | "cot":
-                return prompts.STEPS, goal, start, *_taken(state), "Step:"
+                return PROMPTS["steps"], goal, start, *_move_lines(state), "Step:"
             case "io":
-                return prompts.SOLVE, goal, start, "Plan:"
+                return PROMPTS["solve"], goal, start, "Plan:"
             case "value":
-                return prompts.VALUE, *now, "Verdict:"
+                return PROMPTS["value"], *now, "Verdict:"
             case "judge":
-                return prompts.JUDGE, *now, "On the way:"
+                return PROMPTS["judge"], *now, "On the way:"
         known = ", ".join((*self.sampling, "choose", "judge"))
         raise ValueError(f"role={role!r} must be one of {known}")
 
     def parse(self, role: str, state: World, text: str) -> list[Step] | ParseFailure:
-        """Steps read from a reply.
+        """Read the steps of a reply.
 
-        `propose` and `step`: lines such as `move A onto B`, of which `step` takes the first; a move
-        counts if it is legal. `io` and `cot`: all of the moves after the last `Plan:`, or else of
-        the text, taken as they are, right or wrong; with anything else among them there is none.
+        A reply to `propose` or `step` has lines such as `move A onto B`; `step` takes the first. A
+        move counts if it is legal. Of a reply to `io` or `cot` the step is the plan after the last
+        `Plan:`, or else the whole text as a plan, right or wrong (`read_plan`).
 
         Raises:
             ValueError: the role has no such reply.
@@ -167,70 +186,88 @@ class Blocksworld:
             lines = map(_spaced, text.splitlines())
             return read_steps(role, text, lines, lambda line: _read_step(state, line))
         if role in ("io", "cot"):
-            plan = read_plan(_PLAN.split(tidy(text))[-1])
+            plan = read_plan(_PLAN.split(normalize_characters(text))[-1])
             if plan is None:
                 return ParseFailure(role, text, "not a plan such as `move A onto B; move C onto A`")
-            return [Step(told(plan), replace(state, plan=plan))]
+            return [Step(plan_to_text(plan), replace(state, plan=plan))]
         raise ValueError(f"role={role!r} must be one of propose, step, io, cot")
 
     def is_terminal(self, state: World) -> bool:
+        """Return whether the goal is reached or a whole plan was given."""
         return state.plan is not None or state.stacks == state.goal
 
     def answer(self, state: World) -> str | None:
-        """A plan such as `move A onto B; move C to the table`; None unless the state is
-        terminal."""
+        """Return a plan such as `move A onto B; move C to the table`.
+
+        It is None for a state that is not terminal.
+        """
         if not self.is_terminal(state):
             return None
-        return told(state.moves if state.plan is None else state.plan)
+        return plan_to_text(state.moves if state.plan is None else state.plan)
 
     def moves(self, state: World) -> list[Step]:
-        """All legal moves, each as its text; none from a terminal state."""
+        """Return the legal moves; a terminal state has none."""
         if self.is_terminal(state):
             return []
         return [Step(f" {move} (now:", _after(state, move)) for move in legal_moves(state.stacks)]
 
     def heuristic(self, state: World) -> float:
-        """The share of blocks that stand as in the goal with all below them; after a plan that is
-        claimed, 0.0 if a move of it is not legal."""
+        """Return the share of blocks that are in place, with all blocks below them.
+
+        It is 0.0 after a plan with a move that is not legal.
+        """
         stacks = state.stacks if state.plan is None else run(state.start, state.plan)
-        return in_place(stacks, state.goal) / sum(map(len, state.goal)) if stacks else 0.0
+        return count_in_place(stacks, state.goal) / sum(map(len, state.goal)) if stacks else 0.0
 
     def parse_value(self, state: World, text: str) -> float | ParseFailure:
-        """The value of the one verdict in the reply (`read_verdict`)."""
+        """Read the value of the one verdict in the reply (`read_verdict`)."""
         return read_verdict(self.values, text)
 
 
 class BlocksworldVerifier:
-    """Plays a plan through."""
+    """Applies the moves of a plan one by one."""
 
     def check(self, problem: Problem, answer: str) -> bool:
-        """Whether every move of the plan `answer` is legal and the goal stands after the last,
-        however many there are. Anything malformed is wrong."""
+        """Return whether every move of the plan is legal and the last one reaches the goal.
+
+        The plan may have any number of moves. A malformed answer is wrong.
+        """
         plan = read_plan(answer)
         return plan is not None and run(problem.data.start, plan) == problem.data.goal
 
     def promise(self, problem: Problem, state: World) -> float:
-        """1.0 while the moves so far begin a shortest plan, or if the plan claimed is right; else
-        0.0. (The goal can always be reached, by longer plans.)"""
+        """Return 1.0 if the moves so far begin a shortest plan or a given plan is right, else 0.0.
+
+        Longer plans reach the goal from every state, so only shortest ones are counted.
+        """
         if state.plan is not None:
             return float(run(state.start, state.plan) == state.goal)
         far = distances(state.goal)
         return float(len(state.moves) + far[state.stacks] == far[state.start])
 
     def grades(self, problem: Problem, state: World) -> dict[str, float]:
-        """`shortest`: 1.0 for a right plan that none is shorter than."""
+        """Return the mark `shortest`: 1.0 for a right plan of the smallest length, else 0.0."""
         plan = state.moves if state.plan is None else state.plan
         is_right = run(state.start, plan) == state.goal
         return {"shortest": float(is_right and len(plan) == distances(state.goal)[state.start])}
 
 
-def told(plan: Iterable[Move]) -> str:
+@verifier_of.register
+def _make_verifier(task: Blocksworld) -> BlocksworldVerifier:
+    return BlocksworldVerifier()
+
+
+def plan_to_text(plan: Iterable[Move]) -> str:
+    """Return a plan as `move A onto B; move C to the table`."""
     return "; ".join(map(str, plan))
 
 
 def read_plan(text: str) -> tuple[Move, ...] | None:
-    """The moves that a text is, divided by `;`, `,`, `.`, `then`, `and` or line ends; None if there
-    are none, or anything else but `[PLAN END]` after them."""
+    """Read a text that is a plan; None if it has no moves or anything else.
+
+    Moves are divided by `;`, `,`, `.`, `then`, `and` or line ends. What follows `[PLAN END]` is not
+    read.
+    """
     text = _PLAN_END.split("\n".join(map(_spaced, text.splitlines())), maxsplit=1)[0]
     moves = []
     for part in _BETWEEN.split(text):
@@ -243,8 +280,8 @@ def read_plan(text: str) -> tuple[Move, ...] | None:
 
 
 def _spaced(line: str) -> str:
-    """A line with single spaces for blanks of every kind."""
-    return " ".join(tidy(line).split())
+    """Return a line with single spaces for blanks of every kind."""
+    return " ".join(normalize_characters(line).split())
 
 
 def _move(match: re.Match[str]) -> Move:
@@ -259,7 +296,7 @@ def _after(state: World, move: Move) -> World:
 
 
 def _read_step(state: World, line: str) -> Step | str:
-    """The step a line tells, or why it tells none."""
+    """Read the step of a line; or return the reason why it has none."""
     match = _MOVE.match(line)
     if match is None:
         return "not a move such as `move A onto B`"
@@ -269,10 +306,10 @@ def _read_step(state: World, line: str) -> Step | str:
     return Step(str(move), _after(state, move))
 
 
-def _taken(state: World) -> list[str]:
-    """A line for each move: the move, and how the blocks stand after it."""
+def _move_lines(state: World) -> list[str]:
+    """Return a line for each move so far, with the stacks after it."""
     stacks, lines = state.start, []
     for move in state.moves:
         stacks = apply(stacks, move) or stacks
-        lines.append(f"Step: {move} (now: {show(stacks)})\n")
+        lines.append(f"Step: {move} (now: {stacks_to_text(stacks)})\n")
     return lines

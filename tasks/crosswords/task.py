@@ -1,7 +1,8 @@
 """Mini crosswords, five by five letters (Tree of Thoughts, arXiv 2305.10601 section 4.3).
 
-A step fills in one word that fits the letters so far, so what is filled stays. The games are a
-user's file, whose clues the task reads and whose letters only `CrosswordsVerifier` keeps.
+A step fills in one word that fits the letters so far; letters are never changed. The games are in
+the user's file. The task keeps their clues, and only `CrosswordsVerifier` keeps their letters. The
+prompts in `prompts/` follow the paper, in our own words and with squares of our own.
 """
 
 from __future__ import annotations
@@ -15,19 +16,23 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
-from treeshare.tasks.replies import read_steps, read_verdict, tidy
-from treeshare.tasks.sampling import RoleSampling, merged
-from treeshare.tasks.task import ParseFailure, Problem, State, Step
-
-from . import prompts as prompts
+from treeshare.tasks.prompts import read_prompts
+from treeshare.tasks.replies import normalize_characters, read_steps, read_verdict
+from treeshare.tasks.task import ParseFailure, Problem, RoleSampling, State, Step, merge_sampling
+from treeshare.tasks.verifiers import verifier_of
 
 SIZE = 5
+"""Rows, columns, and letters of a word."""
 SLOTS = {
     **{f"h{i + 1}": tuple(range(SIZE * i, SIZE * (i + 1))) for i in range(SIZE)},
     **{f"v{i + 1}": tuple(range(i, SIZE * SIZE, SIZE)) for i in range(SIZE)},
 }
-"""Rows h1 to h5 and columns v1 to v5, in the order of a game's clues; the places of their letters
-in the board, row by row."""
+"""For rows h1 to h5 and columns v1 to v5, the indices of their letters in the board.
+
+They are in the order of a game's clues. The board is stored row by row.
+"""
+PROMPTS = read_prompts(__package__)
+"""The constant parts of the prompts."""
 
 _OPEN = "_"
 _SAMPLING: RoleSampling = {
@@ -37,41 +42,56 @@ _SAMPLING: RoleSampling = {
     "cot": {"max_tokens": 240, "temperature": 0.7, "stop": ("\n\n",)},
     "value": {"max_tokens": 6, "temperature": 0.7, "stop": ("\n",)},
 }
-_WORD = re.compile(  # (?ai:...) takes ASCII letters alone, great and small
+_WORD = re.compile(  # (?ai:...) matches ASCII letters alone, in both cases
     r"\W*+((?ai:[hv])[1-5])\s*[.:)]\s*((?ai:[a-z]{5}))(?![^\W\d_]|[\u0300-\u036f])"
 )
 _ROWS = re.compile(r"(?:rows|output):", re.IGNORECASE | re.ASCII)
-_LABEL = re.compile(  # of a row: `h1.`, `2)`, `- ` before a word
+_LABEL = re.compile(  # the label of a row: `h1.`, `2)`, `- ` before a word
     r"[\s*`|>#•-]*+(?:(?ai:[hr]|row ?)?[1-5][.:)]|(?<=[-*•]\s)(?=[^\W\d_]{2}))"
 )
 _PART = re.compile(r"[^\s,;|/.`*]+")  # a letter or a word
 
 
 class Clues(NamedTuple):
-    """A problem's data: what is asked, and the letters given at the start."""
+    """The data of a problem.
 
-    clues: tuple[str, ...]  # ten, in the order of `SLOTS`
-    letters: str  # 25, `_` where there is none
+    Attributes:
+        clues: the ten clues, in the order of `SLOTS`.
+        letters: the 25 letters at the start, row by row; `_` is an open one.
+    """
+
+    clues: tuple[str, ...]
+    letters: str
 
 
 @dataclass(frozen=True, slots=True)
 class Board:
+    """A state of a game.
+
+    Attributes:
+        clues: the ten clues, in the order of `SLOTS`.
+        letters: 25 lower-case letters, row by row; `_` is an open one.
+        words: the words filled in, such as `h1. heart`, in their order.
+    """
+
     clues: tuple[str, ...]
-    letters: str  # 25 small letters, row by row; `_` where there is none
-    words: tuple[str, ...] = field(default=(), compare=False)  # filled in, such as `h1. heart`
+    letters: str
+    words: tuple[str, ...] = field(default=(), compare=False)
 
     def __str__(self) -> str:
         return " ".join(self.word(f"h{i}") for i in range(1, SIZE + 1))
 
     @property
     def is_full(self) -> bool:
+        """Whether no letter is open."""
         return _OPEN not in self.letters
 
     def word(self, slot: str) -> str:
+        """Return the letters of a row or column."""
         return "".join(self.letters[place] for place in SLOTS[slot])
 
     def fill(self, slot: str, word: str) -> Board | str:
-        """The board with `word` in `slot`, or why it cannot be."""
+        """Return the board with `word` in `slot`, or the reason why it does not fit."""
         pattern = self.word(slot)
         if _OPEN not in pattern:
             return f"{slot} is filled"
@@ -83,14 +103,14 @@ class Board:
 
 
 class Crosswords:
-    """The task: games, prompts and parsers.
+    """The task of the mini crosswords.
 
     Args:
         path: a JSON list of games, each a pair: ten clues (rows, then columns) and 25 letters, row
             by row. ToT's is mini0505_0_100_5.json.
-        given: rows filled in from the start, 0 to 4: the more, the easier.
-        start: first game taken, counted from 0.
-        limit: games taken; None takes all that follow.
+        given: number of rows filled in at the start, 0 to 4; more rows make it easier.
+        start: index of the first game taken, from 0.
+        limit: number of games taken; None takes all that follow.
         sampling: per role, fields that replace those of the defaults.
 
     Raises:
@@ -100,7 +120,9 @@ class Crosswords:
 
     name = "crosswords"
     values: Mapping[str, float] = {" sure": 1.0, " maybe": 0.5, " impossible": 0.0}
+    """The value of each verdict."""
     yes_no = (" yes", " no")
+    """The judgements."""
 
     def __init__(
         self,
@@ -111,7 +133,8 @@ class Crosswords:
         limit: int | None = None,
         sampling: RoleSampling | None = None,
     ) -> None:
-        self.sampling = merged(_SAMPLING, sampling)
+        self.path = path
+        self.sampling = merge_sampling(_SAMPLING, sampling)
         games = read_games(path)
         if not 0 <= given < SIZE:
             raise ValueError(f"given={given} must be from 0 to {SIZE - 1}")
@@ -127,21 +150,21 @@ class Crosswords:
         ]
 
     def problems(self) -> list[Problem]:
-        """In the file's order; an id as `crosswords/7` counts the file's games from 0."""
+        """Return the problems in the file's order; an id is such as `crosswords/7`, from 0."""
         return self._problems
 
     def root(self, problem: Problem) -> Board:
-        """The board with the rows given, as if they had been filled in."""
+        """Return the board at the start; the rows given count as words filled in."""
         clues, letters = problem.data
         board = Board(clues, letters)
         rows = [slot for slot in SLOTS if slot[0] == "h" and _OPEN not in board.word(slot)]
         return replace(board, words=tuple(f"{slot}. {board.word(slot)}" for slot in rows))
 
     def prompt(self, role: str, state: State) -> tuple[str, ...]:
-        """Segments of the prompt for `role`, the constant one first.
+        """Return the segments of the prompt for `role`, the constant one first.
 
-        `step` and `cot` show the clues and then the words filled in, so a child's prompt continues
-        its parent's; the other roles show each clue with its letters so far.
+        `step` and `cot` show the clues and then the words filled in, so a child's prompt begins
+        with its parent's. The other roles show each clue with its letters so far.
 
         Raises:
             ValueError: there is no such role.
@@ -150,34 +173,35 @@ class Crosswords:
         shown = "".join(f"{slot}. {clue}: {state.word(slot)}\n" for slot, clue in clues)
         match role:
             case "propose":
-                return prompts.PROPOSE, shown, "Words:\n"
+                return PROMPTS["propose"], shown, "Words:\n"
             case "step" | "cot":
                 asked = "".join(f"{slot}. {clue}\n" for slot, clue in clues)
                 words = "".join(f"{word}\n" for word in state.words)
-                return prompts.STEPS, asked, f"Words:\n{words}"
+                return PROMPTS["steps"], asked, f"Words:\n{words}"
             case "io":
-                return prompts.SOLVE, shown, "Rows:"
+                return PROMPTS["solve"], shown, "Rows:"
             case "value":
-                return prompts.VALUE, shown, "Verdict:"
+                return PROMPTS["value"], shown, "Verdict:"
             case "judge":
-                return prompts.JUDGE, shown, "Right:"
+                return PROMPTS["judge"], shown, "Right:"
         raise ValueError(f"role={role!r} must be one of {', '.join((*self.sampling, 'judge'))}")
 
     def parse(self, role: str, state: Board, text: str) -> list[Step] | ParseFailure:
-        """Steps read from a reply.
+        """Read the steps of a reply.
 
-        `propose` and `step`: lines such as `h1. heart`, of which `step` takes the first; a word
-        counts if it fits the letters so far and its place is not full. `io` and `cot`: the rows
-        after the last `Rows:` or `Output:`, or else of all the text, as `read_rows` reads them.
+        A reply to `propose` or `step` has lines such as `h1. heart`; `step` takes the first. A word
+        counts if it fits the letters so far and its row or column is not full. Of a reply to `io`
+        or `cot` the step is the rows after the last `Rows:` or `Output:`, or else of the whole text
+        (`read_rows`).
 
         Raises:
             ValueError: the role has no such reply.
         """
         if role in ("propose", "step"):
-            lines = tidy(text).splitlines()
+            lines = normalize_characters(text).splitlines()
             return read_steps(role, text, lines, lambda line: _read_word(state, line))
         if role in ("io", "cot"):
-            rows = read_rows(_ROWS.split(tidy(text))[-1])
+            rows = read_rows(_ROWS.split(normalize_characters(text))[-1])
             if rows is None:
                 return ParseFailure(role, text, "not five rows of five letters")
             board = replace(state, letters="".join(rows))
@@ -185,32 +209,44 @@ class Crosswords:
         raise ValueError(f"role={role!r} must be one of propose, step, io, cot")
 
     def is_terminal(self, state: Board) -> bool:
+        """Return whether no letter is open."""
         return state.is_full
 
     def answer(self, state: Board) -> str | None:
-        """The rows, such as `heart ember abuse resin trend`; None unless all letters are there."""
+        """Return rows such as `heart ember abuse resin trend`; None while a letter is open."""
         return str(state) if state.is_full else None
 
     def heuristic(self, state: Board) -> float:
-        """The share of letters filled in."""
+        """Return the share of letters filled in."""
         return 1 - state.letters.count(_OPEN) / len(state.letters)
 
     def parse_value(self, state: Board, text: str) -> float | ParseFailure:
-        """The value of the one verdict in the reply (`read_verdict`)."""
+        """Read the value of the one verdict in the reply (`read_verdict`)."""
         return read_verdict(self.values, text)
 
 
 class CrosswordsVerifier:
-    """Knows the letters of the games in `path`."""
+    """Compares answers with the letters in the file of the games.
+
+    Args:
+        path: the task's file.
+
+    Raises:
+        OSError: the file cannot be opened.
+        ValueError: the file is not a list of games.
+    """
 
     def __init__(self, path: str) -> None:
+        self.path = path
         self._letters = {
             f"{Crosswords.name}/{i}": letters for i, (_, letters) in enumerate(read_games(path))
         }
 
     def check(self, problem: Problem, answer: str) -> bool:
-        """Whether `answer` is the five rows with every letter right (ToT's `game`) and no letter
-        besides. Anything malformed is wrong."""
+        """Return whether `answer` is the five rows with every letter right and no further letter.
+
+        This is ToT's `game`. A malformed answer is wrong.
+        """
         rows = read_rows(answer)
         num_letters = sum(map(str.isalpha, answer))
         return (
@@ -220,7 +256,7 @@ class CrosswordsVerifier:
         )
 
     def promise(self, problem: Problem, state: Board) -> float:
-        """1.0 if every letter filled in is right, else 0.0."""
+        """Return 1.0 if every letter filled in is right, else 0.0."""
         letters = self._letters[problem.id]
         is_right = (
             there in (_OPEN, right) for there, right in zip(state.letters, letters, strict=True)
@@ -228,21 +264,25 @@ class CrosswordsVerifier:
         return float(all(is_right))
 
     def grades(self, problem: Problem, state: Board) -> dict[str, float]:
-        """ToT's `letters` and `words`: the shares of the 25 letters and the ten words that are
-        right."""
+        """Return ToT's marks: the shares of right `letters` (of 25) and `words` (of ten)."""
         right = Board(state.clues, self._letters[problem.id])
         letters = sum(a == b for a, b in zip(state.letters, right.letters, strict=True))
         words = sum(state.word(slot) == right.word(slot) for slot in SLOTS)
         return {"letters": letters / len(right.letters), "words": words / len(SLOTS)}
 
 
+@verifier_of.register
+def _make_verifier(task: Crosswords) -> CrosswordsVerifier:
+    return CrosswordsVerifier(task.path)
+
+
 @cache
 def read_games(path: str) -> tuple[tuple[tuple[str, ...], str], ...]:
-    """The games of a file: clues, and letters in small type.
+    """Read the games of a file: for each its ten clues and its 25 letters, in lower case.
 
     Raises:
         OSError: the file cannot be opened.
-        ValueError: it is not a list of such games, at least one.
+        ValueError: the file is not a list of such games, at least one.
     """
     try:
         games = json.loads(Path(path).read_bytes())
@@ -260,13 +300,16 @@ def read_games(path: str) -> tuple[tuple[tuple[str, ...], str], ...]:
 
 
 def read_rows(text: str) -> list[str] | None:
-    """The five rows of a board that a text is, in small letters, `_` where there is none; None if
-    no letter can be read.
+    """Read the five rows of a board; None if no letter can be read.
 
-    As Tree of Thoughts marks replies (`test_output` of its tasks/crosswords.py): each of the last
-    five lines is a row. Its letters stand apart and the first five count, or it is a word; what is
-    shorter is padded, a longer word leaves the row open. Besides, a text of five words is their
-    rows if three of them have five letters, and so is one of 25 letters that are not on five lines.
+    The rules are those of Tree of Thoughts (`test_output` of its tasks/crosswords.py): each of the
+    last five lines is a row. Its letters are divided, and the first five count, or it is a word. A
+    shorter row is padded, and a longer word leaves the row open. In addition, five words are read
+    as rows if at least three of them have five letters, and so are 25 single letters that are not
+    on five lines.
+
+    Returns:
+        Five rows of five lower-case letters; `_` is an open one.
     """
     words = [match[0] for match in islice(_PART.finditer(text), SIZE * SIZE + 1)]
     lines = list(islice(_lines(text), SIZE + 1))
@@ -286,7 +329,7 @@ def read_rows(text: str) -> list[str] | None:
 
 
 def _lines(text: str) -> Iterator[list[str]]:
-    """The parts of each line that has any, without its label, from the last line on."""
+    """Yield the parts of each line that has any, without its label, from the last line back."""
     for line in filter(None, reversed(text.splitlines())):
         label = _LABEL.match(line)
         if parts := _PART.findall(line, label.end() if label else 0):
@@ -294,7 +337,7 @@ def _lines(text: str) -> Iterator[list[str]]:
 
 
 def _small(row: str) -> str:
-    """A row in small ASCII letters, `_` for every other character."""
+    """Return a row in lower-case ASCII letters, with `_` for every other character."""
     return "".join(x.lower() if x.isascii() and x.isalpha() else _OPEN for x in row)
 
 
@@ -311,7 +354,7 @@ def _is_game(game: object) -> bool:
 
 
 def _read_word(state: Board, line: str) -> Step | str:
-    """The step a line tells, or why it tells none."""
+    """Read the step of a line; or return the reason why it has none."""
     match = _WORD.match(line)
     if match is None:
         return "not a word such as `h1. heart`"

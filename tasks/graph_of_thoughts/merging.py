@@ -1,8 +1,8 @@
-"""Tasks that are solved in parts, as Graph of Thoughts does (arXiv 2308.09687 sections 5.1, 5.2).
+"""The base of tasks that are solved in parts (Graph of Thoughts, arXiv 2308.09687, section 5).
 
-A list of numbers is split, each part solved, the results merged and mended; or all at once by the
-roles of the baselines. `MergingTask` is what sorting and set intersection have in common: it shows
-lists, reads lists and counts errors. It does not know which lists are asked for.
+A list of numbers is split, each part is solved, and the results are merged and improved. The roles
+of the paper's baselines solve the whole list at once. `MergingTask` has what sorting and set
+intersection share: it writes and reads lists and computes scores from errors.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 
 from treeshare.tasks.generator import at_least, distinct
-from treeshare.tasks.replies import tidy
-from treeshare.tasks.sampling import RoleSampling, merged
-from treeshare.tasks.task import ParseFailure, Problem, State, Step
+from treeshare.tasks.replies import normalize_characters
+from treeshare.tasks.task import ParseFailure, Problem, RoleSampling, State, Step, merge_sampling
 
 Numbers = tuple[int, ...]
+"""A list of numbers."""
 
 _NUMBER = "(?:0|[1-9][0-9]{0,3})"
-_LIST = re.compile(  # possessive (`*+`), so that a long reply is not tried in every way
+_LIST = re.compile(  # possessive (`*+`), so that a long reply is read in linear time
     rf"\[\s*+((?:{_NUMBER}(?:\s*+,\s*+{_NUMBER})*+)?+)\s*+\]"
 )
 _ANSWERED = ("solve", "step", "improve", "io", "cot")
@@ -29,42 +29,61 @@ _ANSWERED = ("solve", "step", "improve", "io", "cot")
 
 @dataclass(frozen=True, slots=True)
 class Thought:
-    """A part of the problem, and what the model has made of it."""
+    """A state: a part of the problem, and the model's result for it.
 
-    part: Numbers  # of the whole list, in its order
-    size: int  # of the whole list
-    other: Numbers = ()  # the set to intersect with; not used by sorting
-    result: Numbers | None = None  # right or wrong
-    is_claim: bool = False  # given as the answer, whatever is wrong with it
+    Attributes:
+        part: the part of the list, in the list's order.
+        size: the length of the whole list.
+        other: the set to intersect with; empty for sorting.
+        result: the result, right or wrong.
+        is_claim: whether the result was given as the final answer, with any errors.
+    """
+
+    part: Numbers
+    size: int
+    other: Numbers = ()
+    result: Numbers | None = None
+    is_claim: bool = False
 
     def __str__(self) -> str:
-        return show(self.part if self.result is None else self.result)
+        return list_to_text(self.part if self.result is None else self.result)
 
     @property
     def is_whole(self) -> bool:
+        """Whether the part is the whole list."""
         return len(self.part) == self.size
 
 
 @dataclass(frozen=True, slots=True)
-class MergingWords:
-    """Instructions and worked examples, each ending with an empty line, and the labels of lists."""
+class MergingTemplates:
+    """The texts of a task's prompts, with instructions and worked examples, and the lists' labels.
+
+    Attributes:
+        split, merge: the text of the role of that name.
+        solve: the text of the roles `solve` and `io`, and of `step` without a result.
+        reason: the text of the role `cot`.
+        improve: the text of the role `improve`, and of `step` with a result.
+        part: the label of the list, such as `Input`.
+        other: the label of the other set, if there is one.
+        answer: the label of the result, such as `Sorted`.
+    """
 
     split: str
-    solve: str  # for the roles `solve` and `io`, and for `step` where there is no result yet
-    reason: str  # for the role `cot`
+    solve: str
+    reason: str
     merge: str
-    improve: str  # also for `step` where there is one
-    part: str  # label of the list; `Input`
-    other: str | None  # label of the other set
-    answer: str  # label of the result; `Sorted`
+    improve: str
+    part: str
+    other: str | None
+    answer: str
 
 
 class MergingTask(ABC):
-    """All but the problems, the words and what counts as an error.
+    """The base class: prompts and parsers. A subclass adds problems, texts and the error count.
 
     Args:
-        size: numbers of a list.
-        part_size: numbers of each part that `split` asks for.
+        size: length of a list, at least 2.
+        part_size: length of each part that `split` asks for, 1 to `size`.
         sampling: per role, fields that replace those of the defaults.
 
     Raises:
@@ -72,7 +91,9 @@ class MergingTask(ABC):
     """
 
     name: str
-    words: MergingWords
+    """The task's name."""
+    templates: MergingTemplates
+    """The texts of the prompts."""
     _problems: list[Problem]
 
     def __init__(self, size: int, part_size: int, sampling: RoleSampling | None) -> None:
@@ -80,58 +101,62 @@ class MergingTask(ABC):
         if not 1 <= part_size <= size:
             raise ValueError(f"part_size={part_size} must be from 1 to size={size}")
         self._size, self._part_size = size, part_size
-        room = 4 * size + 16  # tokens: a number, a comma, a space, and one to spare
+        room = 4 * size + 16  # tokens: a number, a comma, a space, and one more for each number
         whole = {"max_tokens": room, "temperature": 1.0, "stop": ("\n",)}
         lines = {**whole, "max_tokens": 2 * room, "stop": ("\n\n",)}
         roles = dict.fromkeys(("solve", "merge", "improve", "step", "io"), whole)
-        self.sampling = merged({**roles, "split": lines, "cot": lines}, sampling)
+        self.sampling = merge_sampling({**roles, "split": lines, "cot": lines}, sampling)
 
     def problems(self) -> list[Problem]:
-        """In the order drawn; an id as `sorting/32-seed0/7` counts them from 0."""
+        """Return the problems in the order drawn; an id is such as `sorting/32-seed0/7`, from 0."""
         return list(self._problems)
 
     def _draw(self, draw: Callable[[random.Random], Hashable], limit: int, seed: int) -> None:
-        """Make the problems; what is drawn is a problem's data."""
+        """Draw the problems' data and make the problems."""
         drawn = enumerate(distinct(draw, limit, seed))
         prefix = f"{self.name}/{self._size}-seed{seed}"
         self._problems = [Problem(f"{prefix}/{i}", data) for i, data in drawn]
 
     @abstractmethod
     def errors(self, thought: Thought) -> int:
-        """The paper's count of what is wrong with the result; each is one number or place."""
+        """Count the errors of a thought's result as the paper does."""
 
     def prompt(self, role: str, state: State) -> tuple[str, ...]:
-        """Segments of the prompt for `role`, the constant one first. The state of `merge` is a
-        sequence of thoughts. `step` solves, and from then on improves.
+        """Return the segments of the prompt for `role`, the constant one first.
+
+        The state of `merge` is a sequence of thoughts. `step` has the prompt of `solve`, and that
+        of `improve` once there is a result.
 
         Raises:
             ValueError: there is no such role.
         """
-        words = self.words
+        texts = self.templates
         if role == "step":
             role = "solve" if state.result is None else "improve"
         match role:
             case "split":
                 return (
-                    words.split,
-                    f"Parts of {self._part_size} of: {show(state.part)}\n",
+                    texts.split,
+                    f"Parts of {self._part_size} of: {list_to_text(state.part)}\n",
                     "Part 1:",
                 )
             case "solve" | "io":
-                return words.solve, *self._given(state), f"{words.answer}:"
+                return texts.solve, *self._list_lines(state), f"{texts.answer}:"
             case "cot":
-                return words.reason, *self._given(state), "Reasoning:"
+                return texts.reason, *self._list_lines(state), "Reasoning:"
             case "merge":
                 results = (f"List {i}: {thought}\n" for i, thought in enumerate(state, start=1))
-                return words.merge, *results, "Merged:"
+                return texts.merge, *results, "Merged:"
             case "improve":
                 wrong = f"Wrong: {state}\n"
-                return words.improve, *self._given(state), wrong, f"{words.answer}:"
+                return texts.improve, *self._list_lines(state), wrong, f"{texts.answer}:"
         raise ValueError(f"role={role!r} must be one of {', '.join(self.sampling)}")
 
     def parse(self, role: str, state: Thought, text: str) -> list[Step] | ParseFailure:
-        """Steps read from a reply: for `split` all the lists in it, which must hold the numbers
-        of the whole; else its last list, right or wrong.
+        """Read the steps of a reply.
+
+        The steps of `split` are all lists in the reply, which must hold the numbers of the whole.
+        The step of any other role is the last list, right or wrong.
 
         Raises:
             ValueError: the role has no such reply.
@@ -142,78 +167,89 @@ class MergingTask(ABC):
         if not lists:
             return ParseFailure(role, text, "no list such as `[1, 2, 3]`")
         if role == "split":
-            told = sorted(number for numbers in lists for number in numbers)
-            if told != sorted(state.part) or not all(lists):
+            numbers = sorted(number for part in lists for number in part)
+            if numbers != sorted(state.part) or not all(lists):
                 return ParseFailure(role, text, "the parts do not hold the numbers given")
-            return [Step(show(part), replace(state, part=part, result=None)) for part in lists]
+            return [
+                Step(list_to_text(part), replace(state, part=part, result=None)) for part in lists
+            ]
         is_claim = role in ("io", "cot")
-        return [Step(show(lists[-1]), replace(state, result=lists[-1], is_claim=is_claim))]
+        return [Step(list_to_text(lists[-1]), replace(state, result=lists[-1], is_claim=is_claim))]
 
     def parse_merge(self, states: Sequence[Thought], text: str) -> Step | ParseFailure:
-        """The last list in the reply, as the result of all the parts."""
+        """Read the last list in the reply as the result of all the parts."""
         lists = read_lists(text)
         if not lists:
             return ParseFailure("merge", text, "no list such as `[1, 2, 3]`")
         part = tuple(number for state in states for number in state.part)
-        return Step(show(lists[-1]), replace(states[0], part=part, result=lists[-1]))
+        return Step(list_to_text(lists[-1]), replace(states[0], part=part, result=lists[-1]))
 
     def is_terminal(self, state: Thought) -> bool:
-        """Whether it is given as the answer, or is of the whole list and without an error; with
-        one, it can still be improved."""
+        """Return whether the result was given as the answer, or is whole and without an error.
+
+        A result with an error can still be improved.
+        """
         is_done = state.is_whole and state.result is not None and self.errors(state) == 0
         return state.is_claim or is_done
 
     def answer(self, state: Thought) -> str | None:
-        """A list such as `[1, 2, 3]`; None unless the state is terminal."""
+        """Return a list such as `[1, 2, 3]`; None for a state that is not terminal."""
         is_answer = state.result is not None and self.is_terminal(state)
         return str(state) if is_answer else None
 
     def heuristic(self, state: Thought) -> float:
-        """The paper's score of a result, max(0, n - errors) / n for a part of n; 0.0 without."""
+        """Return the paper's score, max(0, n - errors) / n for a part of n, or 0.0 if no result."""
         if state.result is None:
             return 0.0
         return max(0.0, 1 - self.errors(state) / len(state.part))
 
-    def _given(self, state: Thought) -> list[str]:
-        other = [f"{self.words.other}: {show(state.other)}\n"] if self.words.other else []
-        return [*other, f"{self.words.part}: {show(state.part)}\n"]
+    def _list_lines(self, state: Thought) -> list[str]:
+        other = (
+            [f"{self.templates.other}: {list_to_text(state.other)}\n"]
+            if self.templates.other
+            else []
+        )
+        return [*other, f"{self.templates.part}: {list_to_text(state.part)}\n"]
 
 
 class MergingVerifier(ABC):
-    """Right is a list without errors."""
+    """The base class of the verifiers: a list is right if it has no errors."""
 
     @abstractmethod
     def errors(self, problem: Problem, result: Numbers) -> int:
-        """The paper's count, for a result of the whole; 0 only if it is right."""
+        """Count the errors of a result for the whole list; 0 means that it is right."""
 
     def check(self, problem: Problem, answer: str) -> bool:
-        """Whether `answer` is the right list, written as `[0, 1, 1]`. Anything malformed is
-        wrong."""
+        """Return whether `answer` is the right list, written as `[0, 1, 1]`.
+
+        A malformed answer is wrong.
+        """
         result = read_answer(answer)
         return result is not None and self.errors(problem, result) == 0
 
     def promise(self, problem: Problem, state: Thought) -> float:
-        """1.0 if nothing is claimed yet, or what is claimed is right; else 0.0."""
+        """Return 1.0 if no answer was given yet or it is right, else 0.0."""
         return 1.0 if not state.is_claim else float(self.check(problem, str(state)))
 
     def grades(self, problem: Problem, state: Thought) -> dict[str, float]:
-        """The paper's `score`, max(0, n - errors) / n for a list of n; 0.0 for a mere part."""
+        """Return the paper's `score`, max(0, n - errors) / n for a list of n; 0.0 for a part."""
         if state.result is None or not state.is_whole:
             return {"score": 0.0}
         return {"score": max(0.0, 1 - self.errors(problem, state.result) / state.size)}
 
 
-def show(numbers: Sequence[int]) -> str:
+def list_to_text(numbers: Sequence[int]) -> str:
+    """Return a list as `[1, 2, 3]`."""
     return f"[{', '.join(map(str, numbers))}]"
 
 
 def read_lists(text: str) -> list[Numbers]:
-    """Every list of whole numbers of at most four digits in a text, such as `[3, 1, 2]`."""
-    found = _LIST.findall(tidy(text))
+    """Read every list such as `[3, 1, 2]` in a text; numbers have at most four digits."""
+    found = _LIST.findall(normalize_characters(text))
     return [tuple(int(number) for number in re.findall("[0-9]+", inner)) for inner in found]
 
 
 def read_answer(text: str) -> Numbers | None:
-    """The list that the text is; None if it is anything else."""
-    whole = _LIST.fullmatch(tidy(text).strip())
+    """Read a text that is one list; None for any other text."""
+    whole = _LIST.fullmatch(normalize_characters(text).strip())
     return read_lists(text)[0] if whole else None

@@ -1,8 +1,8 @@
-"""The intersection of two sets of 32, 64 or 128 numbers (Graph of Thoughts, arXiv 2308.09687,
-section 5.2).
+"""Intersection of two sets of 32, 64 or 128 numbers.
 
-The second set is split, each part intersected with all of the first, the results joined. The size
-is the difficulty.
+This is a task of Graph of Thoughts (arXiv 2308.09687 section 5.2). The second set is split, each
+part is intersected with the whole first set, and the results are joined. The size is the
+difficulty.
 """
 
 from __future__ import annotations
@@ -12,105 +12,31 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from treeshare.tasks.sampling import RoleSampling
-from treeshare.tasks.task import Problem
+from treeshare.tasks.prompts import read_prompts
+from treeshare.tasks.task import Problem, RoleSampling
+from treeshare.tasks.verifiers import verifier_of
 
-from .merging import MergingTask, MergingVerifier, MergingWords, Numbers, Thought
-
-WORDS = MergingWords(
-    split="""\
-Split the list into parts of the length told, in order. Leave no number out.
-
-Parts of 4 of: [13, 16, 30, 6, 21, 7, 31, 15]
-Part 1: [13, 16, 30, 6]
-Part 2: [21, 7, 31, 15]
-
-Parts of 3 of: [8, 25, 2, 10, 6, 23, 1, 11, 4]
-Part 1: [8, 25, 2]
-Part 2: [10, 6, 23]
-Part 3: [1, 11, 4]
-
-""",
-    solve="""\
-Write the numbers that are in both sets, each once.
-
-Set 1: [13, 16, 30, 6, 21, 7, 31, 15]
-Set 2: [25, 24, 10, 4, 27, 16, 7, 2]
-Both: [16, 7]
-
-Set 1: [1, 5, 22, 9, 14, 28]
-Set 2: [3, 12, 30]
-Both: []
-
-Set 1: [26, 11, 18, 3, 20, 8, 29, 0]
-Set 2: [8, 26, 15, 20, 1, 3]
-Both: [8, 26, 20, 3]
-
-""",
-    reason="""\
-Write the numbers that are in both sets, each once: say of each number of the second set whether \
-it is in the first, then write the list.
-
-Set 1: [13, 16, 30, 6, 21, 7, 31, 15]
-Set 2: [25, 24, 16, 7]
-Reasoning: 25 no, 24 no, 16 yes, 7 yes.
-Both: [16, 7]
-
-Set 1: [1, 5, 22, 9, 14, 28]
-Set 2: [3, 12, 30]
-Reasoning: 3 no, 12 no, 30 no.
-Both: []
-
-""",
-    merge="""\
-Join the lists into one list of all their numbers.
-
-List 1: [16, 7]
-List 2: [30, 15, 21]
-Merged: [16, 7, 30, 15, 21]
-
-List 1: []
-List 2: [4, 11]
-Merged: [4, 11]
-
-""",
-    improve="""\
-The third list should be the numbers that are in both sets, each once, but it is wrong: numbers \
-are missing or too many. Write it right.
-
-Set 1: [13, 16, 30, 6, 21, 7, 31, 15]
-Set 2: [25, 24, 10, 4, 27, 16, 7, 2]
-Wrong: [16, 7, 2]
-Both: [16, 7]
-
-Set 1: [26, 11, 18, 3, 20, 8, 29, 0]
-Set 2: [8, 26, 15, 20, 1, 3]
-Wrong: [8, 26]
-Both: [8, 26, 20, 3]
-
-""",
-    part="Set 2",
-    other="Set 1",
-    answer="Both",
-)
+from .merging import MergingTask, MergingTemplates, MergingVerifier, Numbers, Thought
 
 
 class Sets(NamedTuple):
+    """The two sets of a problem."""
+
     first: Numbers
     second: Numbers
 
 
 class SetIntersection(MergingTask):
-    """The task: generated pairs of sets, prompts and parsers.
+    """The task of set intersection, with generated pairs of sets.
 
-    Both have `size` numbers from 0 to 2 · size - 1; of a quarter to three quarters of them they
-    have in common, any share is as likely.
+    Both sets have `size` numbers from 0 to 2 · size - 1. They share between a quarter and three
+    quarters of their numbers; each count in that range is equally likely.
 
     Args:
-        size: numbers of a set; the paper has 32, 64 and 128.
-        part_size: numbers of a part of the second set; the paper has 16.
-        limit: problems; the first of more are these.
-        seed: of the sets.
+        size: numbers of a set, 2 to 5000; the paper has 32, 64 and 128.
+        part_size: numbers of a part of the second set, 1 to `size`; the paper has 16.
+        limit: number of problems; a larger limit gives the same problems first.
+        seed: seed of the sets.
         sampling: per role, fields that replace those of the defaults.
 
     Raises:
@@ -118,7 +44,9 @@ class SetIntersection(MergingTask):
     """
 
     name = "set_intersection"
-    words = WORDS
+    templates = MergingTemplates(
+        **read_prompts(__package__, "set_intersection"), part="Set 2", other="Set 1", answer="Both"
+    )
 
     def __init__(
         self,
@@ -143,21 +71,31 @@ class SetIntersection(MergingTask):
         self._draw(draw, limit, seed)
 
     def root(self, problem: Problem) -> Thought:
+        """Return the whole second set without a result."""
         first, second = problem.data
         return Thought(second, len(second), other=first)
 
     def errors(self, thought: Thought) -> int:
+        """Count the errors of a thought's result (`count_errors`)."""
         assert thought.result is not None
         return count_errors(Sets(thought.other, thought.part), thought.result)
 
 
 class SetIntersectionVerifier(MergingVerifier):
+    """Counts the errors of intersections."""
+
     def errors(self, problem: Problem, result: Numbers) -> int:
+        """Count the errors of a result for both whole sets (`count_errors`)."""
         return count_errors(problem.data, result)
 
 
+@verifier_of.register
+def _make_verifier(task: SetIntersection) -> SetIntersectionVerifier:
+    return SetIntersectionVerifier()
+
+
 def count_errors(sets: Sets, result: Sequence[int]) -> int:
-    """Numbers missing, too many or repeated. 0 only if the result, in any order, is right."""
+    """Count the numbers that are missing, too many or repeated; the order does not count."""
     difference = Counter(result)
     difference.subtract(set(sets.first) & set(sets.second))
     return sum(map(abs, difference.values()))

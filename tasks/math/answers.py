@@ -1,9 +1,8 @@
-r"""Final answers of mathematics problems: compared, put into one form, grouped.
+r"""Comparison, normalization and grouping of the final answers of mathematics problems.
 
 Numbers are compared as fractions, never as floats: 0.5 is 1/2, and 0.333 is not 1/3. Structures
-(tuples, sets, matrices) are compared part by part. Expressions must be the same text after LaTeX's
-variants are removed, or, if asked for, equal by math-verify and exactly. Nothing here depends on
-prompts or files.
+(tuples, sets, matrices) are compared part by part. Expressions must be the same text after
+`normalize_latex`, or, if asked for, equal by math-verify and then exactly.
 """
 
 from __future__ import annotations
@@ -11,8 +10,8 @@ from __future__ import annotations
 import re
 from collections.abc import Hashable, Sequence
 
-from .latex import LONGEST, plain, squeezed
-from .numbers import Number, TooLarge, calculate, read_number, written
+from .latex import LONGEST, compact_latex, normalize_latex
+from .numbers import Number, TooLarge, calculate, fraction_to_text, read_number
 from .replies import before_next_question, final_answer
 from .structure import RELATION, UNORDERED, Answer, Expression, Structure, key_of, read_answer
 from .symbolic import is_equal
@@ -23,55 +22,62 @@ __all__ = [
     "before_next_question",
     "final_answer",
     "group_keys",
-    "need_math_verify",
-    "normal",
+    "normalize_answer",
     "read_number",
+    "require_math_verify",
 ]
 
-_MOST_ITEMS_COMPARED = 6  # by math-verify, of one list
+_MOST_ITEMS_COMPARED = 6  # items of a list that math-verify compares
 _DATE = re.compile(r"[0-9]{1,4}([-/])[0-9]{1,2}\1[0-9]{1,4}")
-_LOST = re.compile(  # doubled signs, bases, lists, units, ordinals, ratios, derivatives
-    r"^[-+]\s*[-+]|[0-9]_|[,;:%°'\"]|[0-9](?:st|nd|rd|th)\b"
-)
+# What math-verify does not read: doubled signs, bases, lists, units, ordinals, ratios, derivatives.
+_LOST = re.compile(r"^[-+]\s*[-+]|[0-9]_|[,;:%°'\"]|[0-9](?:st|nd|rd|th)\b")
 
 
-def normal(text: str) -> str:
-    """An answer in the form in which equal ones are most often the same: `1/2`, `42 dollars`,
-    `(1,2]`. Again it stays the same."""
+def normalize_answer(text: str) -> str:
+    """Return an answer in a form that most equal answers share: `1/2`, `42 dollars`, `(1,2]`.
+
+    A normalized answer stays the same when it is normalized again.
+    """
     answer = read_answer(text)
     if isinstance(answer, Number):
         return str(answer)
-    in_one = plain(text)
-    candidates = [squeezed(in_one), in_one]
+    notation = normalize_latex(text)
+    candidates = [compact_latex(notation), notation]
     if isinstance(answer, Expression) and not answer.unit:
         candidates.insert(0, answer.text)
     for candidate in candidates:
-        if plain(candidate) == candidate and read_answer(candidate) == answer:
+        if normalize_latex(candidate) == candidate and read_answer(candidate) == answer:
             return candidate
     return text.strip()
 
 
 def are_same(answer: str, right: str, *, symbolic: bool = False) -> bool:
-    """Whether two answers are equal; one of more than 400 characters is to none.
+    """Return whether two answers are equal.
 
-    Numbers are if their values are, exactly, and their units where both have one. Other answers
-    are if their structures and texts are the same, or, with `symbolic`, if their parts are equal by
-    math-verify and exactly. An answer with a relation equals none without one; `x = 5` has none.
+    Numbers are equal if their values are exactly equal, and their units too where both have one.
+    Other answers are equal if their structures and texts are the same, or, with `symbolic`, if
+    their parts are equal by math-verify and exactly. An answer with a relation does not equal one
+    without; `x = 5` counts as 5. An answer of more than 400 characters equals none.
+
+    Args:
+        answer: the answer of a reply.
+        right: the right answer.
+        symbolic: whether math-verify compares expressions with different texts.
     """
     if len(answer) > LONGEST or len(right) > LONGEST:
         return False
     try:
         return _are_equal(read_answer(answer), read_answer(right), symbolic)
     except TooLarge:
-        return False  # a number beyond all bounds
+        return False  # a number is too large to compare
 
 
 def group_keys(answers: Sequence[str]) -> list[Hashable]:
-    """One key for each answer; those with equal keys are the same answer.
+    """Return one key for each answer; answers with equal keys are the same answer.
 
-    Answers of one value are the same, whatever their units (`18`, `18 USD`, `$18`), unless their
-    units contradict each other (`5 cm`, `5 m`): then each unit is a group, and so are those
-    without one. The order of the answers does not matter.
+    Answers of equal value are the same, with any unit (`18`, `18 USD`, `$18`), unless their units
+    contradict each other (`5 cm`, `5 m`). In that case each unit is a group, and so are the answers
+    without a unit. The order of the answers does not matter.
     """
     keys = [key_of(read_answer(answer)) for answer in answers]
     units: dict[Hashable, list[str]] = {}
@@ -86,7 +92,7 @@ def group_keys(answers: Sequence[str]) -> list[Hashable]:
 
 
 def _classes(units: list[str]) -> dict[str, int] | None:
-    """A number for each unit, the same for those that agree; None if all do."""
+    """Return a number for each unit, the same for units that agree; None if all units agree."""
     groups: list[list[str]] = []
     for unit in units:
         joined = [group for group in groups if any(are_compatible(unit, other) for other in group)]
@@ -97,10 +103,11 @@ def _classes(units: list[str]) -> dict[str, int] | None:
     return {unit: min(map(units.index, group)) for group in groups for unit in group}
 
 
-def need_math_verify() -> None:
-    """
+def require_math_verify() -> None:
+    """Check that math-verify is installed.
+
     Raises:
-        ImportError: the package is not installed; says how to get it.
+        ImportError: it is not; the message says how to install it.
     """
     try:
         import math_verify  # noqa: F401
@@ -143,28 +150,30 @@ def _are_equal_in_any_order(a: list[Answer], b: list[Answer], symbolic: bool) ->
 
 
 def _are_equal_expressions(a: Number | Expression, b: Number | Expression) -> bool:
-    """By their exact values, if both are sums of numbers, and else by math-verify."""
+    """Compare exact values if both are sums of numbers, and otherwise ask math-verify."""
     if any(isinstance(x, Expression) and _DATE.fullmatch(x.text) for x in (a, b)):
         return False
     values = [x.value if isinstance(x, Number) else calculate(x.text) for x in (a, b)]
     if values[0] is not None and values[1] is not None:
         return values[0] == values[1]
-    texts = [written(x.value) if isinstance(x, Number) else x.text for x in (a, b)]
+    texts = [fraction_to_text(x.value) if isinstance(x, Number) else x.text for x in (a, b)]
     if not all(map(_is_for_symbols, texts)):
         return False
     return is_equal(*(_without_decimals(text) for text in texts))
 
 
 def _is_for_symbols(text: str) -> bool:
-    """Whether math-verify may read a text: it drops units, bases, words and all but the last
-    side of a relation without saying so."""
+    """Return whether math-verify reads all of a text.
+
+    It silently drops units, bases, words and all but the last side of a relation.
+    """
     words = re.findall("[a-zA-Z]{2,}", re.sub(r"\\[a-zA-Z]+", " ", text))
     is_worded = any(len(word) > 2 or is_unit(word) for word in words)
     return not (not text or is_worded or RELATION.search(text) or _LOST.search(text))
 
 
 def _without_decimals(text: str) -> str:
-    r"""Decimals as fractions, as math-verify rounds them: `0.5\pi` is `\frac{5}{10}\pi`."""
+    r"""Replace decimals, which math-verify rounds: `0.5\pi` becomes `\frac{5}{10}\pi`."""
 
     def fraction(match: re.Match[str]) -> str:
         figures = match[1] + match[2]

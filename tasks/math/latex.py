@@ -1,8 +1,8 @@
-r"""The notation of an answer, reduced to one: LaTeX's variants, Unicode signs, digits' separators.
+r"""Normalization of an answer's notation: variants of LaTeX, Unicode signs, separators of digits.
 
-`plain` removes what never changes an answer (spacing, fonts, delimiters) and writes the rest in one
-way: `\dfrac12` and `½` become `\frac{1}{2}`, `1{,}234` becomes `1'234`, `≤` becomes `\le`. It does
-not read numbers.
+`normalize_latex` removes what never changes an answer (spacing, fonts, delimiters) and writes the
+rest in one way: `\dfrac12` and `½` become `\frac{1}{2}`, `1{,}234` becomes `1'234`, and `≤` becomes
+`\le`. It does not read numbers.
 """
 
 from __future__ import annotations
@@ -10,15 +10,16 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-LONGEST = 400  # characters of an answer in any notation; a longer one is left as it is
+from treeshare.tasks.replies import MINUS_SIGNS, normalize_characters
 
-ARGUMENT = r"{((?:[^{}]|{(?:[^{}]|{[^{}]*})*})*)}"  # braces with at most two levels inside
+LONGEST = 400
+"""Characters of an answer in any notation; a longer text is not normalized."""
+
+_ARGUMENT = r"{((?:[^{}]|{(?:[^{}]|{[^{}]*})*})*)}"  # braces with at most two levels inside
 _ONE = r"(?:[0-9a-zA-Z]|\\[a-zA-Z]+)"  # what LaTeX takes as an argument without braces
 
 _CHARACTERS = {
-    **{code: chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)},  # full width to ASCII
-    **dict.fromkeys(map(ord, "\u00a0\u2009\u202f\u2007\u3000"), " "),
-    **dict.fromkeys(map(ord, "−–﹣"), "-"),
+    **dict.fromkeys(map(ord, MINUS_SIGNS), "-"),
     **dict.fromkeys(map(ord, "’‘′"), "'"),
     **{ord(sign): rf"\{name} " for sign, name in {
         "×": "times", "·": "cdot", "⋅": "cdot", "÷": "div", "≤": "le", "≥": "ge", "≠": "ne",
@@ -39,7 +40,7 @@ _FONTS = (
 _RULES = [
     (re.compile(pattern), replacement)
     for pattern, replacement in (
-        (_FONTS + ARGUMENT, r" \1"),
+        (_FONTS + _ARGUMENT, r" \1"),
         (r"^[\"'“](.*)[\"'”]$", r"\1"),
         (r"^~ ?(?=[-$]?[0-9])", r"\\approx "),
         (r"\\(?:left|right|[bB]igg?[lr]?|displaystyle|textstyle|limits)(?![a-zA-Z])\.?", ""),
@@ -51,8 +52,8 @@ _RULES = [
         (r"\\[dtc]frac(?![a-zA-Z])", r"\\frac"),
         (r"{([^{}]*)\\over(?![a-zA-Z])([^{}]*)}", r"\\frac{\1}{\2}"),
         (rf"\\frac\s*({_ONE})", r"\\frac{\1}"),
-        (rf"\\frac\s*{ARGUMENT}\s*({_ONE})", r"\\frac{\1}{\2}"),
-        (rf"\\frac\s*{ARGUMENT}\s*{ARGUMENT}", r"\\frac{\1}{\2}"),
+        (rf"\\frac\s*{_ARGUMENT}\s*({_ONE})", r"\\frac{\1}{\2}"),
+        (rf"\\frac\s*{_ARGUMENT}\s*{_ARGUMENT}", r"\\frac{\1}{\2}"),
         (r"\\sqrt\s*\(([^()]*)\)|(?<![a-zA-Z\\])sqrt\s*\(([^()]*)\)", r"\\sqrt{\1\2}"),
         (rf"\\sqrt\s*({_ONE})", r"\\sqrt{\1}"),
         (r"\s*\^\s*(?:{\s*\\circ\s*}|\\circ(?![a-zA-Z]))|\\degrees?(?![a-zA-Z])", "°"),
@@ -71,18 +72,21 @@ _RULES = [
         (r"\s+", " "),
     )
 ]
-# `\\` ends a row: no rule but its own may take a part of it
+# `\\` ends a row, and only its own rule may match a part of it
 _ROW_END = re.compile(r"\\\\(?!\s*\[|\s*\\end)")
 _WRAPPED = re.compile(r"{([^{}]*)}")
 
 
 @lru_cache(maxsize=4096)
-def plain(text: str) -> str:
-    r"""An answer in one notation, without a full stop at its end. It stays the same if it is
-    made plain again; text of more than `LONGEST` characters is returned as it is."""
+def normalize_latex(text: str) -> str:
+    r"""Return an answer in one notation, without a full stop at its end.
+
+    A normalized answer stays the same when it is normalized again. A text of more than `LONGEST`
+    characters is returned unchanged.
+    """
     if len(text) > LONGEST:
         return text
-    text = text.translate(_CHARACTERS)
+    text = normalize_characters(text).translate(_CHARACTERS)
     for _ in range(12):
         before = text
         text = _ROW_END.sub("\ue000", text)
@@ -96,8 +100,13 @@ def plain(text: str) -> str:
     return text
 
 
-def squeezed(text: str) -> str:
-    """A plain text without blanks that stand beside a sign, and without signs of multiplication
-    before a letter or a command: `2 * x` becomes `2x`."""
+def compact_latex(text: str) -> str:
+    """Remove blanks next to a sign, and signs of multiplication before a letter or a command.
+
+    `2 * x` becomes `2x`.
+
+    Args:
+        text: a text of `normalize_latex`.
+    """
     text = re.sub("(?<![0-9a-zA-Z]) | (?![0-9a-zA-Z])", "", text)
     return re.sub(r"(?<=[0-9a-zA-Z)}])(?:\*|\\cdot|\\times)(?=\\[a-zA-Z]|[a-zA-Z(])", "", text)

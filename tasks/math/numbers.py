@@ -1,7 +1,7 @@
-r"""Numbers in answers, read exactly: fractions, never floats, and no power that is too large.
+r"""Readers of numbers and sums, which compute with fractions and bound all powers.
 
-`read_number` reads a number as a person writes a result: whole, decimal, fraction, mixed,
-`4.5e33`, with separators of thousands, a sign and a unit. `calculate` works out sums as well
+`read_number` reads a number as a person writes a result: whole, decimal, fraction, mixed or
+`4.5e33`, with separators of thousands, a sign and a unit. `calculate` computes sums as well
 (`2^{10} - 1`, `1/20!`), for the comparison of expressions.
 """
 
@@ -12,24 +12,24 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 
-from .latex import LONGEST, plain
+from .latex import LONGEST, normalize_latex
 from .units import CURRENCIES, is_unit
 
-_LARGEST_EXPONENT = 5000  # of ten, in `1e5000`
-_LARGEST_BITS = 60_000  # of what `calculate` computes
+_LARGEST_EXPONENT = 5000  # the largest power of ten: `1e5000`
+_LARGEST_BITS = 60_000  # bits of what `calculate` computes
 
 _GROUPED = (  # separators of thousands: 1,234 1'234 1 234, and 12,34,567 as in India
     "[0-9]{1,3}(?:,[0-9]{3})+|[0-9]{1,3}(?:'[0-9]{3})+|[0-9]{1,3}(?:[ ][0-9]{3})+"
     "|[1-9][0-9]?(?:,[0-9]{2})+,[0-9]{3}"
 )
-_COMMA_DECIMAL = (  # 1.234,5 and 1 234,5: the comma is the decimal one
+_COMMA_DECIMAL = (  # 1.234,5 and 1 234,5, where the comma is the decimal sign
     r"(?:[0-9]{1,3}(?:\.[0-9]{3})+|[0-9]{1,3}(?:[ ][0-9]{3})+|[0-9]{1,3}(?:'[0-9]{3})+),[0-9]+"
     r"|[0-9]{1,3}(?:\.[0-9]{3}){2,}"
 )
 _WITH_DECIMAL_COMMA = re.compile(rf"[-+]?(?:{_COMMA_DECIMAL}|[0-9]{{4,}},[0-9]+)")
 _WHOLE = rf"(?:(?:{_GROUPED})(?![0-9])|[0-9]+)"
 _DECIMAL = rf"(?:(?:{_COMMA_DECIMAL})(?![0-9.,])|{_WHOLE}(?:\.[0-9]+)?|\.[0-9]+)"
-_SIMPLE = r"(?:[0-9]+(?:\.[0-9]+)?|\.[0-9]+)"  # in brackets, where a comma divides two numbers
+_SIMPLE = r"(?:[0-9]+(?:\.[0-9]+)?|\.[0-9]+)"  # in brackets, where a comma divides numbers
 _SIGNED = rf"(?:[-+]?\s*{_DECIMAL}|\(\s*[-+]?\s*{_SIMPLE}\s*\))"
 _FRACTION = rf"\\frac{{\s*([-+]?\s*{_DECIMAL})\s*}}{{\s*([-+]?\s*{_DECIMAL})\s*}}"
 _TIMES_TEN = r"\s*(?:\\times|\\cdot|\*|x)\s*10\s*\^\s*(?:{\s*([-+]?[0-9]+)\s*}|\(?([-+]?[0-9]+)\)?)"
@@ -58,7 +58,7 @@ _WORD = (
 _UNIT = re.compile(
     rf"(?:\s*(?:[%¢$£€¥₹]|°\s?[CF]?(?![a-zA-Z])))?(?:\s*/?\s*{_WORD}(?![^\W\d_])){{0,9}}\.?"
 )
-_CHANGES_VALUE = re.compile(  # words after a number that change it, or say that there is more to it
+_CHANGES_VALUE = re.compile(  # words after a number that change it or continue the expression
     r"\b(?:hundreds?|thousands?|millions?|billions?|trillions?|dozens?|half|halves|thirds?|quarters?"
     r"|fourths?|fifths?|sixths?|sevenths?|eighths?|ninths?|tenths?|hundredths?|thousandths?"
     r"|millionths?|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|fifteen|twenty"
@@ -67,7 +67,7 @@ _CHANGES_VALUE = re.compile(  # words after a number that change it, or say that
     r"|divided|multiplied|raised|between|but|wait|wrong|incorrect|sin|cos|tan|log|ln)\b",
     re.IGNORECASE,
 )
-_ENGLISH = re.compile(  # and no product of letters
+_ENGLISH = re.compile(  # English words, and not products of letters
     r"(?:an?|am|at|by|he|if|in|it|me|my|of|on|pm|so|up|us|we|(?=[a-z]*[aeiouy])[a-z]{3,})(?:'[a-z]+)?",
     re.IGNORECASE,
 )
@@ -76,28 +76,35 @@ _POWER_WORDS = re.compile(r"^\s*(?:squared|cubed)\b", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True)
 class Number:
+    """A number with or without a unit.
+
+    Attributes:
+        value: the exact value.
+        unit: the unit as written; "" without one.
+    """
+
     value: Fraction
-    unit: str  # as written; "" without one
+    unit: str
 
     def __str__(self) -> str:
-        return f"{written(self.value)} {self.unit}".strip()
+        return f"{fraction_to_text(self.value)} {self.unit}".strip()
 
 
 class TooLarge(ValueError):
-    """A sum has a power or a factorial of more than some 60,000 bits."""
+    """A sum has a power or a factorial of more than 60,000 bits."""
 
 
 @lru_cache(maxsize=4096)
 def read_number(text: str) -> Number | None:
-    """A number with or without a unit, or None for anything else and for a division by zero."""
+    """Read a number with or without a unit; None for another text and for a division by zero."""
     if len(text) > LONGEST:
         return None
-    text = _RECURRING.sub(_recurring, plain(text))
+    text = _RECURRING.sub(_recurring, normalize_latex(text))
     match = _NUMBER.match(text)
     if match is None or (match["sign"] and match["inner"]):
         return None
     if match["inside"] and not (match["sign"] or match["under1"]):
-        return None  # brackets without a reason
+        return None  # brackets around the whole are not part of a number
     value = _value(match)
     if value is None:
         return None
@@ -120,7 +127,7 @@ def read_number(text: str) -> Number | None:
 
 
 def _recurring(match: re.Match[str]) -> str:
-    r"""`0.1\overline{6}`, whose last figures recur, as a fraction."""
+    r"""Return a recurring decimal such as `0.1\overline{6}` as a fraction."""
     whole, once, again = match.groups(default="")
     nines = (10 ** len(again) - 1) * 10 ** len(once)
     return f"{int(whole + once + again) - int(whole + once or 0)}/{nines}"
@@ -141,7 +148,7 @@ def _value(match: re.Match[str]) -> Fraction | None:
         return _scaled(Fraction(1), power)
     groups = match.groups()
     over, under = match["over"], match["under"]
-    fraction = match.re.groupindex["mixed"]  # the two groups after it are those of \frac
+    fraction = match.re.groupindex["mixed"]  # the two groups after it belong to \frac
     if groups[fraction] is not None:
         over, under = groups[fraction], groups[fraction + 1]
     elif match["inside"] is not None:
@@ -169,16 +176,18 @@ def _scaled(value: Fraction, exponent: str) -> Fraction | None:
 
 
 def _decimal(text: str) -> Fraction:
-    """A numeral with separators of thousands, a sign and brackets around it."""
+    """Read a numeral with separators of thousands, a sign and brackets around it."""
     text = re.sub(r"[\s()']", "", text)
     if _WITH_DECIMAL_COMMA.fullmatch(text):
         text = text.replace(".", "").replace(",", ".")
     return Fraction(text.replace(",", ""))
 
 
-def written(value: Fraction) -> str:
-    r"""A fraction in a form that `read_number` reads: `3/4`, and powers of ten by themselves where
-    the figures are many, as in `45 \times 10^{32}`."""
+def fraction_to_text(value: Fraction) -> str:
+    r"""Return a fraction in a form that `read_number` reads.
+
+    It is such as `3/4`, or `45 \times 10^{32}` where there are more than 30 digits.
+    """
     over, under = value.numerator, value.denominator
     if max(abs(over), under) < 10**30:
         return str(value)
@@ -197,10 +206,13 @@ _TOKEN = re.compile(
 
 
 def calculate(text: str) -> Fraction | None:
-    r"""The value of a plain sum with + - * / ^ ! \frac and brackets; None for anything else.
+    r"""Compute a sum with + - * / ^ ! \frac and brackets; None for any other text.
+
+    Args:
+        text: the sum, as `normalize_latex` returns it.
 
     Raises:
-        TooLarge: a power or a factorial has more than some 60,000 bits.
+        TooLarge: a power or a factorial has more than 60,000 bits.
     """
     tokens, place = [], 0
     text = text.strip()
@@ -219,11 +231,11 @@ def calculate(text: str) -> Fraction | None:
 
 
 class _NoSum(ValueError):
-    """The tokens are no sum."""
+    """The tokens are not a sum."""
 
 
 class _Sum:
-    """A parser by recursive descent that computes as it reads."""
+    """A parser by recursive descent that computes while it reads."""
 
     def __init__(self, tokens: list[tuple[str | None, str | None, str | None]]) -> None:
         self._tokens = tokens

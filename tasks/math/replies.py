@@ -1,8 +1,8 @@
-r"""Where the final answer of a solution stands: boxes, `Answer:` lines, `####`, "the answer is".
+r"""The finder of a solution's final answer: boxes, `Answer:` lines, `####`, "the answer is".
 
-`final_answer` finds it and cuts the words around it; what it means is read elsewhere. The
-last place wins, so a correction replaces what it corrects. Text after a further question, which a
-base model writes of itself, is not read.
+`final_answer` finds it and removes the words around it; `structure.read_answer` reads it. The last
+place counts, so a correction replaces what it corrects. Text after a further question, with which a
+base model may continue, is not read.
 """
 
 from __future__ import annotations
@@ -10,18 +10,19 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from .latex import plain
+from .latex import normalize_latex
 from .numbers import Number, read_number
 from .structure import read_answer
 
-LONGEST_ANSWER = 200  # characters
+LONGEST_ANSWER = 200
+"""Characters of an answer; a longer one is not read."""
 
 _LONGEST_READ = 200_000  # characters of a reply
-_MOST_PLACES = 200  # looked at, from the end
-_MOST_JOINED = 50  # boxes
+_MOST_PLACES = 200  # places that are tried, from the end
+_MOST_JOINED = 50  # boxes of one answer
 _LONGEST_GAP = 60  # characters between two boxes
 
-_MARK = re.compile(  # bounds on all repetitions: a reply of a million blanks is read in no time
+_MARK = re.compile(  # every repetition is bounded, so that a reply of a million blanks is quick
     r"""(?P<sharp>\#{4}(?!\#)[ \t]{0,9}|<answer>)
     | ^[^\w\n\\$]{0,20}(?:(?:the|my|final|correct|right)[ ]){0,2}answer
       [^\w\n\\$(\-]{0,20}\n(?:[ \t]{0,9}[-=]{3,99}[ \t]{0,9}\n)?  # a heading
@@ -86,7 +87,7 @@ _SPAN = re.compile(
 _ONLY_WORDS = re.compile(
     r"\s*(?:[.;!?](?:\s|$)|$|(?!,?\s*(?:and|or)\b)(?:,?\s+(?:[a-zA-Z]+\s+)*[a-zA-Z]+[.!]?$|,\s+[a-zA-Z]))"
 )
-_LEAD = re.compile(  # "Janet makes" 18
+_LEAD = re.compile(  # words such as `Janet makes` before a number
     r"(?:[^\W\d_][\w'’-]*,?\s+){1,10}(?:is|are|was|were|has|have|had|makes?|made|earns?|earned|gets?"
     r"|got|needs?|needed|takes?|took|costs?|pays?|paid|sells?|sold|spends?|spent|saves?|saved|eats?"
     r"|ate|buys?|bought|uses?|used|drives?|drove|runs?|ran|walks?|walked|owes?|owed|weighs?|equals"
@@ -102,18 +103,23 @@ _HEDGED = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class _Box:
-    start: int  # of the command
+    r"""A `\boxed{}`: where its command starts, where it ends, and its content."""
+
+    start: int
     end: int
     content: str
 
 
 def final_answer(text: str) -> str | None:
-    r"""The answer that a solution gives last: in `\boxed{}`, on an `Answer:` line, after `####` or
-    "the answer is", without the words around it.
+    r"""Return the last answer of a solution, without the words around it.
 
-    Several boxes in one sentence with nothing but `and`, commas and `x =` between them are one
-    answer, in their order: `3, 5`. None without any, if it is taken back ("that is wrong"), or if
-    it is empty or of more than 200 characters. Only the last 200,000 characters are read.
+    It is in `\boxed{}`, on an `Answer:` line, or after `####` or "the answer is". Several boxes in
+    one sentence with only `and`, commas and `x =` between them are one answer, in their order:
+    `3, 5`. Only the last 200,000 characters are read.
+
+    Returns:
+        The answer. None if there is none, if it is withdrawn ("that is wrong"), or if it is empty
+        or longer than 200 characters.
     """
     text = before_next_question(text)[-_LONGEST_READ:]
     marks, boxes = list(_MARK.finditer(text)), _boxes(text)
@@ -127,8 +133,10 @@ def final_answer(text: str) -> str | None:
 
 
 def before_next_question(text: str) -> str:
-    """A reply without the further questions that a model goes on with after its answer; whole if
-    there is no answer before one."""
+    """Return a reply without the further questions that follow its answer.
+
+    A reply without an answer before such a question is returned whole.
+    """
     mark, box = _MARK.search(text), _BOX.search(text)
     if mark is None and box is None:
         return text
@@ -140,8 +148,10 @@ def before_next_question(text: str) -> str:
 def _last(
     text: str, marks: list[re.Match[str]], boxes: list[_Box], after: int
 ) -> tuple[int, str] | None:
-    """Where the last answer behind a position stands, and what it is: a box, an `Answer:` line or
-    `####`, and only without such a place words as "the answer is in dollars"."""
+    """Find the last answer after a position: the index where its place starts, and its text.
+
+    A box, an `Answer:` line and `####` are preferred to words such as "the answer is in dollars".
+    """
     unsure = None
     mark_at = len(marks) - 1
     box = boxes[-1] if boxes and boxes[-1].start > after else None
@@ -163,8 +173,10 @@ def _last(
 
 
 def _is_sure(mark: re.Match[str], answer: str, rest: str) -> bool:
-    """Whether a mark is followed by an answer for certain: `is`, `####` and a heading want
-    mathematics after them, as "the answer is in dollars" has none."""
+    """Return whether an answer certainly follows a mark.
+
+    After `is`, `####` and a heading it must be mathematics; "the answer is in dollars" has none.
+    """
     link = mark["link"]
     if link is not None and not re.search("[a-z]", link) and _starts_sentence(mark):
         return True
@@ -182,7 +194,7 @@ def _starts_sentence(mark: re.Match[str]) -> bool:
 
 
 def _first_lines(rest: str) -> str:
-    """The rest of the line, or the next line that is not empty; a formula's lines together."""
+    """Return the rest of the line, or the next line that is not empty; a formula stays whole."""
     if span := _SPAN.match(rest):
         return rest[: span.end()] + rest[span.end() :].partition("\n")[0]
     if match := re.match(r"[\s*_`:]*\\begin{(\w+)}", rest):
@@ -197,7 +209,7 @@ def _first_lines(rest: str) -> str:
 
 
 def _cut(rest: str) -> str:
-    """An answer without the words that follow it, or stand before it."""
+    """Return an answer without the words before and after it."""
     line = re.sub(r"\*\*|__|`|</?answer>.*", "", rest).strip(" \t\n*:").removeprefix("that ")
     if _is_number(line):
         return line.rstrip(". ")
@@ -213,7 +225,7 @@ def _cut(rest: str) -> str:
 
 
 def _only_number(line: str) -> str | None:
-    """18 of `She makes $18 a day`, if no other number and no `at least` is there."""
+    """Return `$18` of `She makes $18 a day`; None with another number or a word as `at least`."""
     lead = _LEAD.match(line)
     if lead is None or _HEDGED.search(line) or len(re.findall(r"\d[\d.,]*", line)) != 1:
         return None
@@ -224,8 +236,7 @@ def _only_number(line: str) -> str | None:
 
 
 def _formula(line: str) -> str | None:
-    """The formula in its delimiters that a line begins with, with a unit behind it, if only words
-    follow."""
+    """Return the delimited formula that a line begins with, and its unit, if only words follow."""
     span = _SPAN.match(line)
     tail = line[span.end() :] if span else ""
     if span is None or _MORE.match(tail) or not _ONLY_WORDS.match(tail):
@@ -240,7 +251,7 @@ def _is_number(text: str) -> bool:
 
 
 def _boxes(text: str) -> list[_Box]:
-    """The boxes whose braces are balanced, the outer of nested ones, found in one pass."""
+    """Find the boxes with balanced braces in one pass; of nested ones, the outer."""
     first = _BOX.search(text)
     if first is None:
         return []
@@ -254,7 +265,7 @@ def _boxes(text: str) -> list[_Box]:
             start, box = opened.pop()
             if box >= 0 and match.start() - start <= LONGEST_ANSWER:
                 while boxes and boxes[-1].start > box:
-                    boxes.pop()  # it is inside this one
+                    boxes.pop()  # that box is inside this one
                 boxes.append(_Box(box, match.end(), text[start : match.start()].strip()))
     bare = _BARE_BOX.finditer(text, first.start())
     boxes += [_Box(match.start(), match.end(), match[1]) for match in bare]
@@ -262,7 +273,7 @@ def _boxes(text: str) -> list[_Box]:
 
 
 def _joined(text: str, boxes: list[_Box]) -> tuple[int, str]:
-    """The last box, or all of the enumeration that it ends, each value once."""
+    """Return the last box, or the whole enumeration that it ends, each value once."""
     last = len(boxes) - 1
     while last > 0 and _AGAINST.fullmatch(
         text, boxes[last - 1].end, max(boxes[last - 1].end, boxes[last].start)
@@ -283,4 +294,6 @@ def _joined(text: str, boxes: list[_Box]) -> tuple[int, str]:
 
 def _are_one(a: str, b: str) -> bool:
     number = read_number(a)
-    return plain(a) == plain(b) or (number is not None and number == read_number(b))
+    return normalize_latex(a) == normalize_latex(b) or (
+        number is not None and number == read_number(b)
+    )

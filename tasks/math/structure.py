@@ -1,7 +1,7 @@
-r"""What an answer is: a number with a unit, an expression, or a structure of such.
+r"""The reader of answers: a number with a unit, an expression, or a structure of these.
 
 Structures are tuples, intervals, sets and lists, matrices, unions and relations. Two notations of
-one answer give the same structure; expressions are texts in one notation, and no algebra is done.
+one answer give the same structure. An expression is a text in one notation; no algebra is done.
 """
 
 from __future__ import annotations
@@ -12,16 +12,21 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 from functools import lru_cache
 
-from .latex import LONGEST, plain, squeezed
+from .latex import LONGEST, compact_latex, normalize_latex
 from .numbers import Number, TooLarge, calculate, read_number
 from .units import units_of
 
-_DEEPEST = 6  # structures inside each other
+_DEEPEST = 6  # levels of structures inside each other
 
 
 @dataclass(frozen=True, slots=True)
 class Expression:
-    """What is no number: its text, and a unit behind it."""
+    """An answer that is not a number.
+
+    Attributes:
+        text: the text, in one notation.
+        unit: the unit after it; "" without one.
+    """
 
     text: str
     unit: str = ""
@@ -29,11 +34,13 @@ class Expression:
 
 @dataclass(frozen=True, slots=True)
 class Structure:
-    """Several answers in one.
+    r"""An answer that has parts.
 
-    kind: `(]` and the like for tuples and intervals, by their brackets; `list` for sets and lists;
-        `union`; `matrix 2` by the number of columns, its items row by row, with the name of the
-        environment for a determinant; `rel =` and the like for relations.
+    Attributes:
+        kind: the brackets of a tuple or an interval, such as `(]`; `list` for a set or a list;
+            `union`; `matrix 2` for a matrix of two columns (for a determinant with the name of its
+            LaTeX environment, such as `vmatrix 2`); `rel =` and the like for a relation.
+        items: the parts; those of a matrix are row by row.
     """
 
     kind: str
@@ -41,7 +48,9 @@ class Structure:
 
 
 Answer = Number | Expression | Structure
+"""An answer as it was read."""
 UNORDERED = ("list", "union", "rel =", "rel \\ne")
+"""Kinds of structures whose parts have no order."""
 
 _NAME = re.compile(
     r"(?:[a-zA-Z]|\([a-zA-Z](?:, ?[a-zA-Z]){1,3}\)"
@@ -52,6 +61,8 @@ _NAME = re.compile(
 RELATION = re.compile(
     r"(\\(?:le|ge|ne|approx|in|equiv|sim|subset|subseteq|notin|to|mid)(?![a-zA-Z])|[=<>≡])"
 )
+"""A pattern of the sign of a relation."""
+
 _FLIPPED = {">": "<", r"\ge": r"\le"}
 _VARIABLE = re.compile(r"[a-zA-Z]|\\(?:alpha|beta|gamma|theta|lambda|phi|mu|omega|epsilon|delta)")
 _MATRIX = re.compile(
@@ -61,13 +72,21 @@ _UNIT_BEHIND = re.compile(r"(?<=[0-9}i])(°|%)$|(?<=[0-9}i]) ([a-zA-Z]{2,}[^\\{}
 _OPTION = re.compile(r"^\([A-E]\) (?=[-$]?[0-9])")  # `(D) 12`
 _CLOCK = re.compile("[0-9]{1,2}:[0-9]{2} [apAP][mM]")
 _CHOICE = re.compile(r"\(([A-Z])\)|([A-Z])")
-WORDS = re.compile("[^\\W\\d_]{2,}(?:[ '-][^\\W\\d_]+)*")
+_WORDS = re.compile("[^\\W\\d_]{2,}(?:[ '-][^\\W\\d_]+)*")
 
 
 @lru_cache(maxsize=4096)
 def read_answer(text: str, depth: int = 0) -> Answer:
-    """The structure of an answer in any notation; an expression if it has none."""
-    text = plain(text)
+    """Read an answer in any notation.
+
+    Args:
+        text: the answer.
+        depth: the number of structures around it; at most six are read.
+
+    Returns:
+        A number if it is one, or else a structure if it has one, or else an expression.
+    """
+    text = normalize_latex(text)
     text = _OPTION.sub("", text)
     number = read_number(text)
     if number is not None or len(text) > LONGEST:
@@ -95,7 +114,7 @@ def read_answer(text: str, depth: int = 0) -> Answer:
 
 
 def key_of(answer: Answer) -> Hashable:
-    """Equal answers have equal keys, units aside: numbers by value, structures by their parts."""
+    """Return a key that equal answers share, whatever their units."""
     if isinstance(answer, Number):
         return answer.value
     if isinstance(answer, Expression):
@@ -109,12 +128,12 @@ def _expression(text: str) -> str:
     text = text.strip()
     if choice := _CHOICE.fullmatch(text):
         return choice[1] or choice[2]
-    is_word = WORDS.fullmatch(text) or _CLOCK.fullmatch(text)
-    return text.lower() if is_word else squeezed(text)
+    is_word = _WORDS.fullmatch(text) or _CLOCK.fullmatch(text)
+    return text.lower() if is_word else compact_latex(text)
 
 
 def _split(text: str, separator: re.Pattern[str]) -> list[str]:
-    """The parts of a text between separators outside brackets, with the separators."""
+    """Divide a text at separators outside brackets; the result holds the separators too."""
     parts, start, depth = [], 0, 0
     for match in re.finditer(
         rf"\\begin{{|\\end{{|\\[{{}}]|[()\[\]{{}}]|(?P<cut>{separator.pattern})", text
@@ -136,13 +155,13 @@ _PLUS_MINUS = re.compile(r"\\pm(?![a-zA-Z])")
 
 
 def _listed(text: str, depth: int) -> Answer | None:
-    """`3, 5 and 7`: the parts of a list without brackets, if there are several."""
+    """Read a list without brackets of at least two parts, such as `3, 5 and 7`."""
     parts = _split(text, _SPACED_COMMA)[::2]
     if len(parts) == 1 or not all(part.strip() for part in parts):
         parts = _split(text, _COMMA)[::2]
     if len(parts) == 1 or not all(part.strip() for part in parts):
         return None
-    if any(WORDS.fullmatch(plain(part)) for part in parts):
+    if any(_WORDS.fullmatch(normalize_latex(part)) for part in parts):
         return None  # a sentence
     items = [read_answer(part, depth + 1) for part in parts]
     if " or " in text and all(map(RELATION.search, parts)) and all(map(_is_interval, items)):
@@ -155,7 +174,7 @@ def _is_interval(answer: Answer) -> bool:
 
 
 def _flat(items: list[Answer]) -> list[Answer]:
-    """Items, with those of a list that came of one ± in its place."""
+    """Return the items, with the items of an inner list (of ±) in the list's place."""
     flat: list[Answer] = []
     for item in items:
         flat += item.items if isinstance(item, Structure) and item.kind == "list" else [item]
@@ -163,8 +182,10 @@ def _flat(items: list[Answer]) -> list[Answer]:
 
 
 def _relation(text: str, depth: int) -> Answer | None:
-    """`a = b`, `a < b \\le c`: their sides, always as less than; a true equation of numbers is
-    their number, and bounds of one variable are an interval."""
+    r"""Read a relation such as `a = b` or `a < b \le c`; greater than becomes less than.
+
+    A true equation of numbers is their number, and bounds of one variable are an interval.
+    """
     parts = [part.strip() for part in _split(text, RELATION)]
     sides, signs = parts[::2], parts[1::2]
     if not signs:
@@ -199,7 +220,7 @@ def _true_equation(sides: list[str]) -> Number | None:
 
 
 def _interval(sides: list[str], signs: list[str], depth: int) -> Answer | None:
-    r"""`x < 5` is `(-\infty,5)` and `1 \le x < 5` is `[1,5)`."""
+    r"""Read bounds of a variable: `x < 5` is `(-\infty,5)` and `1 \le x < 5` is `[1,5)`."""
     if any(sign not in ("<", r"\le") for sign in signs) or len(sides) not in (2, 3):
         return None
     middle = [i for i, side in enumerate(sides) if _VARIABLE.fullmatch(side)]
@@ -223,8 +244,10 @@ def _union(text: str, depth: int) -> Answer | None:
 
 
 def _bracketed(text: str, depth: int) -> Answer | None:
-    r"""Tuples and intervals in their brackets; `\{2, 1\}` and `{2, 1}` are the list of what is in
-    them, each once."""
+    r"""Read tuples and intervals in brackets, and sets such as `\{2, 1\}`.
+
+    A set is a list of its elements, each once.
+    """
     match = re.fullmatch(r"(\\{|{|\(|\[)(.*?)(\\}|}|\)|\])", text, re.DOTALL)
     if match is None or (match[1][-1] == "{") != (match[3][-1] == "}"):
         return None
@@ -249,15 +272,15 @@ def _is_balanced(text: str) -> bool:
 
 
 def _plus_minus(text: str, depth: int) -> Answer | None:
-    r"""`a \pm b` is the list of a + b and a - b."""
+    r"""Read `a \pm b`, which is the list of a + b and a - b."""
     parts = [part.strip() for part in _PLUS_MINUS.split(text)]
     if len(parts) != 2 or not parts[1]:
         return None
     both = (f"{parts[0]}+{parts[1]}" if parts[0] else parts[1], f"{parts[0]}-{parts[1]}")
-    return Structure("list", tuple(_worked_out(one, depth) for one in both))
+    return Structure("list", tuple(_computed(one, depth) for one in both))
 
 
-def _worked_out(text: str, depth: int) -> Answer:
+def _computed(text: str, depth: int) -> Answer:
     try:
         value = calculate(text)
     except TooLarge:

@@ -1,8 +1,8 @@
 r"""Equality of expressions by math-verify (https://github.com/huggingface/Math-Verify), made exact.
 
-math-verify knows algebra, roots and trigonometry, but compares numbers after rounding, and then
-`1/2^{98}` equals `1/2^{99}`. What it takes for equal is therefore looked at again with sympy: a
-difference of numbers must be zero to sixty digits of the larger one.
+math-verify handles algebra, roots and trigonometry, but it rounds numbers before it compares them,
+and then `1/2^{98}` equals `1/2^{99}`. Pairs that it finds equal are therefore checked again with
+sympy: the difference of two numbers must be zero to sixty digits of the larger one.
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ _DIGITS = 60
 
 
 def is_equal(answer: str, gold: str) -> bool:
-    r"""Whether two expressions in LaTeX, without decimal points, are equal by math-verify and by
-    sixty digits. It may take seconds, and memory, for `9^{9^9}`.
+    r"""Return whether two expressions in LaTeX are equal by math-verify and to sixty digits.
+
+    They must not have decimal points. An expression such as `9^{9^9}` may take seconds and much
+    memory.
 
     Raises:
         ImportError: math-verify is not installed.
@@ -31,7 +33,7 @@ def is_equal(answer: str, gold: str) -> bool:
 
 
 def _is_whole(text: str, expression: Any) -> bool:
-    """Whether all variables of a text are in what math-verify reads of it: it takes `3c` for 3."""
+    """Return whether math-verify read all variables of a text; it reads `3c` as 3."""
     variables = set(re.findall("[a-zA-Z]", re.sub(r"\\[a-zA-Z]+|sin|cos|tan|log|ln", "", text)))
     names = {str(symbol) for symbol in getattr(expression, "free_symbols", ())}
     return variables - {"e", "i"} <= names

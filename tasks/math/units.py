@@ -1,8 +1,8 @@
-"""Units of measurement and the words after a number: which of them mean the same.
+"""Comparison of units of measurement and of other words after a number.
 
-A unit is never asked for: an answer without one fits any. Two answers that have a unit must agree:
-`18 USD` and `$18` do, `5 cm` and `5 m` do not, and nothing is converted. Words that are no unit
-(`apples left`) agree if one side's are among the other's.
+A unit is never required, so an answer without one agrees with any. Two answers with units must
+agree: `18 USD` and `$18` do, `5 cm` and `5 m` do not, and nothing is converted. Words that are not
+units (`apples left`) agree if the words of one side are among those of the other.
 """
 
 from __future__ import annotations
@@ -64,10 +64,10 @@ _NAMES = {
     for word in (canonical, *words.split())
 }
 _RATES = {"mph": ("mile", "/h"), "kph": ("km", "/h")}
-SYMBOLS = frozenset("mgslhLJNWVKCF")  # units of one letter; any other letter is a variable
+_SYMBOLS = frozenset("mgslhLJNWVKCF")  # units of one letter; any other letter is a variable
 _POWERS = {"^2": 2, "^3": 3, "squared": 2, "cubed": 3}
 _BEFORE = {"square": 2, "sq": 2, "cubic": 3, "cu": 3}
-_FILLERS = {  # say nothing of what is counted
+_FILLERS = {  # words that do not name what is counted
     "the", "of", "in", "on", "at", "for", "all", "total", "altogether", "left", "more",
     "exactly", "only", "and", "his", "her", "their", "its", "with", "from", "by", "remaining",
     "away", "long", "tall", "wide", "old",
@@ -88,11 +88,12 @@ CURRENCIES = {
     "¥": "yen",
     "₹": "rupees",
 }
+"""The unit that each sign or code of a currency before a number stands for."""
 
 
 @lru_cache(maxsize=4096)
 def units_of(phrase: str) -> tuple[frozenset[str], frozenset[str]]:
-    """The units of measurement (`cm^2`, `/h`) and the other words of a phrase, in one form."""
+    """Return the normalized units (`cm^2`, `/h`) of a phrase, and its other words."""
     units: list[str] = []
     words: set[str] = set()
     power, is_below = 1, False
@@ -103,7 +104,7 @@ def units_of(phrase: str) -> tuple[frozenset[str], frozenset[str]]:
         if low in ("/", "per", "a", "an", "each", "every"):
             is_below = True
         elif low == "in" and after[:1].isalpha():
-            is_below = False  # `in total`: no inches
+            is_below = False  # `in total` has no inches
         elif low in _BEFORE:
             power = _BEFORE[low]
         elif exponent:
@@ -124,7 +125,7 @@ def units_of(phrase: str) -> tuple[frozenset[str], frozenset[str]]:
 
 
 def is_unit(word: str) -> bool:
-    """Whether a word is a unit of measurement by itself."""
+    """Return whether a word is a unit of measurement."""
     low = word if len(word) == 1 else word.lower()
     return low in _BEFORE or _name(low) is not None
 
@@ -132,14 +133,17 @@ def is_unit(word: str) -> bool:
 def _name(word: str) -> str | None:
     if word in ("in", "pounds", "pound") or len(word) == 1:
         return {"in": "inch", "pounds": "pound", "pound": "pound", "L": "l", "K": "kelvin"}.get(
-            word, _NAMES.get(word, word if word in SYMBOLS else None)
+            word, _NAMES.get(word, word if word in _SYMBOLS else None)
         )
     return _NAMES.get(word)
 
 
 def are_compatible(a: str, b: str) -> bool:
-    """Whether two phrases can stand behind the same quantity: one is empty, or they name the same
-    units and no different things. `pounds` are the currency or the weight."""
+    """Return whether two phrases after equal numbers can mean the same quantity.
+
+    They can if one is empty, or if they name the same units and no different things. `pounds` may
+    be the currency or the weight.
+    """
     if not a.strip() or not b.strip() or a == b:
         return True
     (units_a, words_a), (units_b, words_b) = units_of(a), units_of(b)
@@ -147,7 +151,7 @@ def are_compatible(a: str, b: str) -> bool:
         return units_a == units_b or _are_pounds(units_a, units_b)
     if not units_a and not units_b:
         return words_a <= words_b or words_b <= words_a
-    return not (words_a if units_b else words_b)  # a measure is no `apples`
+    return not (words_a if units_b else words_b)  # a measure is not a number of `apples`
 
 
 def _are_pounds(a: frozenset[str], b: frozenset[str]) -> bool:

@@ -1,10 +1,10 @@
-"""Any data set of reasoning-gym (arXiv 2505.24760) as a task: over a hundred generators of puzzles,
-from arithmetic to games, each with its own scorer.
+"""Any data set of reasoning-gym (arXiv 2505.24760) as a task.
 
-The package comes with the extra `reasoning-gym`. It runs in processes of its own, one that makes
-the questions and ends, and one that holds the scorer for `ReasoningGymVerifier`: scorers evaluate
-answers as Python, and one data set runs programs that come with it. The task keeps the questions
-alone.
+The package has over a hundred generators of puzzles, from arithmetic to games, each with its own
+scorer; the extra `reasoning-gym` installs it. It runs in separate processes, because some scorers
+evaluate answers as Python, and one data set runs programs that come with it. One process makes the
+questions and ends; another holds the scorer for `ReasoningGymVerifier`. The task keeps only the
+questions.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from typing import Any
 
 from treeshare.tasks.generator import at_least
 from treeshare.tasks.replies import read_verdict
-from treeshare.tasks.sampling import RoleSampling, merged
 from treeshare.tasks.sandbox.parent import Sandbox, SandboxFailure
-from treeshare.tasks.task import ParseFailure, Problem, State, Step
+from treeshare.tasks.task import ParseFailure, Problem, RoleSampling, State, Step, merge_sampling
+from treeshare.tasks.verifiers import verifier_of
 
 _SAMPLING: RoleSampling = {
     "io": {"max_tokens": 256, "temperature": 0.7, "stop": ("</answer>",)},
@@ -28,11 +28,13 @@ _SAMPLING: RoleSampling = {
 }
 _MARKER = "treeshare.tasks.reasoning_gym.marker"
 _SIZE = 5_000
-"""The number of questions that every data set is made for, whatever the limit: `acre` draws its
-kinds of questions by shares of it."""
-_MOST_MARKS = 1_000  # kept, so that `check` and `grades` do not mark an answer twice
+"""The number of questions for which every data set is made, whatever the limit.
+
+`acre` draws its kinds of questions by shares of that number.
+"""
+_MOST_MARKS = 1_000  # marks that are kept, so that `check` and `grades` mark an answer once
 _LONGEST = 100_000
-"""Characters of an answer; the longest right ones have some 4,000."""
+"""Characters of an answer; the longest right answers have some 4,000."""
 
 SOLVE = """\
 Answer the question. Write the answer, and nothing else, between <answer> and </answer>, in the \
@@ -54,29 +56,33 @@ Is the answer to the question right? Say sure, likely or impossible.
 
 @dataclass(frozen=True, slots=True)
 class Reply:
+    """A state: a question, and the answer to it, right or wrong, once there is one."""
+
     question: str
-    answer: str | None = None  # right or wrong
+    answer: str | None = None
 
 
 class ReasoningGym:
-    """The task: questions of a data set, prompts and parsers.
+    """The task of a data set.
 
     Args:
-        dataset: its name in reasoning-gym, such as `countdown`.
-        options: its own parameters, which set the difficulty, such as `{max_numbers: 4}`.
-        limit: questions, at most 5,000; the first of more are these.
-        seed: of the questions.
+        dataset: the data set's name in reasoning-gym, such as `countdown`.
+        options: the data set's own parameters, such as `{max_numbers: 4}`; they set the difficulty.
+        limit: number of questions, 1 to 5,000; a larger limit gives the same questions first.
+        seed: seed of the questions.
         sampling: per role, fields that replace those of the defaults.
 
     Raises:
         ImportError: reasoning-gym is not installed.
         OSError: the system is not POSIX.
-        TypeError, ValueError: there is no such data set, or it refuses the options; or the limit
-            is out of its bound.
+        TypeError: the data set refuses the options.
+        ValueError: there is no such data set, it refuses the options, or the limit is out of its
+            bound.
     """
 
     name = "reasoning_gym"
     values: Mapping[str, float] = {" sure": 1.0, " likely": 0.5, " impossible": 0.0}
+    """The value of each verdict."""
 
     def __init__(
         self,
@@ -87,7 +93,11 @@ class ReasoningGym:
         seed: int = 0,
         sampling: RoleSampling | None = None,
     ) -> None:
-        self.sampling = merged(_SAMPLING, sampling)
+        self.dataset = dataset
+        self.options = dict(options or {})
+        self.limit = limit
+        self.seed = seed
+        self.sampling = merge_sampling(_SAMPLING, sampling)
         with (
             closing(_sandbox(dataset, options, limit, seed)) as sandbox,
             _explained(dataset, options),
@@ -96,14 +106,15 @@ class ReasoningGym:
         self._problems = [Problem(_id(dataset, i), text) for i, text in enumerate(questions)]
 
     def problems(self) -> list[Problem]:
-        """An id as `reasoning_gym/countdown/7` counts the questions from 0."""
+        """Return the problems; an id is such as `reasoning_gym/countdown/7`, from 0."""
         return self._problems
 
     def root(self, problem: Problem) -> Reply:
+        """Return the question without an answer."""
         return Reply(problem.data)
 
     def prompt(self, role: str, state: State) -> tuple[str, ...]:
-        """Segments of the prompt for `role`, the constant one first.
+        """Return the segments of the prompt for `role`, the constant one first.
 
         Raises:
             ValueError: there is no such role.
@@ -119,8 +130,9 @@ class ReasoningGym:
         raise ValueError(f"role={role!r} must be one of {', '.join(self.sampling)}")
 
     def parse(self, role: str, state: Reply, text: str) -> list[Step] | ParseFailure:
-        """The answer in a reply, of one line or several: what follows the last `<answer>`; for
-        `io` all of the reply if there is none.
+        """Read the answer in a reply, which may have several lines.
+
+        It follows the last `<answer>`. A reply to `io` without one is an answer as a whole.
 
         Raises:
             ValueError: the role has no such reply.
@@ -135,29 +147,38 @@ class ReasoningGym:
         return [Step(answer, replace(state, answer=answer))]
 
     def is_terminal(self, state: Reply) -> bool:
+        """Return whether there is an answer."""
         return state.answer is not None
 
     def answer(self, state: Reply) -> str | None:
+        """Return the answer, if there is one."""
         return state.answer
 
     def parse_value(self, state: Reply, text: str) -> float | ParseFailure:
-        """The value of the one verdict in the reply (`read_verdict`)."""
+        """Read the value of the one verdict in the reply (`read_verdict`)."""
         return read_verdict(self.values, text)
 
 
 class ReasoningGymVerifier:
-    """Asks the data set's scorer, and is as strict as it is. The arguments must be the task's.
+    """Marks answers by the data set's scorer, and is as strict as the scorer.
 
-    The scorer runs in a process of its own (`sandbox.py`): some evaluate the answer as Python. An
-    answer that makes it raise, exit or exceed its time gets 0 marks and is counted in
-    `scoring_failures`.
+    The scorer runs in a separate process (`treeshare.tasks.sandbox`), since some scorers evaluate
+    an answer as Python. An answer for which it raises, exits or takes too long gets 0 marks, and
+    `scoring_failures` counts it.
 
     Args:
-        dataset, options, limit, seed: as of the task.
-        seconds: wall time of one answer.
+        dataset: the task's data set.
+        options: the task's options.
+        limit: the task's limit.
+        seed: the task's seed.
+        seconds: wall time in seconds for one answer.
 
     Raises:
-        ImportError, OSError, TypeError, ValueError: as of the task.
+        ImportError: reasoning-gym is not installed.
+        OSError: the system is not POSIX.
+        TypeError: the data set refuses the options.
+        ValueError: there is no such data set, it refuses the options, or the limit is out of its
+            bound.
     """
 
     def __init__(
@@ -169,18 +190,25 @@ class ReasoningGymVerifier:
         seed: int = 0,
         seconds: float = 5.0,
     ) -> None:
-        self._dataset = dataset
+        self.dataset = dataset
+        self.options = dict(options or {})
+        self.limit = limit
+        self.seed = seed
+        self.seconds = seconds
         self._sandbox = _sandbox(dataset, options, limit, seed, seconds)
         self._index = {_id(dataset, i): i for i in range(limit)}
         self._marks: dict[tuple[str, str], float] = {}  # by problem and answer
 
     @property
     def scoring_failures(self) -> Mapping[str, int]:
-        """Answers that got 0 marks because the scorer "raised", "exited" or "timed_out"."""
+        """The number of answers that the scorer could not mark, by kind.
+
+        The kinds are "raised", "exited" and "timed_out". Such an answer gets 0 marks.
+        """
         return dict(self._sandbox.failures)
 
     def check(self, problem: Problem, answer: str) -> bool:
-        """Whether the scorer gives `answer` its full mark, 1.
+        """Return whether the scorer gives `answer` the full mark, 1.
 
         Raises:
             ValueError: the data set no longer makes the problem's question.
@@ -188,11 +216,11 @@ class ReasoningGymVerifier:
         return self._score(problem, answer) >= 1.0
 
     def promise(self, problem: Problem, state: Reply) -> float:
-        """1.0 if there is no answer yet, or it is right; else 0.0."""
+        """Return 1.0 if there is no answer yet or it is right, else 0.0."""
         return 1.0 if state.answer is None else float(self.check(problem, state.answer))
 
     def grades(self, problem: Problem, state: Reply) -> dict[str, float]:
-        """The scorer's mark, `score`."""
+        """Return the scorer's mark as `score`."""
         return {"score": 0.0 if state.answer is None else self._score(problem, state.answer)}
 
     def _score(self, problem: Problem, answer: str) -> float:
@@ -205,7 +233,7 @@ class ReasoningGymVerifier:
 
     def _mark(self, problem: Problem, answer: str) -> float:
         index = self._index[problem.id]
-        with _explained(self._dataset, None):
+        with _explained(self.dataset, None):
             question = self._sandbox.call("question", index, is_limited=False)
         if question != problem.data:
             raise ValueError(f"{problem.id}: the data set makes another question than the task's")
@@ -213,8 +241,15 @@ class ReasoningGymVerifier:
             return 0.0
         try:
             return float(self._sandbox.call("mark", index, answer))
-        except SandboxFailure:  # the sandbox has counted it
+        except SandboxFailure:  # the sandbox counted it
             return 0.0
+
+
+@verifier_of.register
+def _make_verifier(task: ReasoningGym) -> ReasoningGymVerifier:
+    return ReasoningGymVerifier(
+        task.dataset, options=task.options, limit=task.limit, seed=task.seed
+    )
 
 
 def _sandbox(
@@ -224,11 +259,7 @@ def _sandbox(
     seed: int,
     seconds: float = 5.0,
 ) -> Sandbox:
-    """A process that holds the data set.
-
-    Raises:
-        ImportError, OSError, TypeError, ValueError: as of the task.
-    """
+    """Start a process that holds the data set; it raises the task's errors."""
     if importlib.util.find_spec("reasoning_gym") is None:
         raise ImportError('task=reasoning_gym needs `pip install "treeshare[reasoning-gym]"`')
     at_least(1, limit=limit)
@@ -243,7 +274,7 @@ def _sandbox(
 
 @contextmanager
 def _explained(dataset: str, options: Mapping[str, Any] | None) -> Iterator[None]:
-    """Raises what the data set raised in its process, as a TypeError or ValueError of one line."""
+    """Raise an error of the data set's process again, as a TypeError or ValueError of one line."""
     try:
         yield
     except SandboxFailure as failure:

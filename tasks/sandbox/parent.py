@@ -1,9 +1,9 @@
 """A child process in which the scorers of other packages mark replies.
 
-A scorer may evaluate the reply as a program, run for ever, exit or exhaust the memory. It runs here
+A scorer may evaluate the reply as a program, run forever, exit or exhaust the memory. It runs here
 in one process that is started once and used again: without network, without writing files, with an
-empty environment and with limits of time and memory (`child.py` sets them).
-Requests and results are lines of JSON: the parent never loads an object that the child made.
+empty environment and with limits of time and memory, which `child.py` sets. Requests and results
+are lines of JSON, so that the parent never loads an object that the child made.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from typing import Any
 
 _CHILD = Path(__file__).with_name("child.py")
 _LONGEST_RESULT = 2**28  # bytes of a line; a process that writes more is ended
-_PASSED_ON = ("LD_LIBRARY_PATH",)  # where some installations keep the interpreter's own libraries
+_PASSED_ON = ("LD_LIBRARY_PATH",)  # some installations find the interpreter's libraries by it
 _ENVIRONMENT = {
     "PYTHONHASHSEED": "0",  # sets of texts have the same order in every process
-    "OMP_NUM_THREADS": "1",  # the memory of NumPy's threads counts for the limit
+    "OMP_NUM_THREADS": "1",  # the limit of memory includes that of NumPy's threads
     "OPENBLAS_NUM_THREADS": "1",
 }
 _REPLIES = ({"result", "events"}, {"error", "message", "events"})
@@ -34,11 +34,11 @@ _log = logging.getLogger(__name__)
 
 
 class SandboxFailure(Exception):
-    """A call without a result.
+    """A call that gave no result.
 
     Attributes:
         kind: "raised", "exited" or "timed_out".
-        error: the name of what the called function raised; "" for the other kinds.
+        error: the class name of what the called function raised; "" for the other kinds.
     """
 
     def __init__(self, kind: str, message: str, error: str = "") -> None:
@@ -52,11 +52,12 @@ class Sandbox:
 
     Args:
         module: the module whose functions are called.
-        factory: a function or class of the module; the methods of what it returns are called
-            instead.
-        arguments: those of the factory, values of JSON.
+        factory: a function or class of the module. If given, methods of the object that it returns
+            are called instead.
+        arguments: the factory's arguments, values of JSON.
         imports: modules that are loaded before the limits are set.
-        seconds: wall time of a call. The process is ended after it, and started again.
+        seconds: wall time in seconds for a call, 0.1 to 3600. A process that takes longer is ended,
+            and another is started.
 
     Raises:
         OSError: the system has no POSIX limits, or the process cannot be started.
@@ -79,9 +80,9 @@ class Sandbox:
             raise ValueError(f"seconds={seconds!r} must be a number from 0.1 to 3600")
         self.seconds = seconds
         self.failures: Counter[str] = Counter()
-        """Calls that failed, by kind."""
+        """The number of calls that failed, by kind."""
         self.events: dict[str, int] = {}
-        """Audit events of the last call, such as `compile` or `open`, and how often each came."""
+        """The number of audit events of the last call by kind, such as `compile` or `open`."""
         self._start_line = _line(
             {
                 "path": [os.path.abspath(e) if os.path.exists(e or ".") else e for e in sys.path],
@@ -100,20 +101,34 @@ class Sandbox:
             self.close()
             raise
 
+    @property
+    def pid(self) -> int:
+        """The id of the process."""
+        return self._process.pid
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the process has not ended."""
+        return self._process.poll() is None
+
     def call(self, method: str, *arguments: Any, is_limited: bool = True, **keywords: Any) -> Any:
-        """The result of a call, a value of JSON.
+        """Call a function.
 
         Args:
             method: the function's name.
-            arguments, keywords: values of JSON. Texts may hold lone surrogates and NULs.
-            is_limited: whether the limit of time holds and a failure is counted; without it, for
-                calls that see no reply.
+            *arguments: values of JSON. Texts may hold lone surrogates and NULs.
+            is_limited: whether the limit of time holds and a failure is counted. False is for calls
+                that read no reply of a model.
+            **keywords: values of JSON.
+
+        Returns:
+            The result, a value of JSON.
 
         Raises:
             OSError: the process ended earlier and cannot be started again.
-            SandboxFailure: the function raised, the process ended, or the time was up.
+            SandboxFailure: the function raised, the process ended, or the call took too long.
         """
-        if self._process.poll() is not None:  # it ended between two calls
+        if not self.is_running:  # it ended between two calls
             self._restart()
         try:
             self._wait_until_loaded()
@@ -133,11 +148,11 @@ class Sandbox:
             raise
 
     def close(self) -> None:
-        """End the process. A later call would start another."""
+        """End the process; a later call starts another."""
         self._finalizer()
 
     def _start(self) -> None:
-        # `-P -s` and an environment of our own: what `-I` does, but for the hash seed
+        # `-P -s` and this environment do what `-I` does, and set the hash seed besides.
         self._process = subprocess.Popen(
             [sys.executable, "-X", "utf8", "-B", "-P", "-s", str(_CHILD)],
             stdin=subprocess.PIPE,
@@ -146,7 +161,7 @@ class Sandbox:
             bufsize=0,
             cwd="/",
             env=_ENVIRONMENT | {k: os.environ[k] for k in _PASSED_ON if k in os.environ},
-            start_new_session=True,  # an interrupt from the terminal is the parent's
+            start_new_session=True,  # an interrupt from the terminal reaches only the parent
         )
         self._finalizer = weakref.finalize(self, _end, self._process)
         for pipe in (self._process.stdin, self._process.stdout):
@@ -164,13 +179,13 @@ class Sandbox:
         try:
             self._exchange(self._start_line, None)
         except SandboxFailure as failure:
-            if self._was_loaded:  # no failure of a reply
+            if self._was_loaded:  # the failure is not a reply's
                 raise OSError(f"the process cannot be started again: {failure}") from failure
             raise
         self._is_loaded = self._was_loaded = True
 
     def _exchange(self, line: bytes, seconds: float | None) -> Any:
-        """Send a line and read the one that answers it. Ends the process if none comes."""
+        """Send a line and read the line that answers it; if none comes, end the process."""
         deadline = None if seconds is None else time.monotonic() + seconds
         try:
             self._send(line, deadline)
@@ -216,14 +231,15 @@ class Sandbox:
 
 
 def _line(value: Mapping[str, Any]) -> bytes:
-    """JSON in ASCII, so that every text of Python survives it."""
+    """Return a line of JSON in ASCII, which keeps every text of Python."""
     return json.dumps(value, default=_plain).encode("ascii") + b"\n"
 
 
 def _read_reply(line: bytes) -> dict[str, Any]:
-    """
+    """Read a line that `child.py` wrote.
+
     Raises:
-        ValueError: the line is none that `child.py` writes.
+        ValueError: the line is not of that form.
     """
     try:
         reply = json.loads(line)
@@ -235,7 +251,7 @@ def _read_reply(line: bytes) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """Configurations of other libraries as dictionaries and lists."""
+    """Return a configuration of another library as a dictionary or a list."""
     if isinstance(value, Mapping):
         return dict(value)
     if isinstance(value, Sequence):
@@ -244,7 +260,8 @@ def _plain(value: Any) -> Any:
 
 
 def _wait_for(pipe: int, event: int, deadline: float | None) -> None:
-    """
+    """Wait until a pipe is ready.
+
     Raises:
         TimeoutError: the deadline (of time.monotonic) has passed.
     """

@@ -1,8 +1,8 @@
-"""Which readers of final answers judge the reference set rightly: a table for docs/tasks.md.
+"""Print how well readers of final answers judge the reference set, a table of docs/tasks.md.
 
     python tests/support/answer_table.py [SET.jsonl]
 
-Compares this project's reader without and with `symbolic`, math-verify alone as its README uses it,
+The readers are this project's without and with `symbolic`, math-verify alone as its README uses it,
 and the two filters of lm-evaluation-harness's task gsm8k (version 3.0). A false accept is a wrong
 reply judged right; a false refusal is a right reply judged wrong.
 """
@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from treeshare.tasks.math.answers import are_same, final_answer, normal
+from treeshare.tasks.math.answers import are_same, final_answer, normalize_answer
 
 ANSWER_SET = Path(__file__).resolve().parents[1] / "tasks/math/answer_set.jsonl"
 
@@ -25,27 +25,29 @@ Judge = Callable[[str, str], bool]
 
 
 def read_set(path: Path = ANSWER_SET) -> list[dict[str, Any]]:
-    """Lines with `kind`, `reply`, `gold` and `same`."""
+    """Read the set: rows with `kind`, `reply`, `gold` and `same`."""
     with path.open(encoding="utf-8") as file:
         return [json.loads(line) for line in file]
 
 
 def ours(reply: str, gold: str, *, symbolic: bool = False) -> bool:
-    """As `MathProblems` reads a reply of the role `cot` and `MathVerifier` judges it."""
+    """Judge as `MathProblems` (role `cot`) and `MathVerifier` do."""
     found = final_answer(reply)
-    return found is not None and are_same(normal(found), gold, symbolic=symbolic)
+    return found is not None and are_same(normalize_answer(found), gold, symbolic=symbolic)
 
 
 def math_verify_alone(reply: str, gold: str) -> bool:
-    """`verify(parse(gold), parse(answer))`, the gold in `$...$` as its README has it."""
+    """Judge by `verify(parse(gold), parse(answer))`, with the gold in `$...$` as in its README."""
     from math_verify import parse, verify
 
     return bool(verify(parse(f"${gold}$"), parse(reply)))
 
 
 def math_verify_on_our_answer(reply: str, gold: str) -> bool:
-    """math-verify's comparison with the answer that our reader finds, both in a box: it does not
-    look for LaTeX without delimiters itself."""
+    """Let math-verify compare the answer that our reader finds, with both in a box.
+
+    math-verify does not look for LaTeX without delimiters.
+    """
     from math_verify import parse, verify
 
     found = final_answer(reply)
@@ -55,7 +57,7 @@ def math_verify_on_our_answer(reply: str, gold: str) -> bool:
 
 
 def harness(pattern: str, place: int) -> Judge:
-    """A regular expression's match, compared as gsm8k.yaml of lm-evaluation-harness has it."""
+    """Make a judge that compares a pattern's match as lm-evaluation-harness does in gsm8k.yaml."""
 
     def judge(reply: str, gold: str) -> bool:
         matches = re.findall(pattern, reply)
@@ -85,7 +87,7 @@ JUDGES: dict[str, Judge] = {
 
 
 def mistakes(judge: Judge, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The lines that are judged wrongly."""
+    """Return the rows that are judged wrongly."""
     return [row for row in rows if judge(row["reply"], row["gold"]) != row["same"]]
 
 

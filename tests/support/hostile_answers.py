@@ -1,11 +1,11 @@
-"""Hostile answers against the scorers of reasoning-gym: `python tests/support/hostile_answers.py`.
+"""Try hostile answers on the scorers of reasoning-gym: `python tests/support/hostile_answers.py`.
 
-Marks every answer of `hostile_answers` for the first question of each data set, in the sandbox, and
-prints for each data set how often the scorer raised, exited or ran out of time, the slowest answer,
-and what was executed (a file that the answers try to make; audit events beyond those of harmless
-answers). Each data set's own answers must get the same mark as without the sandbox. Takes some
-minutes; ends with exit code 1 if anything was executed, took longer than the limit or got another
-mark. Names of data sets may be given as arguments.
+The script marks every answer of `hostile_answers` for the first question of each data set, in the
+sandbox. For each data set it prints how often the scorer raised, exited or ran out of time, the
+slowest answer, and what was executed (a file that the answers try to make, or more audit events
+than harmless answers cause). Each data set's own answers must get the same mark as without the
+sandbox. It takes some minutes, and ends with exit code 1 if anything was executed, took longer than
+the limit or got another mark. Names of data sets may be given as arguments.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SIZE, SEED, SECONDS = 5_000, 3, 5.0
 
 
 def hostile_answers(canary: Path) -> list[str]:
-    """Texts that try to make the file `canary`, to end the process, or to take time and memory."""
+    """Return texts that try to make the file `canary`, end the process, or use time and memory."""
     touch = f"open({str(canary)!r}, 'w')"
     shell = f"touch {canary}"
     return [
@@ -116,7 +116,7 @@ def hostile_answers(canary: Path) -> list[str]:
 
 @dataclass
 class Outcome:
-    """What came of the hostile answers to one data set."""
+    """The results of the hostile answers for one data set."""
 
     dataset: str
     answers: int = 0
@@ -134,8 +134,10 @@ class Outcome:
 
 
 def right_answers(name: str, count: int) -> list[tuple[str, float]]:
-    """The data set's own answers to its first questions, and the scorer's marks for them here, in
-    this process. Where an entry has no answer: one from its metadata, or none."""
+    """Return the data set's own answers to its first questions, with marks made in this process.
+
+    If an entry has no answer, it is one of the entry's metadata, or "".
+    """
     from treeshare.tasks.reasoning_gym.marker import Marker
 
     marker, found = Marker(name, {}, SEED, SIZE), []
@@ -146,7 +148,7 @@ def right_answers(name: str, count: int) -> list[tuple[str, float]]:
             known = ("example_answer", "solution", "example_correct_answer", "possible_answer")
             answer = next((entry["metadata"][key] for key in known if key in entry["metadata"]), "")
             answer = answer if isinstance(answer, str) else json.dumps(answer)
-        found.append((answer, float(marker._dataset.score_answer(answer, entry))))
+        found.append((answer, float(marker.dataset.score_answer(answer, entry))))
     return found
 
 

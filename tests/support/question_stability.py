@@ -1,10 +1,11 @@
-"""Whether the first questions of reasoning-gym's data sets stay the same: `python
-tests/support/question_stability.py`.
+"""Check that the first questions of reasoning-gym's data sets are the same in every run.
 
-Prints, for every data set whose entries differ in the package itself, between which two of: another
-size, other random numbers of the process, another seed of Python's hashes. Then whether the task
-gives the same questions for two limits, each in a new process. Takes some minutes; ends with exit
-code 1 if a task does not.
+    python tests/support/question_stability.py
+
+For every data set the script prints what changes the package's own entries: another size, other
+random numbers of the process, or another seed of Python's hashes. Then it prints whether the task
+gives the same questions for two limits, each in a new process. It takes some minutes, and ends with
+exit code 1 if a task does not.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ def names() -> list[str]:
 
 
 def entries_alone(size: int, seed: int) -> dict[str, list[list[str]]]:
-    """Question, answer and metadata of the first entries, made by the package in this process."""
+    """Return question, answer and metadata of the first entries that the package makes here."""
     import numpy as np
     import reasoning_gym
 

@@ -1,4 +1,4 @@
-"""What each task's configuration needs besides its name, to run with a default search."""
+"""The options that each task needs to run with a default search."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ TASK_OPTIONS = {
 
 
 def task_options(name):
-    """The overrides that choose a task; skips the test if the task's extra is not installed."""
+    """Return the overrides that choose a task; skip the test without the task's extra."""
     if name == "reasoning_gym":
         pytest.importorskip(name, reason="needs the extra `reasoning-gym`")
     return [f"task={name}", *TASK_OPTIONS.get(name, [])]

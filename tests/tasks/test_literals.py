@@ -1,4 +1,4 @@
-"""What counts as a literal or as arithmetic, and that nothing else does."""
+"""Literals and arithmetic are accepted, and nothing else is."""
 
 import pytest
 from hypothesis import given
@@ -112,7 +112,7 @@ pieces = st.sampled_from(
 
 @given(st.lists(pieces, max_size=40).map("".join))
 def test_what_counts_as_arithmetic_is_quick_to_evaluate(text):
-    """Numbers alone: evaluated here as fractions would be, by Python."""
+    """Python evaluates here what has only numbers."""
     if is_arithmetic(text):
         try:
             value = eval(text, {"__builtins__": {}})

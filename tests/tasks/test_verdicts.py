@@ -1,4 +1,4 @@
-"""Verdicts, feedback and votes: what is plain is read, what is not is a parse failure."""
+"""Verdicts, feedback and votes: clear replies are read, others are parse failures."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_a_negation_in_its_line_or_after_it_makes_it_a_failure(
 
 @pytest.mark.parametrize("word", WORDS)
 def test_lines_before_the_verdict_may_say_no_to_other_things(word: str) -> None:
-    """As the examples in Tree of Thoughts' own prompt do."""
+    """The examples in Tree of Thoughts' own prompt do so."""
     said = "5 + 7 + 8 = 20\nI cannot obtain 24 now, but numbers are within a reasonable range\n"
     assert read_verdict(VALUES, f"{said}{word}") == VALUES[f" {word}"]
 

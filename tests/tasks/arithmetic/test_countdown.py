@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from treeshare.tasks.arithmetic import countdown_prompts as prompts
 from treeshare.tasks.arithmetic.countdown import (
+    EXAMPLES,
     Countdown,
     CountdownVerifier,
     Puzzle,
@@ -31,12 +31,12 @@ TASK = Countdown(limit=5)
 VERIFIER = CountdownVerifier()
 PROBLEM = Problem("countdown/2-3-7-15-18=31", Puzzle((2, 3, 7, 15, 18), 31))
 ROOT = TASK.root(PROBLEM)
-WORDS = prompts.WORDS
+TEXTS = TASK.templates
 
 
 @cache
 def makeable(values: tuple[Fraction, ...]) -> frozenset[Fraction]:
-    """Brute force: combine any two, again and again."""
+    """Return all values that brute force makes, combining any two again and again."""
     if len(values) == 1:
         return frozenset(values)
     made: set[Fraction] = set()
@@ -97,7 +97,7 @@ def test_the_seed_and_nothing_else_fixes_the_puzzles() -> None:
 def test_no_example_is_drawn() -> None:
     narrow = {"numbers": 3, "largest": 14, "smallest_target": 18, "largest_target": 18}
     every = [problem.data for problem in Countdown(**narrow, limit=60).problems()]
-    assert ((3, 8, 14), 18) in prompts.EXAMPLES and is_solvable(Puzzle((3, 8, 14), 18))
+    assert ((3, 8, 14), 18) in EXAMPLES and is_solvable(Puzzle((3, 8, 14), 18))
     assert Puzzle((3, 8, 14), 18) not in every
 
 
@@ -126,7 +126,7 @@ def test_arguments_out_of_bound_are_refused(arguments: dict[str, int], message: 
 @pytest.mark.parametrize("role", ["propose", "step", "choose", "io", "cot", "value", "judge"])
 def test_a_prompt_names_the_target_of_its_puzzle(role: str) -> None:
     constant, given, *_ = TASK.prompt(role, ROOT)
-    assert constant in (WORDS.propose, WORDS.steps, WORDS.solve, WORDS.value, WORDS.judge)
+    assert constant in (TEXTS.propose, TEXTS.steps, TEXTS.solve, TEXTS.value, TEXTS.judge)
     assert given == "Target: 31\nNumbers: 2 3 7 15 18\n"
     end = TASK.prompt(role, ROOT)[-1]
     assert end == "Makes 31:" if role == "judge" else not end.endswith(" ")
@@ -151,17 +151,17 @@ def test_votes_reflections_and_refinements_name_it_too() -> None:
 
 
 def examples(text: str) -> Iterator[tuple[Position, list[str]]]:
-    """The position and the lines that follow it, of each example of a prompt."""
+    """Yield, for each example of a prompt, its position and the lines that follow."""
     for target, numbers, rest in re.findall(
         r"Target: (\d+)\nNumbers: ([\d ]+)\n(.*?)\n\n", text, re.DOTALL
     ):
         values = tuple(map(int, numbers.split()))
-        assert len(values) == 2 or (values, int(target)) in prompts.EXAMPLES
+        assert len(values) == 2 or (values, int(target)) in EXAMPLES
         yield Position.start(values, Fraction(target)), rest.split("\n")
 
 
 def test_examples_of_proposals_are_right() -> None:
-    for state, (_, *lines) in examples(WORDS.propose):
+    for state, (_, *lines) in examples(TEXTS.propose):
         steps = TASK.parse("propose", state, "\n".join(lines))
         assert isinstance(steps, list) and [step.text for step in steps] == lines
         assert can_make(state.values, state.target)
@@ -171,7 +171,7 @@ def is_right(state: Position, answer: str) -> bool:
     return VERIFIER.check(Problem("", (state.puzzle, int(state.target))), answer)
 
 
-@pytest.mark.parametrize("text", [WORDS.steps, WORDS.solve], ids=["steps", "solve"])
+@pytest.mark.parametrize("text", [TEXTS.steps, TEXTS.solve], ids=["steps", "solve"])
 def test_examples_of_solutions_are_right(text: str) -> None:
     for start, (*steps, answer) in examples(text):
         state = start
@@ -183,30 +183,30 @@ def test_examples_of_solutions_are_right(text: str) -> None:
         assert is_right(start, answer.removeprefix("Answer: "))
 
 
-@pytest.mark.parametrize("text", [WORDS.value, WORDS.judge], ids=["value", "judge"])
+@pytest.mark.parametrize("text", [TEXTS.value, TEXTS.judge], ids=["value", "judge"])
 def test_examples_of_verdicts_are_right(text: str) -> None:
     for state, (*answer, verdict) in examples(text):
         good = can_make(state.values, state.target)
         if answer:
             good = is_right(state, answer[0].removeprefix("Answer: "))
-        if text is WORDS.judge:
+        if text is TEXTS.judge:
             assert verdict == f"Makes {state.target}: {'yes' if good else 'no'}"
         else:
             assert verdict in ("Verdict: likely", f"Verdict: {'sure' if good else 'impossible'}")
 
 
 def test_examples_of_mistakes_are_mistakes_and_of_mending_right() -> None:
-    for state, (*steps, answer, _) in examples(WORDS.reflect):
+    for state, (*steps, answer, _) in examples(TEXTS.reflect):
         for line in steps:
             (step,) = TASK.parse("step", state, line)
             assert line == f"Step: {step.text}"
             state = step.state
         assert answer == f"Answer: {state.numbers[0].expression} = {state}"
         assert state.is_final and state.values != (state.target,)
-    for state, (answer, feedback) in examples(WORDS.feedback):
+    for state, (answer, feedback) in examples(TEXTS.feedback):
         right = is_right(state, answer.removeprefix("Answer: "))
         assert right == TASK.is_satisfied(state, feedback.removeprefix("Feedback: "))
-    for state, (wrong, _, right) in examples(WORDS.refine):
+    for state, (wrong, _, right) in examples(TEXTS.refine):
         assert not is_right(state, wrong.removeprefix("Answer: "))
         assert is_right(state, right.removeprefix("Answer: "))
 

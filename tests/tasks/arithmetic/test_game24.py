@@ -1,4 +1,4 @@
-"""The Game of 24 as a task: moves, heuristic, and the reading of replies of every kind."""
+"""The Game of 24 as a task: moves, heuristic, and parsing of replies of every kind."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ SIGNS = {"+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.
 
 
 def left(text: str) -> Position:
-    """A position with these values left, of no particular puzzle."""
+    """Return a position with these values left, of no particular puzzle."""
     values = sorted(map(Fraction, text.split()))
     return Position((), tuple(Number(value, str(value)) for value in values))
 

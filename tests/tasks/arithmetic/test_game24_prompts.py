@@ -7,7 +7,6 @@ from fractions import Fraction
 
 import pytest
 
-from treeshare.tasks.arithmetic import game24_prompts as prompts
 from treeshare.tasks.arithmetic.game24 import Game24, Game24Verifier
 from treeshare.tasks.arithmetic.game24_puzzles import solvable_puzzles
 from treeshare.tasks.arithmetic.rules import Number, Position, count_solutions
@@ -18,18 +17,18 @@ VERIFIER = Game24Verifier()
 ROOT = Position.start((2, 8, 8, 14))
 ROLES = ("propose", "step", "choose", "io", "cot", "value", "judge", "reflect")
 CONSTANTS = {
-    "propose": prompts.PROPOSE,
-    "steps": prompts.STEPS,
-    "solve": prompts.SOLVE,
-    "value": prompts.VALUE,
-    "judge": prompts.JUDGE,
-    "vote": prompts.VOTE,
-    "reflect": prompts.REFLECT,
+    "propose": TASK.templates.propose,
+    "steps": TASK.templates.steps,
+    "solve": TASK.templates.solve,
+    "value": TASK.templates.value,
+    "judge": TASK.templates.judge,
+    "vote": TASK.templates.vote,
+    "reflect": TASK.templates.reflect,
 }
 
 
 def left(text: str) -> Position:
-    """A position with these values left, of no particular puzzle."""
+    """Return a position with these values left, of no particular puzzle."""
     values = sorted(map(Fraction, text.split()))
     return Position((), tuple(Number(value, str(value)) for value in values))
 
@@ -83,7 +82,7 @@ def test_reflections_are_shown_where_steps_are_asked_for_and_inherited() -> None
 
 
 def test_examples_of_reflections_are_failures_and_their_steps_right() -> None:
-    for numbers, (*steps, answer, lesson) in examples(prompts.REFLECT):
+    for numbers, (*steps, answer, lesson) in examples(TASK.templates.reflect):
         state = Position.start(numbers)
         for line in steps:
             (step,) = read("step", state, line)
@@ -102,7 +101,7 @@ def test_an_unknown_role_is_refused() -> None:
 
 
 def examples(constant: str) -> Iterator[tuple[tuple[int, ...], list[str]]]:
-    """Numbers and the lines that follow them, of each example of a prompt."""
+    """Yield, for each example of a prompt, its numbers and the lines that follow."""
     _, *blocks = constant.strip().split("\n\n")
     for block in blocks:
         first, *lines = block.split("\n")
@@ -110,12 +109,14 @@ def examples(constant: str) -> Iterator[tuple[tuple[int, ...], list[str]]]:
 
 
 def test_examples_of_proposals_are_right() -> None:
-    for numbers, (_, *lines) in examples(prompts.PROPOSE):
+    for numbers, (_, *lines) in examples(TASK.templates.propose):
         steps = read("propose", Position.start(numbers), "\n".join(lines))
         assert [step.text for step in steps] == lines
 
 
-@pytest.mark.parametrize("constant", [prompts.STEPS, prompts.SOLVE], ids=["steps", "solve"])
+@pytest.mark.parametrize(
+    "constant", [TASK.templates.steps, TASK.templates.solve], ids=["steps", "solve"]
+)
 def test_examples_of_solutions_are_right(constant: str) -> None:
     for numbers, (*steps, answer) in examples(constant):
         state = Position.start(numbers)
@@ -128,7 +129,7 @@ def test_examples_of_solutions_are_right(constant: str) -> None:
 
 
 def test_examples_of_verdicts_are_right() -> None:
-    for numbers, (*answer, verdict) in examples(prompts.VALUE):
+    for numbers, (*answer, verdict) in examples(TASK.templates.value):
         state = Position.start(numbers)
         is_right = count_solutions(state.values) > 0
         if answer:
@@ -137,18 +138,18 @@ def test_examples_of_verdicts_are_right() -> None:
 
 
 def test_examples_of_judgements_are_right_and_balanced() -> None:
-    told = []
-    for numbers, (*answer, judgement) in examples(prompts.JUDGE):
+    judged = []
+    for numbers, (*answer, judgement) in examples(TASK.templates.judge):
         is_right = count_solutions(tuple(map(Fraction, numbers))) > 0
         if answer:
             is_right = VERIFIER.check(Problem("some", numbers), answer[0].removeprefix("Answer: "))
         assert judgement == f"Makes 24:{TASK.yes_no[0 if is_right else 1]}"
-        told.append(is_right)
-    assert 2 * sum(told) == len(told)
+        judged.append(is_right)
+    assert 2 * sum(judged) == len(judged)
 
 
 def test_examples_of_votes_are_right() -> None:
-    for block in prompts.VOTE.strip().split("\n\n")[1:]:
+    for block in TASK.templates.vote.strip().split("\n\n")[1:]:
         *lines, vote = [line.partition(": ")[2] for line in block.split("\n")]
         options = [
             line.endswith("= 24") or count_solutions(left(line).values) > 0 for line in lines
@@ -160,5 +161,5 @@ def test_examples_of_votes_are_right() -> None:
 def test_no_example_is_a_puzzle() -> None:
     puzzles = set(solvable_puzzles())
     for constant in CONSTANTS.values():
-        if constant is not prompts.VOTE:  # its options have at most three numbers
+        if constant is not TASK.templates.vote:  # its options have at most three numbers
             assert puzzles.isdisjoint(tuple(sorted(numbers)) for numbers, _ in examples(constant))

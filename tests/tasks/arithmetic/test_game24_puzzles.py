@@ -1,4 +1,4 @@
-"""The lists of puzzles: ours, ToT's, and what is refused in a user's file."""
+"""The lists of puzzles: ours, ToT's, and files that are refused."""
 
 from __future__ import annotations
 

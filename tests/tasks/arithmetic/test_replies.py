@@ -28,7 +28,7 @@ ROOT = GAME.root(PROBLEM)
 
 
 def judged(text: str, role: str = "io") -> bool | None:
-    """Whether a reply is right; None if it cannot be read."""
+    """Return whether a reply is right; None if it cannot be read."""
     steps = GAME.parse(role, ROOT, text)
     if isinstance(steps, ParseFailure):
         return None
@@ -250,7 +250,7 @@ BOMBS = [
 
 @pytest.fixture
 def bounded() -> Iterator[None]:
-    """Ends a test that needs more than 8 seconds of this process's CPU time."""
+    """End a test that needs more than 8 seconds of this process's CPU time."""
 
     def end(*_: object) -> None:
         raise AssertionError("a reader needs more than linear time")

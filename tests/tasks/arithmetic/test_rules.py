@@ -36,14 +36,14 @@ def at(*numbers: int) -> Position:
 
 
 def reached(state: Position) -> Iterator[Position]:
-    """`state` and every position the moves lead to from it."""
+    """Return `state` and every position that moves lead to from it."""
     yield state
     for move in TASK.moves(state):
         yield from reached(move.state)
 
 
 def exact(text: str) -> tuple[Fraction, list[int]]:
-    """Value and numbers of an expression by Python's own parser; ValueError if it has none."""
+    """Read an expression's value and numbers by Python's parser; ValueError if malformed."""
     numbers = []
 
     def value(node: ast.expr) -> Fraction:
@@ -64,7 +64,7 @@ def exact(text: str) -> tuple[Fraction, list[int]]:
 
 
 def trees(leaves: tuple[tuple[object, Fraction], ...]) -> Iterator[tuple[object, Fraction]]:
-    """Every expression over labelled leaves, with its value; the same tree may come twice."""
+    """Yield every expression over labelled leaves, with its value; some trees come twice."""
     if len(leaves) == 1:
         yield leaves[0]
     for i, j in combinations(range(len(leaves)), 2):

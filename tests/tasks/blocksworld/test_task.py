@@ -1,4 +1,4 @@
-"""Blocksworld: the rules against a simulator of its own, distances, replies and plans."""
+"""Blocksworld: the rules against another simulator, distances, replies and plans."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from treeshare.tasks.blocksworld import prompts as prompts
 from treeshare.tasks.blocksworld.rules import (
     Move,
     apply,
+    count_in_place,
     distances,
-    in_place,
     legal_moves,
-    ordered,
     run,
-    show,
+    sort_stacks,
+    stacks_to_text,
 )
 from treeshare.tasks.blocksworld.task import (
+    PROMPTS,
     Blocksworld,
     BlocksworldVerifier,
     Puzzle,
@@ -45,12 +45,12 @@ PLAN = "move C to the table; move B onto A; move C onto B"
 
 
 def below(stacks):
-    """What each block stands on: another way to write stacks."""
+    """Return, for each block, what is below it, which is another notation of the stacks."""
     return {block: under for stack in stacks for under, block in pairwise(("table", *stack))}
 
 
 def successors(on):
-    """By PDDL's rules: a block is clear if nothing is on it, and only clear ones are touched."""
+    """Yield the successors by PDDL's rules: only a block with nothing on it can be moved."""
     clear = set(on) - set(on.values())
     for block in clear:
         for onto in clear | {"table"}:
@@ -113,11 +113,11 @@ def test_an_illegal_move_is_refused(move):
 
 
 def test_blocks_in_place_have_all_below_them_in_place():
-    assert in_place(("ABC",), ("ABC",)) == 3
-    assert in_place(("AC", "B"), ("ABC",)) == 1
-    assert in_place(("BC", "A"), ("ABC",)) == 1
-    assert in_place(("CBA",), ("ABC",)) == 0
-    assert in_place(("AB", "C"), ("A", "C", "B")) == 2
+    assert count_in_place(("ABC",), ("ABC",)) == 3
+    assert count_in_place(("AC", "B"), ("ABC",)) == 1
+    assert count_in_place(("BC", "A"), ("ABC",)) == 1
+    assert count_in_place(("CBA",), ("ABC",)) == 0
+    assert count_in_place(("AB", "C"), ("A", "C", "B")) == 2
 
 
 @pytest.mark.parametrize(("blocks", "moves"), [(3, 1), (3, 4), (4, 3), (6, 5)])
@@ -128,7 +128,7 @@ def test_puzzles_have_the_distance_asked_for(blocks, moves):
         start, goal = problem.data
         assert sorted("".join(start)) == sorted("".join(goal)) == list("ABCDEF"[:blocks])
         assert distances(start)[goal] == moves
-        assert start == ordered(start) and goal == ordered(goal)
+        assert start == sort_stacks(start) and goal == sort_stacks(goal)
 
 
 def test_the_seed_and_nothing_else_fixes_the_puzzles():
@@ -164,7 +164,7 @@ def test_a_search_that_follows_the_oracle_finds_a_shortest_plan():
         assert VERIFIER.grades(problem, state) == {"shortest": 1.0}
 
 
-def test_every_move_can_be_told_as_a_step():
+def test_every_move_can_be_read_as_a_step():
     for first in TASK.moves(ROOT):
         for move in TASK.moves(first.state):
             (step,) = TASK.parse("step", first.state, f"{move.text} A B C)")
@@ -277,10 +277,9 @@ def test_prompts_show_goal_and_blocks():
 
 def test_examples_in_the_prompts_are_right():
     def stacks(text):
-        return ordered(stack.replace(" ", "") for stack in text.split(" | "))
+        return sort_stacks(stack.replace(" ", "") for stack in text.split(" | "))
 
-    texts = (prompts.PROPOSE, prompts.STEPS, prompts.SOLVE, prompts.VALUE, prompts.JUDGE)
-    for text in texts:
+    for text in PROMPTS.values():
         for block in text.strip().split("\n\n")[1:]:
             goal, blocks = (stacks(t) for t in re.findall(r"(?:Goal|Blocks): (.*)", block))
             assert not set("".join(goal)) & set("ABCDEF")
@@ -292,12 +291,12 @@ def test_examples_in_the_prompts_are_right():
             for line in re.findall("Step: (.*)", block):
                 (step,) = TASK.parse("step", state, line)
                 state = step.state
-                assert line == f"{step.text} (now: {show(state.stacks)})"
-            if text is prompts.PROPOSE:
+                assert line == f"{step.text} (now: {stacks_to_text(state.stacks)})"
+            if text is PROMPTS["propose"]:
                 lines = block.partition("Moves:\n")[2]
                 steps = TASK.parse("propose", root, lines)
                 assert [step.text for step in steps] == lines.split("\n")
-            if not plans and text in (prompts.VALUE, prompts.JUDGE):
+            if not plans and text in (PROMPTS["value"], PROMPTS["judge"]):
                 assert (distances(blocks)[goal] <= 2) == ("sure" in block or "yes" in block)
 
 
@@ -318,11 +317,10 @@ def test_nothing_raises_and_nothing_wrong_passes(text):
         assert isinstance(TASK.parse(role, ROOT, text), list | ParseFailure)
     TASK.parse_value(ROOT, text)
     if VERIFIER.check(PROBLEM, text):
-        told = re.findall(
-            r"move(?: block)? (\w) (?:onto|on|to|on top of) (?:the )?(\w+)", text.lower()
-        )
+        words = re.sub(" +", " ", text.lower())
+        moves = re.findall(r"move(?: block)? (\w) (?:onto|on|to|on top of) (?:the )?(\w+)", words)
         on = below(("AC", "B"))
-        for block, onto in told:
+        for block, onto in moves:
             after = {**on, block.upper(): onto if onto == "table" else onto.upper()}
             assert after in list(successors(on))
             on = after

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from places import DATA
 
-from treeshare.tasks.crosswords import prompts as prompts
 from treeshare.tasks.crosswords.task import (
+    PROMPTS,
     SLOTS,
     Board,
     Crosswords,
@@ -202,7 +202,7 @@ def test_prompts_show_the_clues_and_the_letters(task):
 
 def test_examples_in_the_prompts_are_right(task):
     squares = [Board(tuple(CLUES), "".join(letters).lower()) for _, letters in GAMES]
-    for text in (prompts.PROPOSE, prompts.SOLVE, prompts.STEPS, prompts.VALUE, prompts.JUDGE):
+    for text in PROMPTS.values():
         for block, square in zip(text.strip().split("\n\n")[1:], squares * 2, strict=False):
             shown = re.findall(r"^([hv][1-5])\. .*?(?:: ([a-z_]{5}))?$", block, re.MULTILINE)
             if "Verdict: maybe" in block:

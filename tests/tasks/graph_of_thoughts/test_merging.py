@@ -19,7 +19,7 @@ from treeshare.search.policies.got import GoT
 from treeshare.search.policies.tot import ToTBFS
 from treeshare.search.scheduler import Scheduler
 from treeshare.tasks.graph_of_thoughts import set_intersection, sorting
-from treeshare.tasks.graph_of_thoughts.merging import read_answer, read_lists, show
+from treeshare.tasks.graph_of_thoughts.merging import list_to_text, read_answer, read_lists
 from treeshare.tasks.graph_of_thoughts.set_intersection import (
     SetIntersection,
     SetIntersectionVerifier,
@@ -41,7 +41,7 @@ def right_answer(problem):
 
 
 def perfect(prompt):
-    """What a model without fault replies to a prompt of either task."""
+    """Return the reply of a model without errors to a prompt of either task."""
     *_, last = prompt.rstrip().split("\n\n")
     lists = [literal_eval(text) for text in re.findall(r"\[.*?\]", last)]
     label = last.rpartition("\n")[2]
@@ -58,7 +58,7 @@ def perfect(prompt):
 
 
 def careless(prompt, seed, k):
-    """Sample 0 loses the last number of every list but those of a split."""
+    """Return a reply, of which sample 0 lacks the last number of each list except for a split."""
     reply = perfect(prompt)
     if k or "Part 1:" in reply:
         return reply
@@ -80,7 +80,7 @@ def test_is_a_task_that_can_be_merged(task):
 
 @TASKS
 def test_graph_of_thoughts_solves_it_with_a_careless_model(task):
-    problem, outcome = search(GoT(samples=2, merges=2, improvements=1), task, careless)
+    problem, outcome = search(GoT(num_samples=2, merges=2, improvements=1), task, careless)
     best = outcome.ranked[0]
     assert len(best.parents) == 2 and best.is_terminal
     assert VERIFIERS[task.name].grades(problem, best.state) == {"score": 1.0}
@@ -94,7 +94,7 @@ def test_what_was_merged_wrong_is_improved(task):
     def wrong_merge(prompt, seed, k):
         return " [1]" if prompt.endswith("Merged:") else perfect(prompt)
 
-    problem, outcome = search(GoT(samples=1, merges=1, improvements=1), task, wrong_merge)
+    problem, outcome = search(GoT(num_samples=1, merges=1, improvements=1), task, wrong_merge)
     best = outcome.ranked[0]
     assert best.parents[0].state.result == (1,)  # the merged thought
     assert VERIFIERS[task.name].check(problem, task.answer(best.state))
@@ -102,7 +102,7 @@ def test_what_was_merged_wrong_is_improved(task):
 
 @TASKS
 def test_without_improvement_a_wrong_result_is_no_answer(task):
-    _, outcome = search(GoT(samples=1, merges=1, improvements=0), task, lambda *_: "[1]")
+    _, outcome = search(GoT(num_samples=1, merges=1, improvements=0), task, lambda *_: "[1]")
     assert outcome.parse_failures == 1  # the split
     assert task.answer(outcome.ranked[0].state) is None
     root = task.root(task.problems()[0])
@@ -116,7 +116,7 @@ def test_tree_of_thoughts_solves_and_then_mends_the_whole(task):
     def wrong_at_first(prompt, seed, k):
         return perfect(prompt) if "Wrong: [1]" in prompt else " [1]"
 
-    problem, outcome = search(ToTBFS(breadth=1, samples=2, depth=2), task, wrong_at_first)
+    problem, outcome = search(ToTBFS(breadth=1, num_samples=2, depth=2), task, wrong_at_first)
     best = outcome.ranked[0]
     assert best.depth == 2 and VERIFIERS[task.name].check(problem, task.answer(best.state))
 
@@ -132,17 +132,17 @@ def test_a_whole_answer_is_taken_right_or_wrong(task, role):
 
 @TASKS
 def test_examples_in_the_prompts_are_what_a_perfect_model_says(task):
-    words = task.words
-    for text in (words.solve, words.reason, words.merge, words.improve, words.split):
+    texts = task.templates
+    for text in (texts.solve, texts.reason, texts.merge, texts.improve, texts.split):
         examples = re.sub(r"Reasoning: .*\n", "", text).strip().split("\n\n")[1:]
         assert len(examples) >= 2
         for example in examples:
             first, *rest = example.split("\n")
-            shown = [first] if text is words.split else [first, *rest[:-1]]
-            label, told = example.removeprefix("\n".join(shown) + "\n").split(":", 1)
+            shown = [first] if text is texts.split else [first, *rest[:-1]]
+            label, reply = example.removeprefix("\n".join(shown) + "\n").split(":", 1)
             assert perfect(text + "\n".join([*shown, f"{label}:"])).strip() in (
-                told.strip(),
-                f"{label}:{told}",  # of a split, several lines
+                reply.strip(),
+                f"{label}:{reply}",  # of a split, several lines
             )
 
 
@@ -155,7 +155,7 @@ def test_prompts_begin_with_their_constant_part_and_show_the_lists(task):
         first, *rest = task.prompt(role, states.get(role, root))
         assert first.endswith("\n\n") and all(s.endswith("\n") for s in rest[:-1])
         assert not rest[-1].endswith((" ", "\n"))
-        assert ("[1, 2]" if role in states else show(root.part)) in "".join(rest)
+        assert ("[1, 2]" if role in states else list_to_text(root.part)) in "".join(rest)
     assert task.prompt("step", root) == task.prompt("solve", root)
     assert task.prompt("step", solved.state) == task.prompt("improve", solved.state)
     with pytest.raises(ValueError, match="role='vote' must be one of solve, merge, improve, step"):
@@ -207,7 +207,7 @@ def test_no_errors_is_the_same_as_right_by_brute_force():
     sets = Sets((0, 1, 2), (2, 3, 0))
     for length in range(5):
         for result in product(range(4), repeat=length):
-            answer = show(result)
+            answer = list_to_text(result)
             is_right = result == (0, 2, 2)
             assert (sorting.count_errors(given, result) == 0) == is_right
             assert SortingVerifier().check(Problem("", given), answer) == is_right
@@ -236,7 +236,7 @@ def test_no_errors_is_the_same_as_right_by_brute_force():
 )
 def test_near_misses_are_wrong(task, spoil):
     problem = task.problems()[0]
-    answer = show(right_answer(problem))
+    answer = list_to_text(right_answer(problem))
     verifier = VERIFIERS[task.name]
     assert verifier.check(problem, answer) and verifier.check(problem, f" {answer}\n")
     assert not verifier.check(problem, spoil(answer))

@@ -15,7 +15,7 @@ from places import DATA
 
 from treeshare.llm_backend.engines.mock import MockEngine
 from treeshare.search import Context, Sample, Scheduler, SelfConsistency, ValuePrompt
-from treeshare.tasks.math.answers import are_same, final_answer, group_keys, normal
+from treeshare.tasks.math.answers import are_same, final_answer, group_keys, normalize_answer
 from treeshare.tasks.math.numbers import Number, TooLarge, calculate, read_number
 from treeshare.tasks.math.problems import MathProblems, MathVerifier
 from treeshare.tasks.math.structure import read_answer
@@ -73,8 +73,8 @@ def test_an_answer_is_the_same_whichever_side_it_stands_on(symbolic):
     for row in ROWS[:: 8 if symbolic else 1]:
         answer = final_answer(row["reply"])
         if answer is not None:
-            there = are_same(normal(answer), row["gold"], symbolic=symbolic)
-            assert are_same(normal(row["gold"]), answer, symbolic=symbolic) == there, row
+            there = are_same(normalize_answer(answer), row["gold"], symbolic=symbolic)
+            assert are_same(normalize_answer(row["gold"]), answer, symbolic=symbolic) == there, row
 
 
 def data(name):
@@ -98,16 +98,17 @@ def test_golds_are_readable_and_numbers_differ(name, question, answer):
     path = data(name)
     verifier = MathVerifier(path, answer=answer)
     golds = [
-        verifier._answers[problem.id]
+        verifier.right_answer(problem)
         for problem in MathProblems(path, question=question).problems()
     ]
     values: dict[Fraction, str] = {}
     for gold in golds:
-        assert are_same(normal(gold), gold) and normal(normal(gold)) == normal(gold)
+        normal = normalize_answer(gold)
+        assert are_same(normal, gold) and normalize_answer(normal) == normal
         if isinstance(number := read_answer(gold), Number):
             values.setdefault(number.value, gold)
     if "gsm8k" in name:
-        assert {normal(gold) for gold in golds} == {str(value) for value in values}
+        assert {normalize_answer(gold) for gold in golds} == {str(value) for value in values}
     for (a, first), (b, second) in combinations(values.items(), 2):
         assert a != b and not are_same(first, second)
 
@@ -117,7 +118,7 @@ def test_golds_of_math_agree_with_its_solutions():
     rows = [json.loads(line) for line in Path(path).read_text().splitlines()]
     for row in rows:
         found = final_answer(row["solution"])
-        assert found is not None and are_same(normal(found), row["answer"]), row["answer"]
+        assert found is not None and are_same(normalize_answer(found), row["answer"]), row["answer"]
 
 
 @pytest.mark.parametrize(
@@ -244,7 +245,7 @@ def test_separators_of_thousands_do_not_matter(separator, value):
 
 
 def test_huge_replies_are_read():
-    """Time that grows with the square of the length would not end."""
+    """With time that grows as the square of the length, this test would not end."""
     size = 200_000
     for part in (
         r"\boxed{",
@@ -259,7 +260,7 @@ def test_huge_replies_are_read():
         assert final_answer(text) in (None, "1", "5")
         assert final_answer(f"Answer: 5\n{text}") in (None, "1", "5")
     for text in ("(" * 400, "{" * 400, "1," * 200, r"\frac{" * 60, "=1" * 200, "a or " * 80):
-        assert normal(normal(text)) == normal(text)
+        assert normalize_answer(normalize_answer(text)) == normalize_answer(text)
         assert not are_same(text, "5")
     assert final_answer(f"Answer: {'9' * size}") is None and not are_same("9" * size, "9" * size)
 

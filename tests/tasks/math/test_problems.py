@@ -12,9 +12,8 @@ import task_options
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from treeshare.tasks.math import prompts as prompts
-from treeshare.tasks.math.answers import are_same, final_answer, normal, read_number
-from treeshare.tasks.math.problems import MathProblems, MathVerifier
+from treeshare.tasks.math.answers import are_same, final_answer, normalize_answer, read_number
+from treeshare.tasks.math.problems import PROMPTS, MathProblems, MathVerifier
 from treeshare.tasks.task import HasJudgement, HasSolution, HasValues, ParseFailure, Task
 
 PATH = str(Path(task_options.__file__).parent / "task_files/math.jsonl")
@@ -75,7 +74,7 @@ def test_is_a_task_that_keeps_no_answers():
     ],
 )
 def test_a_number_is_read_exactly(text, number):
-    assert str(read_number(text)) == number == normal(text)
+    assert str(read_number(text)) == number == normalize_answer(text)
     assert are_same(text, number) and are_same(number, text)
 
 
@@ -261,17 +260,17 @@ def test_prompts_show_the_question_in_one_line():
 
 def test_examples_in_the_prompts_agree_with_each_other():
     right = {}
-    for text in (prompts.STEPS, prompts.SOLVE):
+    for text in (PROMPTS["steps"], PROMPTS["solve"]):
         for block in text.strip().split("\n\n")[1:]:
             question = re.search("Question: (.*)", block)[1]
             answer = final_answer(block.rpartition("\n")[2])
             assert are_same(right.setdefault(question, answer), answer)
-    for text in (prompts.VALUE, prompts.JUDGE):
+    for text in (PROMPTS["value"], PROMPTS["judge"]):
         for block in text.strip().split("\n\n")[1:]:
             question = re.search("Question: (.*)", block)[1]
-            told = re.search("Answer: (.*)", block)
-            if told:
-                good = are_same(told[1], right[question])
+            answered = re.search("Answer: (.*)", block)
+            if answered:
+                good = are_same(answered[1], right[question])
                 assert good == block.endswith(("sure", "yes"))
 
 
@@ -336,9 +335,9 @@ latex = st.lists(st.sampled_from(pieces)).map("".join)
 
 @given(texts | latex)
 def test_the_normal_form_is_the_same_answer_and_stays(text):
-    assert normal(normal(text)) == normal(text)
-    if 0 < len(text) <= 150 and len(normal(text)) <= 150:
-        assert are_same(normal(text), text)
+    assert normalize_answer(normalize_answer(text)) == normalize_answer(text)
+    if 0 < len(text) <= 150 and len(normalize_answer(text)) <= 150:
+        assert are_same(normalize_answer(text), text)
 
 
 @given(fractions, fractions)
@@ -355,6 +354,6 @@ def test_nothing_raises_and_nothing_wrong_passes(text):
     for role in ("step", "cot", "io"):
         assert isinstance(TASK.parse(role, ROOT, text), list | ParseFailure)
     TASK.parse_value(ROOT, text)
-    assert json.dumps(normal(text))
+    assert json.dumps(normalize_answer(text))
     if VERIFIER.check(PROBLEMS[0], text):
         assert re.search(r"19|\d/|frac", re.sub("[ ,$]", "", text))

@@ -1,9 +1,10 @@
-"""math-verify compares in a process of its own: hostile answers are wrong and cost bounded time."""
+"""math-verify compares in a separate process: hostile answers are wrong and take bounded time."""
 
 import json
 
 import pytest
 
+from treeshare.tasks.math import problems
 from treeshare.tasks.math.problems import MathProblems, MathVerifier
 
 pytest.importorskip("math_verify", reason="needs the extra `math`")
@@ -25,10 +26,11 @@ def test_math_verify_runs_in_the_sandbox(tmp_path):
     assert verifier.check(problem, r"\sqrt{8} + x^2")  # by the next process
 
 
-def test_without_symbolic_there_is_no_process(tmp_path):
+def test_without_symbolic_there_is_no_process(tmp_path, monkeypatch):
+    monkeypatch.delattr(problems, "Sandbox")
     path = tmp_path / "file.jsonl"
     path.write_text(json.dumps({"question": "q", "answer": "1/2"}))
     verifier = MathVerifier(str(path))
     (problem,) = MathProblems(str(path)).problems()
     assert verifier.check(problem, "0.5") and not verifier.check(problem, "0.51")
-    assert verifier.scoring_failures == {} and verifier._sandbox is None
+    assert verifier.scoring_failures == {}

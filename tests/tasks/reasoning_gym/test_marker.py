@@ -1,6 +1,6 @@
-"""A reply to a data set of reasoning-gym is data: it is not run, and its mark comes in time.
+"""Replies to data sets of reasoning-gym are data: none is run, and marks come in time.
 
-`tests/support/hostile_answers.py` does for every data set what is done here for some.
+`tests/support/hostile_answers.py` checks every data set; these tests check a few.
 """
 
 import random
@@ -22,7 +22,7 @@ SIZE = 5_000
 
 @pytest.mark.parametrize("name", ["countdown", "spiral_matrix", "boxnet"])
 def test_hostile_answers_are_marked_and_nothing_runs(name, tmp_path):
-    """The slow ones are left to the script."""
+    """The script checks the slow data sets."""
     canary = tmp_path / "canary"
     answers = [a for a in hostile_answers(canary) if "sin(sin" not in a and "x**x**x" not in a]
     outcome = tried(name, answers, canary, own=2)
@@ -69,7 +69,7 @@ def test_other_right_answers_keep_their_marks(markers, name, answers, mark):
 
 
 def test_no_other_part_of_the_package_evaluates_text():
-    """A new version may: then `_EVALUATED` has to be looked at again."""
+    """If a new version does, `_EVALUATED` must be checked again."""
     import reasoning_gym
 
     root = Path(reasoning_gym.__file__).parent
@@ -97,7 +97,7 @@ def test_a_scorer_that_evaluates_unasked_gives_no_marks():
         def __getitem__(self, index):
             return {"question": "q", "answer": "a", "metadata": {}}
 
-    marker._dataset = Evaluating()
+    marker.dataset = Evaluating()
     with pytest.raises(EvaluatedText, match="the scorer of coin_flip evaluates text"):
         marker.mark(0, "1 / 3")
     assert eval("1") == 1  # nothing is refused between two marks
@@ -125,12 +125,12 @@ def test_what_raises_or_takes_too_long_gets_no_mark_and_is_counted():
 @pytest.mark.parametrize("answer", ["nan", "nan+nanj", "NaN - NaNi"])
 def test_nan_is_not_right(answer):
     marker = Marker("complex_arithmetic", {}, 1, SIZE)
-    assert marker._dataset.score_answer("nan", marker.entry(0)) == 1.0  # what the scorer says
+    assert marker.dataset.score_answer("nan", marker.entry(0)) == 1.0  # what the scorer says
     assert marker.mark(0, answer) == 0.0
 
 
 def test_the_first_questions_are_the_same_for_every_limit():
-    """acre draws its kinds of questions by shares of the data set's size."""
+    """`acre` draws its kinds of questions by shares of the data set's size."""
     three = [problem.data for problem in ReasoningGym("acre", limit=3, seed=1).problems()]
     assert three == Marker("acre", {}, 1, SIZE).questions(5)[:3]
 

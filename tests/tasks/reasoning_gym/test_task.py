@@ -18,6 +18,7 @@ from treeshare.tasks.graph_of_thoughts.sorting import SortingVerifier
 from treeshare.tasks.math.answers import are_same
 from treeshare.tasks.reasoning_gym.task import ReasoningGym, ReasoningGymVerifier
 from treeshare.tasks.task import HasGrades, HasValues, ParseFailure, Problem, Task
+from treeshare.tasks.verifiers import verifier_of
 
 MISSING = "needs the extra `reasoning-gym`"
 
@@ -25,6 +26,12 @@ MISSING = "needs the extra `reasoning-gym`"
 @pytest.fixture(scope="module")
 def gym():
     return pytest.importorskip("reasoning_gym", reason=MISSING)
+
+
+@pytest.fixture(scope="module")
+def pair(gym):
+    name = "prime_factorization"
+    return ReasoningGym(name, limit=1), ReasoningGymVerifier(name, limit=1)
 
 
 def test_without_the_package_the_extra_is_named(monkeypatch):
@@ -43,7 +50,9 @@ def test_without_the_package_the_extra_is_named(monkeypatch):
 )
 def test_a_data_set_is_a_task(gym, dataset, options):
     task = ReasoningGym(dataset, options=options, limit=3, seed=5)
-    verifier = ReasoningGymVerifier(dataset, options=options, limit=3, seed=5)
+    verifier = verifier_of(task)
+    assert isinstance(verifier, ReasoningGymVerifier)
+    assert vars(verifier).keys() >= {"dataset", "options", "limit", "seed", "seconds"}
     assert isinstance(task, Task) and isinstance(task, HasValues)
     assert isinstance(verifier, HasGrades)
     problems = task.problems()
@@ -70,8 +79,8 @@ def test_a_data_set_is_a_task(gym, dataset, options):
         )
 
 
-def test_replies_and_prompts(gym):
-    task = ReasoningGym("basic_arithmetic", limit=1)
+def test_replies_and_prompts(pair):
+    task = pair[0]
     root = task.root(task.problems()[0])
     assert task.parse("cot", root, "5") == ParseFailure("cot", "5", "no <answer>")
     assert task.parse("io", root, "<answer> </answer>") == ParseFailure(
@@ -111,12 +120,6 @@ def test_arguments_out_of_bound_are_refused(gym, arguments, error, message):
     assert "\n" not in str(info.value)
 
 
-@pytest.fixture(scope="module")
-def pair(gym):
-    name = "prime_factorization"
-    return ReasoningGym(name, limit=1), ReasoningGymVerifier(name, limit=1)
-
-
 @given(st.text(st.characters(), max_size=50))  # lone surrogates too
 def test_nothing_raises(pair, text):
     task, verifier = pair
@@ -127,7 +130,7 @@ def test_nothing_raises(pair, text):
 
 
 def expressions(rng, numbers, target, count):
-    """Expressions of the numbers at random, and a right one if there is any."""
+    """Yield random expressions of the numbers, and a right one if there is any."""
     for _ in range(count):
         state = Position.start(numbers, target)
         while not state.is_final:
@@ -155,18 +158,18 @@ def test_countdown_is_judged_as_there(gym):
 
 
 def test_game24_is_judged_as_there_but_for_the_numbers_used(gym):
-    """Its scorer does not ask which numbers an answer uses, and takes 24 1/2 for 24."""
+    """Its scorer does not check which numbers an answer uses, and accepts 24 1/2 as 24."""
     entries = gym.create_dataset("puzzle24", seed=1, size=1, min_value=1, max_value=10)
     rng, verifier, num_right = random.Random(0), Game24Verifier(), 0
     problems = [problem for problem in Game24().problems() if max(problem.data) <= 10]
-    for problem in problems[:12]:
+    for problem in problems[:5]:
         for answer in expressions(rng, problem.data, Fraction(24), 8):
             is_right = entries.score_answer(answer, entries[0]) == 1.0
             used = sorted(map(int, re.findall("[0-9]+", answer)))
             exact = abs(eval(answer) - 24) < 1e-9 if is_right else False
             assert verifier.check(problem, answer) == (exact and used == sorted(problem.data))
             num_right += exact
-    assert num_right >= 24
+    assert num_right >= 10
 
 
 def test_sorting_is_judged_as_there(gym):

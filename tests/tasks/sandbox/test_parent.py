@@ -1,4 +1,4 @@
-"""The process in which foreign code marks replies: what it stops, and that the parent goes on."""
+"""The process in which code of others marks replies: what it prevents, and how it ends."""
 
 import logging
 import os
@@ -30,7 +30,7 @@ def failure(sandbox, *call):
 
 
 def is_alive(pid):
-    """Whether the process runs; one that has ended and was not waited for does not."""
+    """Return whether a process runs; one that ended and was not waited for does not."""
     try:
         with open(f"/proc/{pid}/stat") as file:
             return file.read().rpartition(")")[2].split()[0] != "Z"
@@ -69,10 +69,10 @@ def test_values_come_back_unchanged(sandbox, value):
     ids=lambda value: str(value)[:20],
 )
 def test_what_a_call_raises_is_a_failure(sandbox, call, error):
-    pid = sandbox._process.pid
+    pid = sandbox.pid
     found = failure(sandbox, *call)
     assert (found.kind, found.error) == ("raised", error)
-    assert sandbox._process.pid == pid
+    assert sandbox.pid == pid
 
 
 @pytest.mark.parametrize("call", [("exit_at_once", 0), ("exit_at_once", 3), ("crash",)])
@@ -124,7 +124,7 @@ def test_nothing_outside_is_reached(sandbox, tmp_path, what):
 
 def test_the_system_limits_the_process(sandbox):
     """These limits hold for C code as well."""
-    with open(f"/proc/{sandbox._process.pid}/limits") as file:
+    with open(f"/proc/{sandbox.pid}/limits") as file:
         limits = {line[:26].strip(): line[26:].split()[:2] for line in file}
     assert limits["Max file size"] == ["0", "0"] and limits["Max core file size"] == ["0", "0"]
     assert limits["Max open files"] == ["32", "32"] and limits["Max processes"] == ["0", "0"]
@@ -168,9 +168,9 @@ def test_one_process_serves_all_calls_and_ends_when_it_is_closed():
     sandbox = Sandbox("misbehaving", "Counter", [5])
     assert [sandbox.call("count") for _ in range(3)] == [6, 7, 8]
     pid = sandbox.call("process")
-    assert pid == sandbox._process.pid and is_alive(pid)
+    assert pid == sandbox.pid and is_alive(pid)
     os.kill(pid, signal.SIGKILL)  # between two calls: nobody's failure
-    assert wait_until(lambda: sandbox._process.poll() is not None)
+    assert wait_until(lambda: not sandbox.is_running)
     assert sandbox.call("count") == 6 and not sandbox.failures
     pid = sandbox.call("process")
     sandbox.close()
@@ -179,19 +179,19 @@ def test_one_process_serves_all_calls_and_ends_when_it_is_closed():
 
 def test_it_ends_with_its_owner_without_being_closed():
     sandbox = Sandbox("misbehaving")
-    pid = sandbox._process.pid
+    pid = sandbox.pid
     del sandbox
     assert not is_alive(pid)
 
 
 @pytest.mark.parametrize("doing", ["nothing", "sleep", "spin", "compute"])
 def test_it_ends_when_the_parent_is_killed(doing):
-    """A call that never lets another thread run is ended by its limit of processor time."""
+    """The limit of processor time ends a call that never lets another thread run."""
     code = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
         "from treeshare.tasks.sandbox.parent import Sandbox\n"
         "sandbox = Sandbox('misbehaving', seconds=1)\n"
-        "print(sandbox._process.pid, flush=True)\n"
+        "print(sandbox.pid, flush=True)\n"
         "sys.stdin.read() if sys.argv[2] == 'nothing' else sandbox.call(sys.argv[2])\n"
     )
     command = [sys.executable, "-c", code, os.path.dirname(misbehaving.__file__), doing]
@@ -217,3 +217,24 @@ def test_what_cannot_be_loaded_is_said():
 def test_a_limit_out_of_its_bound_is_refused(seconds):
     with pytest.raises(ValueError, match=r"seconds=.* must be a number from 0.1 to 3600"):
         Sandbox("misbehaving", seconds=seconds)
+
+
+def test_a_module_may_write_while_it_is_loaded_and_not_later(tmp_path, monkeypatch):
+    """matplotlib, which reasoning-gym loads, writes a cache on a machine that has none yet."""
+    code = f"""
+import os, subprocess, sys
+os.makedirs({str(tmp_path / "cache")!r})
+subprocess.run([sys.executable, "-c", "pass"], check=True)
+
+def write():
+    open({str(tmp_path / "later")!r}, "w")
+
+def echo(*values):
+    return list(values)
+"""
+    (tmp_path / "writes_a_cache.py").write_text(code)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    sandbox = Sandbox("writes_a_cache", seconds=SECONDS)
+    assert (tmp_path / "cache").is_dir()
+    assert failure(sandbox, "write").error == "PermissionError"
+    assert not (tmp_path / "later").exists()

@@ -1,8 +1,4 @@
-"""How a task about combining numbers puts a position into words; the texts are the task's own.
-
-`Words` holds, per role, the part of a prompt that is the same for all states (instructions and
-worked examples) and appends the lines that show a position. Knows neither replies nor verifiers.
-"""
+"""The prompts of arithmetic tasks: constant texts, then lines that show a position."""
 
 from __future__ import annotations
 
@@ -16,55 +12,68 @@ ROLES = (
     *("propose", "step", "io", "cot", "value", "vote", "reflect", "feedback", "refine"),
     *("choose", "judge"),
 )
+"""The roles of the task."""
 
 
 @dataclass(frozen=True, slots=True)
-class Words:
-    """The texts of a task; each ends with an empty line."""
+class PromptTemplates:
+    """Makes prompts of a task's texts, which hold the instructions and worked examples.
+
+    Attributes:
+        propose, value, judge, vote, reflect, feedback, refine: the text of the role of that name.
+        steps: the text of the roles `step`, `choose` and `cot`.
+        solve: the text of the role `io`.
+        is_target_shown: whether the prompts show the target on a line of its own, because the
+            texts do not name it.
+    """
 
     propose: str
-    steps: str  # for the roles `step`, `choose` and `cot`
-    solve: str  # for the role `io`
+    steps: str
+    solve: str
     value: str
     judge: str
     vote: str
     reflect: str
     feedback: str
     refine: str
-    is_target_shown: bool  # on a line of its own, because the texts name none
+    is_target_shown: bool
 
     def prompt(self, role: str, state: Any) -> tuple[str, ...]:
-        """See `ArithmeticTask.prompt`."""
+        """Return the segments of a prompt (see `ArithmeticTask.prompt`).
+
+        Raises:
+            ValueError: there is no such role.
+        """
         match role:
             case "propose":
                 left = self._numbers(state, state)
-                return self.propose, left, *_lessons(state), "Next steps:\n"
+                return self.propose, left, *_lesson_lines(state), "Next steps:\n"
             case "step" | "choose" | "cot":
-                given = self._given(state)
-                return self.steps, given, *_lessons(state), *_taken(state), "Step:"
+                puzzle = self._puzzle(state)
+                return self.steps, puzzle, *_lesson_lines(state), *_step_lines(state), "Step:"
             case "io":
-                return self.solve, self._given(state), "Answer:"
+                return self.solve, self._puzzle(state), "Answer:"
             case "value":
                 return self.value, *self._judged(state), "Verdict:"
             case "judge":
                 return self.judge, *self._judged(state), f"Makes {state.target}:"
             case "vote":
-                options = (f"Option {i}: {_shown(option)}\n" for i, option in enumerate(state, 1))
+                options = (f"Option {i}: {_one_line(each)}\n" for i, each in enumerate(state, 1))
                 return self.vote, *self._target(state[0]), *options, "Best option:"
             case "reflect":
-                answer = [f"Answer: {_shown(state)}\n"] if state.is_final else []
-                return self.reflect, self._given(state), *_taken(state), *answer, "Lesson:"
+                answer = [f"Answer: {_one_line(state)}\n"] if state.is_final else []
+                return self.reflect, self._puzzle(state), *_step_lines(state), *answer, "Lesson:"
             case "feedback":
-                return self.feedback, self._given(state), _claim(state), "Feedback:"
+                return self.feedback, self._puzzle(state), _claim(state), "Feedback:"
             case "refine":
                 return self.refine, *self._criticised(state), "Answer:"
         raise ValueError(f"role={role!r} must be one of {', '.join(ROLES)}")
 
     def solution(self, state: Position) -> tuple[str, ...]:
-        """The question and the steps taken, the answer last, as a reward model reads them."""
-        question = " ".join([self.solve.splitlines()[0], *self._given(state).splitlines()])
+        """Return the question, the steps and, of a final position, the answer (`HasSolution`)."""
+        question = " ".join([self.solve.splitlines()[0], *self._puzzle(state).splitlines()])
         steps = (f"Step {i}: {step}" for i, step in enumerate(state.steps, start=1))
-        return question, *steps, *([f"Answer: {_shown(state)}"] if state.is_final else [])
+        return question, *steps, *([f"Answer: {_one_line(state)}"] if state.is_final else [])
 
     def _target(self, state: Position) -> list[str]:
         return [f"Target: {state.target}\n"] if self.is_target_shown else []
@@ -72,28 +81,28 @@ class Words:
     def _numbers(self, state: Position, numbers: object) -> str:
         return "".join([*self._target(state), f"Numbers: {numbers}\n"])
 
-    def _given(self, state: Position) -> str:
+    def _puzzle(self, state: Position) -> str:
         return self._numbers(state, " ".join(map(str, state.puzzle)))
 
     def _judged(self, state: Position) -> list[str]:
-        """What is left, or the puzzle and the answer of a terminal position."""
+        """Show what is left, or the puzzle and the answer of a final position."""
         if state.is_final:
-            return [self._given(state), f"Answer: {_shown(state)}\n"]
+            return [self._puzzle(state), f"Answer: {_one_line(state)}\n"]
         return [self._numbers(state, state)]
 
     def _criticised(self, attempts: Sequence[tuple[Position, str]]) -> list[str]:
-        """The puzzle, then each attempt at it with its feedback."""
-        segments = [self._given(attempts[0][0])]
+        """Show the puzzle, then each attempt at it with its feedback."""
+        segments = [self._puzzle(attempts[0][0])]
         for position, feedback in attempts:
             segments += [_claim(position), f"Feedback: {' '.join(feedback.split())}\n"]
         return segments
 
 
-def _taken(state: Position) -> list[str]:
+def _step_lines(state: Position) -> list[str]:
     return [f"Step: {step}\n" for step in state.steps]
 
 
-def _lessons(state: Position) -> list[str]:
+def _lesson_lines(state: Position) -> list[str]:
     return [f"Lesson: {reflection}\n" for reflection in state.reflections]
 
 
@@ -101,8 +110,8 @@ def _claim(state: Position) -> str:
     return f"Answer: {state.answer} = {state.target}\n"
 
 
-def _shown(state: Position) -> str:
-    """A position in one line: a claimed or composed equation, or what is left."""
+def _one_line(state: Position) -> str:
+    """Show a position in one line: the equation of a final one, or what is left."""
     if state.answer is not None:
         return f"{state.answer} = {state.target}"
     if state.is_final:
