@@ -6,25 +6,36 @@ BIN := $(VENV)/bin
 comma := ,
 READY := $(VENV)/ready-$(subst $(comma),-,$(EXTRAS))
 
-.PHONY: demo test check fix clean
+.PHONY: demo demo-figures test coverage check docs fix clean
 
 demo: $(READY)
 	$(BIN)/treeshare -m experiment=demo search=cot,tot_bfs
 
+demo-figures: $(READY)
+	$(BIN)/python docs/demo_figures.py
+
 test: $(READY) $(VENV)/smollm2
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --durations=10
+
+coverage: $(READY) $(VENV)/smollm2
+	$(BIN)/python -m pytest -n 2 --cov=treeshare --cov-report=term:skip-covered
 
 check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy -p treeshare
+	cd tests/typing && MYPYPATH=$(CURDIR) $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml \
+		--cache-dir $(CURDIR)/.mypy_cache user.py
+
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 fix: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) outputs
+	rm -rf $(VENV) outputs site
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
