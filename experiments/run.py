@@ -1,7 +1,7 @@
-"""Runs an experiment: `treeshare search=tot_bfs task.limit=5`, resumed by the same command.
+"""Run an experiment: `treeshare search=tot_bfs task.limit=5`. The same command resumes it.
 
-`treeshare` starts this file. It imports next to nothing by itself, so that an interrupt while the
-rest is imported ends the command without a traceback.
+This module is the entry point of the command `treeshare`. It imports the rest of the package inside
+`main`, so that an interrupt during the slow imports ends the command without a traceback.
 """
 
 from __future__ import annotations
@@ -11,7 +11,10 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+import treeshare
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -20,33 +23,36 @@ if TYPE_CHECKING:
 
 
 def main() -> int:
-    """The console command.
+    """Run the console command.
 
     Returns:
         0; 1 if a puzzle failed; 2 for a configuration that cannot be run, or files that cannot be
-        read or written; 130 if interrupted.
+        read or written; 130 after an interrupt.
     """
+    if sys.argv[1:] == ["--version"]:  # hydra has no such option
+        print(f"treeshare {treeshare.__version__}")
+        return 0
     with _interruptible():
-        sys.path.append(os.getcwd())  # the user's own policies; last, so that they shadow nothing
+        _add_working_directory()
         from treeshare.experiments.runs.openmp import set_wait_policy
 
         set_wait_policy()
         from treeshare.experiments.results.summary import comparison
-        from treeshare.experiments.runs.command import complain, run_command, show
+        from treeshare.experiments.runs.command import print_error, print_output, run_command
         from treeshare.experiments.runs.config import SetupError
         from treeshare.experiments.runs.resumable_run import launch
-    finished: list[tuple[list[str], Summary]] = []  # jobs, by their overrides
+    finished: list[tuple[list[str], Summary]] = []  # the overrides and the summary of each job
     code = run_command("treeshare", "config", lambda cfg: launch(cfg, finished))
     if len(finished) > 1:
         try:
-            show(f"\n{comparison(finished)}")
+            print_output(f"\n{comparison(finished)}")
         except SetupError as error:
-            return complain("treeshare", str(error), 2)
+            return print_error("treeshare", str(error), 2)
     return code
 
 
 def run(cfg: DictConfig) -> Summary:
-    """Run a composed configuration, or the rest of it if it was run before.
+    """Run a composed configuration; puzzles that an earlier run finished are not searched again.
 
     Raises:
         SetupError: it cannot be run, or its files cannot be read or written.
@@ -56,13 +62,28 @@ def run(cfg: DictConfig) -> Summary:
     return run_or_resume(cfg)
 
 
+def _add_working_directory() -> None:
+    """Let a configuration name the user's own modules, without shadowing an installed one.
+
+    In an editable installation the checkout is on the path as well. It holds folders with names
+    that a user's module may have, such as `tasks`; the user's module is found first.
+    """
+    checkout = str(Path(treeshare.__file__).parents[1])
+    is_installed_as_path = checkout in sys.path and os.path.exists(f"{checkout}/pyproject.toml")
+    at = sys.path.index(checkout) if is_installed_as_path else len(sys.path)
+    sys.path.insert(at, os.getcwd())
+
+
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """End the process at once when it is interrupted meanwhile. An exception would be raised inside
-    what is being imported, and printed or lost there; nothing has begun that has to be ended."""
+    """End the process at once if it is interrupted inside.
+
+    A KeyboardInterrupt would be raised inside the module that is being imported, and be printed or
+    lost there. Nothing has started yet that would have to be ended properly.
+    """
     is_default = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     if is_default:
-        signal.signal(signal.SIGINT, _leave)
+        signal.signal(signal.SIGINT, _exit_at_once)
     try:
         yield
     finally:
@@ -70,7 +91,7 @@ def _interruptible() -> Iterator[None]:
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def _leave(*_: object) -> None:
+def _exit_at_once(*_: object) -> None:
     os.write(2, b"treeshare: interrupted; the same command resumes\n")
     os._exit(130)
 

@@ -1,25 +1,27 @@
-"""The README's examples are run as they stand, through the command they name."""
+"""The README's examples run unchanged, through the command that the README names."""
 
+import importlib
 import re
 
 import pytest
 import torch
 from hydra import compose, initialize_config_module
 from page_examples import example, run_example
-from places import ROOT
+from places import PACKAGE, ROOT
 
-from treeshare.experiments.runs.config import prepare
+from treeshare.experiments.results.summary import comparison
+from treeshare.experiments.run import run
 
 README = (ROOT / "README.md").read_text()
 MAKEFILE = (ROOT / "Makefile").read_text()
 
 
-def run(tmp_path, name, *arguments):
+def run_readme(tmp_path, name, *arguments):
     return run_example(README, name, tmp_path, *arguments)
 
 
 def test_policy_example(tmp_path):
-    done = run(tmp_path, "my_policies.py", "task.limit=3")
+    done = run_readme(tmp_path, "my_policies.py", "task.limit=3")
     assert done.returncode == 0, done.stderr
     assert "game24 ShrinkingBeam" in done.stdout
     assert re.search(r"puzzles +3 of 3", done.stdout)
@@ -32,7 +34,7 @@ def test_policy_example_is_short():
 
 
 def test_task_example(tmp_path):
-    done = run(tmp_path, "my_tasks.py")
+    done = run_readme(tmp_path, "my_tasks.py")
     assert done.returncode == 0, done.stderr
     assert re.search(r"top-1 +100\.0%", done.stdout)
 
@@ -43,29 +45,53 @@ def test_quick_start_commands_exist(target):
     assert f"\n{target}:" in MAKEFILE
 
 
-def test_what_the_demo_prints_is_of_the_configuration_it_has_now():
-    """A run's directory is named by its configuration."""
-    assert "treeshare -m experiment=demo search=cot,tot_bfs\n" in MAKEFILE
-    with initialize_config_module("treeshare.conf", version_base="1.3"):
-        cfg = compose("config", ["experiment=demo", "search=tot_bfs", "name=tot_bfs"])
-    assert f"{prepare(cfg).directory}/results.jsonl" in README
+@pytest.fixture
+def demo_figures(monkeypatch):
+    """The module behind `make demo-figures`."""
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    return importlib.import_module("demo_figures")
+
+
+def test_the_readme_shows_the_demos_figures(demo_figures):
+    assert f"treeshare {' '.join(demo_figures.COMMAND)}\n" in MAKEFILE
+    assert demo_figures.readme_block(README) == demo_figures.FIGURES.read_text()
+
+
+def test_the_demo_gives_the_figures_that_are_shown(demo_figures, tmp_path):
+    """The puzzles are held out from training. The search solves what one chain does not."""
+    jobs = []
+    for name in ("cot", "tot_bfs"):
+        given = ["experiment=demo", f"search={name}", f"name={name}", "progress=false"]
+        with initialize_config_module("treeshare.conf", version_base="1.3"):
+            summary = run(compose("config", [*given, f"output_dir={tmp_path}"]))
+        jobs.append(([f"search={name}"], summary))
+    chain, tree = (summary.totals for _, summary in jobs)
+    assert tree.top1 > 0.75 > chain.top1 and tree.parse_failures <= tree.requests / 100
+    printed = f"{jobs[1][1].table()}\n\n{comparison(jobs)}\n"
+    assert _reproducible(printed) == _reproducible(demo_figures.FIGURES.read_text())
+
+
+def _reproducible(figures):
+    """The lines that depend neither on the directory nor on the speed."""
+    varying = ("wall seconds", "results", "a tree")
+    return [line for line in figures.splitlines() if not line.startswith(varying)]
 
 
 def test_options_in_the_table_exist():
     table = README[
-        README.index("| group | options |") : README.index("`treeshare.search.policies.catalog()`")
+        README.index("| group | options |") : README.index("`treeshare.search.describe()`")
     ]
     for line in table.splitlines()[2:]:
         if not line.strip():
             continue
         _, group, options, _ = (cell.strip() for cell in line.split("|"))
         listed = set(re.findall(r"`(\w+)`", options.split(";")[0]))
-        folder = ROOT / "conf" / group.strip("`")
+        folder = PACKAGE / "conf" / group.strip("`")
         assert listed == {path.stem for path in folder.glob("*.yaml")}, group
 
 
 def test_tree_attention_example():
-    """On this machine's device, against PyTorch's attention over each path."""
+    """The result equals PyTorch's attention over each path; a GPU is used if there is one."""
     blocks = re.findall(r"^```python\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
     (code,) = (block for block in blocks if "TreePlan(" in block)
     device = "cuda" if torch.cuda.is_available() else "cpu"

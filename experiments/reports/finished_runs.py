@@ -1,7 +1,8 @@
-"""Runs read back from disk, and runs of one configuration with several seeds put together.
+"""Read finished runs from disk, and combine the seeds of one configuration.
 
-The directories are those that record.py and setup.py lay out. They may come from elsewhere, so
-nothing in them is trusted: what is read is bounded, and texts are made printable.
+Run directories are laid out by `results/directory.py` and `runs/config.py`. They may come from
+another machine, so their contents are not trusted: what is read is bounded, and texts are made
+printable.
 """
 
 from __future__ import annotations
@@ -23,10 +24,12 @@ from .intervals import Estimate, bootstrap, wilson
 
 @dataclass(frozen=True, slots=True)
 class FinishedRun:
+    """One run as it is on disk. Some of its puzzles may be unfinished."""
+
     task: str
     name: str  # the policy's
     model: str
-    config: dict[str, Any]  # flat: `search.breadth` to 5; without what makes no other run
+    config: dict[str, Any]  # flat, such as `search.breadth` to 5; only keys that identify the run
     seed: int
     b: int  # answers that count
     rows: list[Row]
@@ -34,22 +37,26 @@ class FinishedRun:
 
     @property
     def is_oracle(self) -> bool:
+        """Whether the evaluator was given the right answers."""
         return any(row.oracle for row in self.rows)
 
     @property
     def series(self) -> tuple[str, str, str, bool]:
-        """What runs have in common that differ in parameters alone."""
+        """What runs have in common that differ only in their parameters."""
         return self.task, self.model, self.name, self.is_oracle
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
-    """One configuration, with all its seeds. A puzzle's figure is the mean over the seeds."""
+class ConfigResult:
+    """The results of one configuration over all its seeds.
+
+    A puzzle's value is its mean over the seeds.
+    """
 
     task: str
     name: str
     model: str
-    parameters: dict[str, str]  # what sets it apart in its series, such as `breadth` to `5`
+    parameters: dict[str, str]  # those that differ within its series, such as `breadth` to `5`
     seeds: int
     b: int
     puzzles: frozenset[str]
@@ -57,24 +64,27 @@ class Setting:
     top1: Estimate
     any_of_b: Estimate
     mean_accuracy: Estimate
-    tokens: Estimate  # prompt + completion, a puzzle
-    kv_tokens: float  # computed, a puzzle
-    seconds: float  # wall time of a run over its puzzles, a puzzle
-    calls: float  # requests, a puzzle
-    grades: dict[str, float]  # partial credit
+    tokens: Estimate  # prompt and completion tokens per puzzle
+    kv_tokens: float  # KV entries computed per puzzle
+    seconds: float  # wall time of a run divided by its puzzles
+    requests: float  # per puzzle
+    grades: dict[str, float]  # partial credit in [0, 1] by name
 
     @property
     def series(self) -> str:
-        """The policy's name, which settings share that differ in parameters alone."""
+        """The policy's name, marked if the evaluator was given the right answers."""
         return f"{self.name} (oracle)" if self.is_oracle else self.name
 
 
 def find_runs(paths: Iterable[Path]) -> list[FinishedRun]:
-    """All runs at and below `paths` that have a finished puzzle, by path.
+    """Read all runs at and below `paths` that have a finished puzzle.
+
+    Returns:
+        The runs in the order of their paths.
 
     Raises:
         OSError: a file cannot be read.
-        ValueError: there is no run, or a file of one holds something else.
+        ValueError: there is no run, or a run's file has other contents than a run writes.
     """
     given = list(paths)
     for path in given:
@@ -87,8 +97,12 @@ def find_runs(paths: Iterable[Path]) -> list[FinishedRun]:
     return runs
 
 
-def settings(runs: Sequence[FinishedRun]) -> list[Setting]:
-    """The runs' configurations, in the order of their tasks, names and tokens."""
+def config_results(runs: Sequence[FinishedRun]) -> list[ConfigResult]:
+    """Combine the seeds of each configuration.
+
+    Returns:
+        One result per configuration, ordered by task, model, policy and tokens.
+    """
     groups: dict[tuple[Any, ...], list[FinishedRun]] = defaultdict(list)
     for run in runs:
         key = tuple(sorted((name, str(value)) for name, value in run.config.items()))
@@ -103,11 +117,14 @@ def settings(runs: Sequence[FinishedRun]) -> list[Setting]:
 
 
 def _read(path: Path) -> FinishedRun | None:
-    """A run's directory; None for another program's results.jsonl, or if nothing is finished yet.
+    """Read one run's directory.
+
+    Returns:
+        None for another program's results.jsonl, or if no puzzle is finished yet.
 
     Raises:
         OSError: a file cannot be read.
-        ValueError: a file holds something else; the message names it.
+        ValueError: a file has other contents than a run writes; the message names the file.
     """
     if not (path / "config.yaml").exists():
         return None
@@ -115,7 +132,7 @@ def _read(path: Path) -> FinishedRun | None:
     if not rows:
         return None
     if len(path.parts) < 5:
-        raise ValueError(f"{path} does not lie in folders of its task, policy and model")
+        raise ValueError(f"{path} is not in folders named by its task, policy and model")
     config = read_config(path / "config.yaml")
     seed, answers = config.get("seed"), config.get("answers")
     if type(seed) is not int or type(answers) is not int or answers < 1:
@@ -141,11 +158,11 @@ def _read(path: Path) -> FinishedRun | None:
 
 
 def _printable(text: str) -> str:
-    """The text without what no font and no file can hold: control characters, lone surrogates."""
+    """The text with control characters and lone surrogates replaced."""
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
-def _setting(runs: Sequence[FinishedRun], parameters: dict[str, str]) -> Setting:
+def _setting(runs: Sequence[FinishedRun], parameters: dict[str, str]) -> ConfigResult:
     first = runs[0]
     by_puzzle: dict[str, list[Row]] = defaultdict(list)
     for run in runs:
@@ -154,14 +171,14 @@ def _setting(runs: Sequence[FinishedRun], parameters: dict[str, str]) -> Setting
     rows = [row for run in runs for row in run.rows]
 
     def each(*names: str) -> list[float]:
-        """Of each puzzle, the mean over its seeds of the sum of these fields."""
+        """For each puzzle: the sum of these fields, averaged over the seeds."""
         return [
             sum(getattr(row, name) for row in same for name in names) / len(same)
             for same in by_puzzle.values()
         ]
 
     grades = dict.fromkeys(name for row in rows for name in row.grades)
-    return Setting(
+    return ConfigResult(
         task=first.task,
         name=first.name,
         model=first.model,
@@ -176,7 +193,7 @@ def _setting(runs: Sequence[FinishedRun], parameters: dict[str, str]) -> Setting
         tokens=bootstrap(each("prompt_tokens", "completion_tokens")),
         kv_tokens=fmean(each("unique_kv_tokens")),
         seconds=sum(run.seconds for run in runs) / len(rows),
-        calls=fmean(each("calls")),
+        requests=fmean(each("requests")),
         grades={
             name: sum(row.grades.get(name, 0.0) for row in rows) / len(rows) for name in grades
         },
@@ -184,16 +201,16 @@ def _setting(runs: Sequence[FinishedRun], parameters: dict[str, str]) -> Setting
 
 
 def _difference(run: FinishedRun, alike: Sequence[FinishedRun]) -> dict[str, str]:
-    """The keys in which runs of one series differ, in short, with this one's values."""
-    told = {}
+    """The keys in which the runs of one series differ, shortened, with this run's values."""
+    differing: dict[str, str] = {}
     for key, value in run.config.items():
         if len({str(other.config.get(key)) for other in alike}) > 1:
             parent, _, leaf = key.rpartition(".")
             is_class = leaf == "_target_"
             name = parent if is_class else leaf
             shown = _printable(str(value).rpartition(".")[2] if is_class else str(value))
-            told[key if name in told else name] = shown
-    return told
+            differing[key if name in differing else name] = shown
+    return differing
 
 
 def _flat(node: Mapping[Any, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:

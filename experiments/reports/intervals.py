@@ -1,6 +1,6 @@
-"""Confidence intervals of 95 %: of a share, and of a mean.
+"""Confidence intervals of 95 % for a share and for a mean.
 
-Knows no runs. An interval says how much the figure would vary over other puzzles of the same kind.
+An interval says how much the value would vary over other puzzles of the same kind.
 """
 
 from __future__ import annotations
@@ -17,20 +17,27 @@ _RESAMPLES = 5000
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
+    """A value with the bounds of its 95 % interval."""
+
     value: float
     low: float
     high: float
 
 
 def wilson(successes: float, trials: int) -> Estimate:
-    """A share p = k/n with Wilson's score interval (1927), which never leaves [0, 1] and is not
-    empty at 0 and 1: (p + z²/2n ± z·√(p(1 - p)/n + z²/4n²)) / (1 + z²/n).
+    """A share p = k/n with Wilson's score interval (1927).
 
-    Where each trial gives a share of a success (the mean of several seeds) the interval is too
-    wide rather than too narrow: no variable in [0, 1] of mean p varies more than p(1 - p).
+    The interval is (p + z²/2n ± z·√(p(1 - p)/n + z²/4n²)) / (1 + z²/n). It stays within [0, 1]
+    and is not empty at 0 and 1. If a trial gives a fraction of a success (the mean of several
+    seeds), the interval is wider than needed, never narrower: the variance of a variable in [0, 1]
+    with mean p is at most p(1 - p).
+
+    Args:
+        successes: k, from 0 to `trials`; fractions are allowed.
+        trials: n, at least 1.
 
     Raises:
-        ValueError: there are no trials, or more successes than trials.
+        ValueError: there are no trials, or `successes` is out of its bounds.
     """
     if not trials or not 0 <= successes <= trials:
         raise ValueError(f"{successes} successes in {trials} trials have no interval")
@@ -42,7 +49,9 @@ def wilson(successes: float, trials: int) -> Estimate:
 
 
 def bootstrap(values: Sequence[float]) -> Estimate:
-    """A mean with the percentile interval of 5,000 resamples (Efron, 1979), always the same ones.
+    """A mean with the percentile interval of 5,000 bootstrap resamples (Efron, 1979).
+
+    The resampling has a fixed seed, so equal values give equal intervals.
 
     Raises:
         ValueError: there are no values.

@@ -1,8 +1,8 @@
-"""Digests of what a run's results rest on and its configuration only names: the task's problems,
-the files that the task reads, and the model's files.
+"""Compute digests of the problems and files that a run's results depend on.
 
-A run keeps them in meta.json. A resumed run compares them, so that rows of a replaced file or model
-are never mixed with new ones.
+The configuration only names these: the task's problems, the files that the task reads, and the
+model's files. A run stores their digests in meta.json. A resumed run compares them, so that rows of
+a replaced file or model are never mixed with new ones.
 """
 
 from __future__ import annotations
@@ -18,18 +18,23 @@ from typing import Any
 
 from treeshare.tasks.task import Problem
 
-Digests = dict[str, dict[str, str]]  # by what was read, then by the file's name
+Digests = dict[str, dict[str, str]]
+"""Digests by what was read, such as `engine.model.name`, then by the file's name."""
 
-_WHOLE = 16 * 2**20  # bytes; of a larger file only a sample is read
-_BLOCK, _NUM_BLOCKS = 4096, 256  # of that sample, the start (the header of safetensors) among them
+_WHOLE = 16 * 2**20  # bytes; a larger file is sampled
+_BLOCK, _NUM_BLOCKS = 4096, 256  # bytes; the first block has the header of safetensors
 _MODEL_FILES = {".json", ".safetensors", ".bin", ".model", ".txt", ".jinja", ".gguf"}
 _EMBEDDED = Path(__file__).parents[2] / "llm_backend" / "embedded"
 
 
 def digests_of(config: Mapping[str, Any], problems: Iterable[Problem]) -> Digests:
-    """Digests of the problems, of the files named in the task's configuration, and of every model
-    directory named in the engine's or the reward_model's. A model that is an id on the Hugging Face
-    hub has none.
+    """Compute the digests of a run.
+
+    Args:
+        config: the resolved configuration. The files named in its task, and the model directories
+            named in its engine and reward model, are read. A model that is an id on the Hugging
+            Face hub has no digest.
+        problems: the task's problems.
 
     Raises:
         OSError: a file cannot be read.
@@ -46,12 +51,17 @@ def digests_of(config: Mapping[str, Any], problems: Iterable[Problem]) -> Digest
 
 
 def difference(then: object, now: Digests) -> str | None:
-    """What has changed, in words; None if nothing has. What only one of the two has is not
-    compared: runs of earlier versions have no digests, and a finished run can be shown where its
-    model is not.
+    """Compare digests.
+
+    Entries that only one side has are not compared: runs of earlier versions have no digests, and a
+    finished run can be shown on a machine without its model.
 
     Args:
-        then: what meta.json holds.
+        then: the digests in meta.json, or any other JSON value.
+        now: the digests of the present problems and files.
+
+    Returns:
+        A sentence that names the first change; None if there is none.
     """
     if not isinstance(then, dict):
         return None
@@ -68,7 +78,7 @@ def difference(then: object, now: Digests) -> str | None:
 
 
 def _texts(node: Any, key: str) -> Iterator[tuple[str, str]]:
-    """All texts of a configuration, with their keys."""
+    """All text values of a configuration, each with its key."""
     if isinstance(node, str):
         yield key, node
     elif isinstance(node, Mapping):
@@ -77,7 +87,7 @@ def _texts(node: Any, key: str) -> Iterator[tuple[str, str]]:
 
 
 def _is_file(text: str) -> bool:
-    """Whether a text names a file. One word is more likely an option, such as `split=test`."""
+    """Whether a text names a file. A single word is an option, such as `split=test`."""
     try:
         return ("." in text or os.sep in text) and os.path.isfile(text)
     except ValueError:  # a null character
@@ -99,7 +109,7 @@ def _of_directory(directory: Path) -> dict[str, str]:
 
 
 def _of_file(path: Path) -> str:
-    """Of the size and the bytes; of a large file, of blocks at equal distances."""
+    """A digest of a file's size and bytes. Of a large file, blocks at equal distances are read."""
     size = path.stat().st_size
     digest = hashlib.sha256(str(size).encode())
     with path.open("rb") as file:
@@ -120,8 +130,10 @@ def _of_problems(problems: Iterable[Problem]) -> str:
 
 
 def _canonical(value: Any) -> Any:
-    """JSON data that are equal for equal values, in any process. Of an object that says nothing
-    about its contents, its class."""
+    """Convert a value to JSON data that are equal for equal values, in any process.
+
+    An object without a representation of its contents is replaced by its class's name.
+    """
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, Mapping):

@@ -1,7 +1,7 @@
-"""A run's directory: what is on disk after every puzzle, and where a run that broke off goes on.
+"""Read and write the files of a run's directory.
 
-Rows are appended as JSON lines and synced one at a time; a file's only writer holds a lock on it.
-Hydra, wandb and the making of a row have no place here.
+Rows are appended as JSON lines, and each is synced to disk before the next. The one process that
+may write a file holds a lock on it. docs/runs.md describes the files.
 """
 
 from __future__ import annotations
@@ -37,13 +37,15 @@ RowType = TypeVar("RowType", Row, FailedSearch, Session)
 class JsonLines(Generic[RowType]):
     """An append-only file of rows, locked while it is open.
 
-    Opening it cuts off a last line without an end, which is what a killed process leaves.
+    Opening it removes an incomplete last line, which a killed process leaves.
 
     Args:
-        writable: false reads the rows alone, without a lock, and changes and creates nothing.
+        path: the file; it is created if `writable`.
+        row_type: makes a row from the keys of a line.
+        writable: False only reads the rows, without a lock, and changes and creates nothing.
 
     Raises:
-        BlockingIOError: another process has it open.
+        BlockingIOError: another process uses it.
         OSError: it cannot be read or written; names the file.
         ValueError: a line is not a row.
     """
@@ -73,8 +75,9 @@ class JsonLines(Generic[RowType]):
             raise
 
     def append(self, row: RowType) -> None:
-        """Write a row; it is on disk when this returns. If it cannot be written, the file is left
-        as it was.
+        """Write a row; it is on disk when this returns.
+
+        If it cannot be written, the file is left as it was.
 
         Raises:
             OSError: it cannot be written; names the file.
@@ -93,21 +96,24 @@ class JsonLines(Generic[RowType]):
         self.rows.append(row)
 
     def clear(self) -> None:
+        """Remove all rows."""
         assert self._file is not None, "the file is open for reading alone"
         self._file.truncate(0)
         self.rows = []
 
     def close(self) -> None:
+        """Close the file, which releases its lock."""
         if self._file is not None:
             self._file.close()
 
 
 class RunDirectory:
-    """The files of one run. The directory must exist.
+    """The files of one run.
 
     Args:
-        writable: true locks the files: one process at a time. False reads what is there, of a run
-            under way or on a read-only file system too.
+        path: the run's directory; it must exist.
+        writable: True locks the files, so that only one process writes. False only reads, which
+            also works while another process runs and on a read-only file system.
 
     Raises:
         BlockingIOError: another process has the run open.
@@ -129,18 +135,18 @@ class RunDirectory:
             self._files = files.pop_all()
 
     def describe(self, config: Mapping[str, Any], digests: Digests) -> None:
-        """Write down what is run and with which software, as it was when the run began."""
+        """Write config.yaml and meta.json when the run begins; later calls change nothing."""
         if not (self.path / "meta.json").exists():
             about = {**software(), "digests": digests}
             write_atomically(self.path / "config.yaml", OmegaConf.to_yaml(config))
             write_atomically(self.path / "meta.json", json.dumps(about, indent=1) + "\n")
 
     def check_digests(self, digests: Digests) -> None:
-        """Refuse a task or a model that is not what it was when the run began.
+        """Refuse a task or a model that has changed since the run began.
 
         Raises:
             OSError: meta.json cannot be read.
-            ValueError: it holds no JSON object, or something has changed; says what.
+            ValueError: it holds no JSON object, or something has changed; the message says what.
         """
         path = self.path / "meta.json"
         if not path.exists():
@@ -156,13 +162,17 @@ class RunDirectory:
             raise ValueError(f"{changed} since {self.path} was begun; move the directory away")
 
     def save_tree(self, problem_id: str, tree: str) -> None:
+        """Write a search's graph, which is given as text."""
         path = self.tree_path(problem_id)
         path.parent.mkdir(exist_ok=True)
         write_atomically(path, tree)
 
     def tree_path(self, problem_id: str) -> Path:
-        """The id is escaped: no two share a file, none leaves the folder; `/` reads `+`. An id that
-        is too long for a file's name is cut, and a digest of it added."""
+        """The path of a puzzle's tree.
+
+        The id is escaped so that each has its own file inside the folder; `/` becomes `+`. An id
+        that is too long for a file name is cut, and its digest is added.
+        """
         name = quote(problem_id, safe="", errors="surrogatepass").replace("%2F", "+")
         if len(name) > _LONGEST_NAME:
             digest = sha256(problem_id.encode(errors="surrogatepass")).hexdigest()
@@ -170,6 +180,7 @@ class RunDirectory:
         return self.path / "trees" / f"{name}.json"
 
     def close(self) -> None:
+        """Close all files, which releases their locks."""
         self._files.close()
 
 
@@ -177,7 +188,7 @@ _LONGEST_NAME = 255 - len(".json.tmp")  # bytes, of a tree's file while it is wr
 
 
 def read_rows(path: Path, row_type: Callable[..., RowType]) -> list[RowType]:
-    """The finished lines of a file that may still grow; takes no lock.
+    """Read the complete lines of a file that another process may extend; no lock is taken.
 
     Raises:
         OSError: it cannot be read.
@@ -188,10 +199,10 @@ def read_rows(path: Path, row_type: Callable[..., RowType]) -> list[RowType]:
 
 
 def _refuse_special(path: Path) -> None:
-    """Refuse a directory, and a pipe, which would be waited for without end.
+    """Refuse a path that is not a regular file: reading a pipe could block without end.
 
     Raises:
-        ValueError: it is one.
+        ValueError: it is not a regular file.
     """
     if path.exists() and not path.is_file():
         raise ValueError(f"{path} is not a file")
@@ -205,7 +216,7 @@ def _naming(error: OSError, path: Path) -> OSError:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Whoever reads `path` finds all of `text` or what was there before.
+    """Replace a file in one step: a reader finds either all of `text` or the former contents.
 
     Raises:
         OSError: it cannot be written; names the file.
@@ -226,15 +237,18 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 def kept_setting(path: Path, setting: SettingType, measured: Collection[str]) -> SettingType | None:
-    """The setting under which a directory's rows were measured; None if there is no such file.
+    """Read the setting under which the rows of a benchmark's directory were measured.
 
     Args:
-        path: where `write_setting` put it.
-        setting: a data class, of this run.
-        measured: its fields that are found by measuring, and may differ.
+        path: the file that `write_setting` wrote.
+        setting: this run's setting, a data class.
+        measured: the names of fields that are measured; they may differ.
+
+    Returns:
+        The setting in the file; None if there is no file.
 
     Raises:
-        ValueError: another field differs.
+        ValueError: a field that is not measured differs.
     """
     if not path.exists():
         return None
@@ -249,26 +263,37 @@ def kept_setting(path: Path, setting: SettingType, measured: Collection[str]) ->
 
 
 def write_setting(path: Path, setting: SettingType) -> SettingType:
-    """Keep a data class for `kept_setting`; returns it."""
+    """Write a data class for `kept_setting` to read, and return it."""
     write_atomically(path, json.dumps(asdict(setting), indent=1) + "\n")
     return setting
 
 
 def _parse_rows(data: bytes, row_type: Callable[..., RowType], path: Path) -> list[RowType]:
-    """The rows of a file's whole lines."""
+    """The rows of a file's complete lines."""
     *lines, _ = data.split(b"\n")
     rows = []
     for number, line in enumerate(lines, start=1):
         try:
-            rows.append(row_type(**json.loads(line)))
+            rows.append(row_type(**_renamed(json.loads(line))))
         except (ValueError, TypeError, RecursionError) as error:
             kind = getattr(row_type, "__name__", "row")
             raise ValueError(f"{path}:{number} is not a {kind}: {error}") from None
     return rows
 
 
+def _renamed(fields: Any) -> dict[str, Any]:
+    """The fields by their present names: version 0.1.0 wrote a row's requests as `calls`.
+
+    Raises:
+        TypeError: the line is not a JSON object.
+    """
+    if not isinstance(fields, dict):
+        raise TypeError("it is not a JSON object")
+    return {"requests" if name == "calls" else name: value for name, value in fields.items()}
+
+
 def software() -> dict[str, Any]:
-    """The versions of what runs, and the checkout's commit."""
+    """The versions of Python and of the packages in use, and the checkout's commit."""
     names = ("treeshare", "torch", "transformers", "triton", "hydra-core", "omegaconf", "wandb")
     installed = {name for name in names if list(metadata.distributions(name=name))}
     return {

@@ -1,7 +1,7 @@
-"""The rows of a run's files: a finished puzzle, a failed one, the counters of a process.
+"""The rows of a run's files: a finished puzzle, a failed puzzle, the counters of a process.
 
-A row checks its own fields, so that neither a task of the user's nor an edited file can bring in
-what a sum, a table or JSON cannot hold.
+A row checks its own fields when it is made, because a user's task or an edited file may give values
+that sums, tables and JSON cannot hold.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Row(_Checked):
     num_answers: int  # nodes that hold an answer; the others count as wrong
     answers: list[str | None]  # of the first b nodes of the ranking, best first
     nodes: int  # of the graph, the root included
-    calls: int  # requests
+    requests: int  # sent to the engine
     rounds: int  # times the search waited for the model
     prompt_tokens: int
     completion_tokens: int
@@ -62,15 +62,14 @@ class Row(_Checked):
     parse_failures: int
     budget_hit: str | None  # the limit that ended the search
     seconds: float  # wall time from its start to its end, other searches' work included
-    oracle: bool  # the evaluator knew the answers
+    oracle: bool  # the evaluator was given the answers
     seed: int
-    grades: dict[str, float] = field(default_factory=dict)  # of the first of the ranking
+    grades: dict[str, float] = field(default_factory=dict)  # partial credit of the first answer
 
 
 @dataclass(frozen=True, slots=True)
 class FailedSearch(_Checked):
-    """One puzzle that raised an error, in its search or when it was marked: a line of
-    failures.jsonl."""
+    """One puzzle that raised an error in its search or in its marking: a line of failures.jsonl."""
 
     problem: str
     error: str  # the exception's type
@@ -81,9 +80,9 @@ class FailedSearch(_Checked):
 
 @dataclass(frozen=True, slots=True)
 class Session(_Checked):
-    """Counters of one process so far: a line of sessions.jsonl for every puzzle that ends.
+    """Counters of one process so far: a line of sessions.jsonl, written whenever a puzzle ends.
 
-    The last line of a process counts; so nothing is lost when it is killed.
+    The last line of each process counts. It is there even if the process was killed.
     """
 
     number: int  # of the process, from 1
@@ -91,7 +90,7 @@ class Session(_Checked):
     rounds: int  # times new requests went to the engine
     seconds: float  # wall time since the searches began
     engine: dict[str, float]  # llm_backend.api.EngineStats
-    memo_hits: int = 0  # states whose value a memo knew
+    memo_hits: int = 0  # states whose value a memo returned
     num_rows: int = 0  # of results.jsonl when this was written; 0 in earlier versions' files
     scoring_failures: dict[str, int] = field(default_factory=dict)  # the verifier's, by kind
 
@@ -99,12 +98,13 @@ class Session(_Checked):
 def check_results(
     path: Path, rows: Sequence[Row], *, seed: int | None = None, oracle: bool | None = None
 ) -> None:
-    """Refuse rows that cannot be of one run.
+    """Refuse rows that cannot belong to one run.
 
     Args:
-        path: of the file, whose lines the rows are.
+        path: the file that the rows were read from, named in messages.
+        rows: the rows, one for each line.
         seed: the run's; None takes that of the first row.
-        oracle: whether the run's evaluator knows the answers; None takes the first row's.
+        oracle: whether the run's evaluator was given the answers; None takes the first row's.
 
     Raises:
         ValueError: a puzzle has two rows, or a row is of another seed or evaluator. The message

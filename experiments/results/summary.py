@@ -1,6 +1,6 @@
-"""What a run amounts to: sums over its puzzles and its processes, and the table printed at the end.
+"""Sum up a run over its puzzles and processes, and print the sums as a table.
 
-Counts every puzzle of the run, those finished before an interruption included.
+All finished puzzles of the run count, also those finished before an interruption.
 """
 
 from __future__ import annotations
@@ -11,18 +11,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .markdown import markdown_table
 from .rows import FailedSearch, Row, Session
 
 
 @dataclass(frozen=True, slots=True)
 class Totals:
+    """Sums and means over the finished puzzles of a run."""
+
     puzzles: int  # finished
     top1: float  # share of finished puzzles whose first answer is right, in [0, 1]
     any_of_b: float  # share with a right answer among the first b
     mean_accuracy: float  # right share of the first b answers, averaged over puzzles
     grades: dict[str, float]  # partial credit in [0, 1] by name, averaged over puzzles
     nodes: int
-    calls: int
+    requests: int
     prompt_tokens: int
     completion_tokens: int
     unique_kv_tokens: int
@@ -36,7 +39,7 @@ class Totals:
     drafts: int  # times a sequence had drafted tokens to verify
     drafted_tokens: int
     accepted_tokens: int  # of these
-    memo_hits: int  # states whose value a memo knew
+    memo_hits: int  # states whose value a memo returned
     sessions: int  # processes that worked on the run
     seconds: float  # wall time of all of them
     tokens_per_second: float  # completion tokens
@@ -44,6 +47,7 @@ class Totals:
 
     @classmethod
     def of(cls, rows: Sequence[Row], sessions: Sequence[Session]) -> Totals:
+        """Sum up all rows and sessions of a run."""
         tally = Tally()
         for session in sessions:
             tally.add_session(session)
@@ -53,8 +57,10 @@ class Totals:
 
 
 class Tally:
-    """The sums behind `Totals`, added up as rows and sessions come: a row costs the same, however
-    many were before it."""
+    """Running sums for `Totals`.
+
+    Adding a row takes the same time whatever the number of earlier rows.
+    """
 
     def __init__(self) -> None:
         self._num_rows = 0
@@ -63,6 +69,7 @@ class Tally:
         self._sessions: dict[int, Session] = {}  # the last of each process
 
     def add_row(self, row: Row) -> None:
+        """Add a finished puzzle."""
         self._num_rows += 1
         for name in _SUMMED:
             self._sums[name] += getattr(row, name)
@@ -71,9 +78,11 @@ class Tally:
             self._grades[name] = self._grades.get(name, 0.0) + grade
 
     def add_session(self, session: Session) -> None:
+        """Add a process's counters; they replace its earlier ones."""
         self._sessions[session.number] = session
 
     def totals(self) -> Totals:
+        """The totals of all that was added so far."""
         sums, last = self._sums, self._sessions.values()
 
         def share(total: float) -> float:
@@ -95,7 +104,7 @@ class Tally:
             mean_accuracy=share(sums["mean_accuracy"]),
             grades={name: share(total) for name, total in self._grades.items()},
             nodes=sums["nodes"],
-            calls=sums["calls"],
+            requests=sums["requests"],
             prompt_tokens=sums["prompt_tokens"],
             completion_tokens=sums["completion_tokens"],
             unique_kv_tokens=sums["unique_kv_tokens"],
@@ -118,14 +127,16 @@ class Tally:
 
 
 _SUMMED = (
-    *("correct_top1", "correct_any", "mean_accuracy", "nodes", "calls", "prompt_tokens"),
+    *("correct_top1", "correct_any", "mean_accuracy", "nodes", "requests", "prompt_tokens"),
     *("completion_tokens", "unique_kv_tokens", "logical_kv_tokens", "parse_failures"),
 )
 
 
 def replayed(rows: Sequence[Row], sessions: Sequence[Session]) -> Iterator[tuple[Row, Totals]]:
-    """The rows of a run, each with the totals as they were when it was written. Sessions of
-    earlier versions do not say how many rows there were: those count from the first row on."""
+    """The rows of a run, each with the totals at the time when it was written.
+
+    Sessions of earlier versions do not store the number of rows; they count from the first row on.
+    """
     tally, waiting = Tally(), list(reversed(sessions))
     for number, row in enumerate(rows):
         while waiting and waiting[-1].num_rows <= number:
@@ -136,17 +147,20 @@ def replayed(rows: Sequence[Row], sessions: Sequence[Session]) -> Iterator[tuple
 
 @dataclass(frozen=True, slots=True)
 class Summary:
+    """The results of a run, as far as it is finished."""
+
     title: str
     directory: Path
-    num_problems: int
-    num_answers: int  # b, the answers that count
+    num_problems: int  # of the task
+    num_answers: int  # b, the number of answers of a puzzle that count
     rows: list[Row]
     failures: list[FailedSearch]
     totals: Totals
-    trees: list[Path]  # that are on disk
+    trees: list[Path]  # those on disk
     num_missing_trees: int  # of finished puzzles; 0 if none are to be saved
 
     def table(self) -> str:
+        """The table of totals that `treeshare` prints, without a newline at its end."""
         t = self.totals
         failed = f" ({len(self.failures)} failed)" if self.failures else ""
         sessions = f" in {t.sessions} sessions" if t.sessions > 1 else ""
@@ -158,7 +172,7 @@ class Summary:
             "mean accuracy": f"{t.mean_accuracy:.1%}",
             **{name: f"{grade:.1%}" for name, grade in t.grades.items()},
             "nodes": f"{t.nodes:,}",
-            "calls": f"{t.calls:,}",
+            "requests": f"{t.requests:,}",
             "tokens in, out": f"{t.prompt_tokens:,}, {t.completion_tokens:,}",
             "KV tokens": f"{t.unique_kv_tokens:,} unique, {t.logical_kv_tokens:,} logical: "
             f"{_ratio(t.logical_kv_tokens, t.unique_kv_tokens):.2f}x",
@@ -192,6 +206,7 @@ class Summary:
         return "\n".join([self.title, *lines])
 
     def failure_line(self) -> str:
+        """One line on the failed puzzles, of which there must be one at least."""
         first = self.failures[0]
         where = f"{first.where}: " if first.where else ""
         return (
@@ -202,21 +217,26 @@ class Summary:
 
 
 def comparison(jobs: Sequence[tuple[Sequence[str], Summary]]) -> str:
-    """A Markdown table of several jobs' summaries, each under those of its overrides that not all
-    have. The mean batch is in sequences a forward; KV is in tokens."""
+    """Compare several jobs in a Markdown table.
+
+    A job's name consists of those of its overrides that not all jobs have. The mean batch is in
+    sequences per forward, KV in tokens.
+
+    Args:
+        jobs: the overrides and the summary of each job.
+    """
     shared = set.intersection(*(set(overrides) for overrides, _ in jobs))
-    rows = [
-        ("run", "top-1", "any-of-b", "requests", "rounds", "mean batch", "KV unique", "KV logical"),
-        ("---",) + ("--:",) * 7,
-    ]
+    head = ["run", "top-1", "any-of-b", "requests", "rounds", "mean batch"]
+    head += ["KV unique", "KV logical"]
+    rows = []
     for overrides, summary in jobs:
         t = summary.totals
         name = " ".join(override for override in overrides if override not in shared)
         name = name.replace("|", "\\|")
-        counts = (f"{t.calls:,}", f"{t.rounds:,}", f"{t.sequences_per_forward:.1f}")
+        counts = (f"{t.requests:,}", f"{t.rounds:,}", f"{t.sequences_per_forward:.1f}")
         kv = (f"{t.unique_kv_tokens:,}", f"{t.logical_kv_tokens:,}")
         rows.append((name, f"{t.top1:.1%}", f"{t.any_of_b:.1%}", *counts, *kv))
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    return markdown_table(head, rows)
 
 
 def _ratio(part: float, whole: float) -> float:

@@ -1,7 +1,7 @@
-"""Makes the objects of a run from its configuration, and one line from what is wrong with it.
+"""Build a run's objects from a hydra configuration; report configuration errors in one line.
 
-The engine is not among them: it is slow to load and a finished run needs none. Nothing is written
-to disk and no search is run.
+The engine is loaded separately (`Setup.load_engine`), because it is slow to load and a finished run
+needs none. Nothing is written to disk and no search is run.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from hydra.errors import HydraException, InstantiationException
+from hydra.errors import HydraException, InstantiationException, MissingConfigException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -25,7 +25,15 @@ from omegaconf.errors import OmegaConfBaseException
 from treeshare.llm_backend.api import Engine
 from treeshare.llm_backend.reward.engine import RewardEngine
 from treeshare.search.budget import Budget
-from treeshare.search.context import Context, Evaluator, Expander, Policy, check_needs, with_parts
+from treeshare.search.context import Context
+from treeshare.search.parts import (
+    Evaluator,
+    Expander,
+    Policy,
+    check_engine,
+    check_needs,
+    traits_of,
+)
 from treeshare.tasks.task import Problem, Task, Verifier
 
 from .loggers import Logger
@@ -37,12 +45,12 @@ OptionsType = TypeVar("OptionsType", bound="DataclassInstance")
 
 
 class SetupError(Exception):
-    """The configuration cannot be run. The message is one line for the user."""
+    """A configuration that cannot be run. The message is one line for the user."""
 
 
 @dataclass(slots=True)
-class Options:
-    """The keys of config.yaml that belong to no group.
+class RunOptions:
+    """The keys of config.yaml that belong to no group; conf/config.yaml explains each.
 
     Raises:
         ValueError: `max_live` or `answers` is below 1.
@@ -66,20 +74,17 @@ class Options:
 
 
 UNHASHED = frozenset(
-    # what the configuration may change in without being another run; `model` is part of `engine`
-    {f.name for f in fields(Options)} - {"max_live", "answers"} | {"logger", "model"}
+    {f.name for f in fields(RunOptions)} - {"max_live", "answers"} | {"logger", "model"}
 )
-
-
-_TREE = "treeshare.llm_backend.engines.tree.TreeEngine"  # the engine that has no reward model
+"""Keys that may change without making another run. `model` is one, as `engine.model` holds it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """All of a run but its engine."""
+    """The objects of a run, without its engine."""
 
-    config: dict[str, Any]  # resolved
-    options: Options
+    config: dict[str, Any]  # the whole configuration as plain data, interpolations resolved
+    options: RunOptions
     title: str
     directory: Path  # may not exist yet
     task: Task
@@ -93,21 +98,22 @@ class Setup:
 
     @property
     def is_oracle(self) -> bool:
-        """The evaluator knows the answers, and says so."""
-        return bool(getattr(self.evaluator, "is_oracle", False))
+        """Whether the evaluator is given the right answers."""
+        return traits_of(self.evaluator).is_oracle
 
     @property
     def memo_hits(self) -> int:
-        """States whose value a memo knew, so far."""
-        return int(getattr(self.evaluator, "memo_hits", 0))
+        """The number of states whose value a memo has returned so far."""
+        return traits_of(self.evaluator).memo_hits
 
     @property
     def scoring_failures(self) -> dict[str, int]:
-        """Answers that a scorer in a process of its own could not mark, by kind, so far."""
+        """Answers that a scorer in its own process could not mark so far, by kind of failure."""
         counts: Mapping[str, int] = getattr(self.verifier, "scoring_failures", {})
         return {str(kind): int(count) for kind, count in counts.items()}
 
     def context(self, problem: Problem) -> Context:
+        """The search context of one problem."""
         return Context(
             self.task,
             problem,
@@ -118,36 +124,48 @@ class Setup:
         )
 
     def load_engine(self) -> Engine:
+        """Load the engine, and the reward model if the configuration has one.
+
+        Raises:
+            SetupError: it cannot be loaded, or it cannot serve what the policy, the expander or
+                the evaluator asks for.
+        """
         engine: Engine = _make(self.config["engine"], "engine")
-        if self.config.get("reward_model") is None:
-            return engine
-        return RewardEngine(engine, _make(self.config["reward_model"], "reward_model"))
+        try:
+            if self.config.get("reward_model") is not None:
+                engine = RewardEngine(engine, _make(self.config["reward_model"], "reward_model"))
+            with explained("engine", (AttributeError, ValueError)):
+                check_engine((self.policy, self.expander, self.evaluator), engine.capabilities)
+        except BaseException:
+            engine.close()
+            raise
+        return engine
 
 
 def prepare(cfg: DictConfig) -> Setup:
-    """Make a run's objects.
+    """Make a run's objects, and check that they fit together.
 
     Raises:
         SetupError: the configuration cannot be run.
     """
     with explained():
-        options = options_of(Options, cfg)
+        options = options_of(RunOptions, cfg)
         config = _resolve(cfg)
     task_node = dict(_checked(config.get("task"), "task"))
     verifier = _make(task_node.pop("verifier", None), "task.verifier")
     task: Task = _make(task_node, "task")
     with explained("task"):
-        problems = _problems(task)
+        problems = problems_of(task)
     policy = _make(config.get("search"), "search")
     if not inspect.iscoroutinefunction(getattr(policy, "search", None)):
         raise SetupError(f"search: {type(policy).__name__} has no method `async def search(ctx)`")
     name = options.name or type(policy).__name__
-    model = _model_name(_checked(config.get("engine"), "engine"))
+    model = model_name(_checked(config.get("engine"), "engine"))
     setup = Setup(
         config=config,
         options=options,
         title=f"{task.name} {name} {model} seed {options.seed}",
-        directory=Path(options.output_dir, task.name, name, model, _run_id(config)),
+        directory=Path(options.output_dir, task.name, name, model, run_id(config)),
         task=task,
         problems=problems,
         verifier=verifier,
@@ -158,20 +176,21 @@ def prepare(cfg: DictConfig) -> Setup:
         logger=_make(config.get("logger"), "logger"),
     )
     with explained():
-        _check_parts(setup)
-        check_needs(policy, task)
-    _check_reward_model(setup)
+        check_parts(setup)
     return setup
 
 
-def _check_parts(setup: Setup) -> None:
-    """Refuse parts that need more than the task has. A problem whose own root cannot be made is no
+def check_parts(setup: Setup) -> None:
+    """Refuse parts that need more than the task has.
+
+    The check is made on the first problem whose root can be made. A problem without a root is no
     reason to refuse the others: it fails when its search begins.
 
     Raises:
         TypeError: a part needs more.
         ValueError: the task's sampling is out of its bounds, or the evaluator refuses the budget.
     """
+    check_needs(setup.policy, setup.task)
     for problem in setup.problems:
         try:
             setup.task.is_terminal(setup.task.root(problem))
@@ -181,38 +200,27 @@ def _check_parts(setup: Setup) -> None:
         return
 
 
-def _check_reward_model(setup: Setup) -> None:
-    """Refuse an evaluator that would ask for a reward model when the first texts are drawn, where
-    it is known that there is none.
-
-    Raises:
-        SetupError: it would.
-    """
-    if setup.config.get("reward_model") is not None or setup.config["engine"]["_target_"] != _TREE:
-        return
-    for part in with_parts(setup.evaluator):
-        if getattr(part, "needs_reward_model", False):
-            raise SetupError(
-                f"evaluator: {type(part).__name__} needs a reward model: add reward_model=hf "
-                "reward_model.name=..."
-            )
-
-
 def keep_given_keys(cfg: DictConfig, overrides: Sequence[str]) -> None:
-    """Where `_target_` was overridden, drop the keys that were not: they are another class's.
+    """Drop the keys of a default class whose `_target_` was overridden.
 
-    `search._target_=mine.Policy +search.width=3` leaves just these two under `search`.
+    With `search._target_=mine.Policy +search.width=3` only these two keys stay under `search`: the
+    others are parameters of the class that was replaced.
+
+    Args:
+        cfg: the composed configuration; it is changed.
+        overrides: the arguments of the command line.
     """
     given = [text.lstrip("+").partition("=")[0] for text in overrides]
     for key in given:
         parent, _, leaf = key.rpartition(".")
-        if parent and leaf == "_target_":
-            kept = OmegaConf.create()
-            for other in given:
-                if other.startswith(f"{parent}."):
-                    value = OmegaConf.select(cfg, other)
-                    OmegaConf.update(kept, other.removeprefix(f"{parent}."), value)
-            OmegaConf.update(cfg, parent, kept, merge=False)
+        if not parent or leaf != "_target_":
+            continue
+        kept = OmegaConf.create()
+        for other in given:
+            if other.startswith(f"{parent}."):
+                value = OmegaConf.select(cfg, other)
+                OmegaConf.update(kept, other.removeprefix(f"{parent}."), value)
+        OmegaConf.update(cfg, parent, kept, merge=False)
 
 
 USER_ERRORS = (
@@ -223,15 +231,23 @@ USER_ERRORS = (
     TypeError,
     ValueError,
 )
-"""What bad values are answered with. Anything else is a bug and keeps its traceback."""
+"""The exceptions that bad values raise. Any other exception is a bug and keeps its traceback."""
 
 
 @contextmanager
 def explained(where: str = "", errors: tuple[type[Exception], ...] = USER_ERRORS) -> Iterator[None]:
-    """Turn what a user can get wrong, the `errors`, into a `SetupError` that names `where`."""
+    """Turn exceptions that a user can cause into a `SetupError` of one line.
+
+    Args:
+        where: the key whose value is at fault, put in front of the message.
+        errors: the exceptions to turn.
+
+    Raises:
+        SetupError: one of `errors` was raised inside.
+    """
     try:
         yield
-    except InstantiationException as error:
+    except InstantiationException as error:  # hydra wraps whatever a class raised
         cause = error.__cause__ or error
         message = one_line(cause, where)
         if not isinstance(cause, USER_ERRORS):
@@ -242,27 +258,34 @@ def explained(where: str = "", errors: tuple[type[Exception], ...] = USER_ERRORS
 
 
 def one_line(error: BaseException, where: str = "") -> str:
-    """The message of an error, hydra's and omegaconf's trimmed to what a user can act on."""
+    """The message of an error in one line, without what a user cannot act on.
+
+    Args:
+        error: any exception.
+        where: the key at fault, put in front unless the message or the error names one itself.
+    """
     cause = error.__cause__
     if isinstance(cause, OmegaConfBaseException) and isinstance(cause.parent_node, DictConfig):
         known = ", ".join(key for key in map(str, cause.parent_node) if key != "hydra")
         return f"unknown key {cause.full_key!r}; known there: {known or 'none'}"
-    text = str(error).partition("\nConfig search path")[0]
-    text = text.replace(":\n\t", ": ").replace("\n\t", ", ")
-    lines = [line.strip() for line in text.splitlines()]
-    kept = [line for line in lines if line and not line.startswith(("object_type=", "full_key: "))]
-    keys = [line.removeprefix("full_key: ") for line in lines if line.startswith("full_key: ")]
-    message = " ".join(kept)
-    is_named = re.match(r"[\w.]+=", message) is not None and "." in message.partition("=")[0]
-    where = next((key for key in keys if key not in message), where)
-    return message if is_named or not where else f"{where}: {message}"
+    if isinstance(error, MissingConfigException) and error.options:
+        return f"there is no {error.missing_cfg_file}; there are {', '.join(error.options)}"
+    message = str(error)
+    if isinstance(error, OmegaConfBaseException):
+        where = error.full_key or where
+        message = message.partition("\n    full_key:")[0]  # types of OmegaConf's follow
+    message = " ".join(message.split())
+    names_a_key = re.match(r"\w+(\.\w+)+=", message)  # such as `budget.tokens=-1 must be ...`
+    return message if names_a_key or not where else f"{where}: {message}"
 
 
 def options_of(kind: type[OptionsType], cfg: DictConfig, **replaced: Any) -> OptionsType:
-    """The keys that a data class names, checked by its types and by itself.
+    """Make a data class from the keys of a configuration that bear its fields' names.
 
     Args:
-        replaced: keys whose values in the configuration are not to be taken.
+        kind: the data class; its types and its `__post_init__` check the values.
+        cfg: the configuration.
+        replaced: values to take in place of the configuration's, by key.
 
     Raises:
         Exception: one of `USER_ERRORS`, for a value of a wrong type or out of its bound.
@@ -290,7 +313,12 @@ def _make(node: Any, where: str) -> Any:
         return instantiate(_checked(node, where), _convert_="all")
 
 
-def _problems(task: Task) -> list[Problem]:
+def problems_of(task: Task) -> list[Problem]:
+    """The problems of a task.
+
+    Raises:
+        ValueError: there is none, an id is not text, or two problems have the same id.
+    """
     problems = list(task.problems())
     if not problems:
         raise ValueError("no problems; at least one is needed")
@@ -303,14 +331,14 @@ def _problems(task: Task) -> list[Problem]:
     return problems
 
 
-def _run_id(config: Mapping[str, Any]) -> str:
-    """The directory's own name: equal for equal configurations, whatever day it is."""
+def run_id(config: Mapping[str, Any]) -> str:
+    """The directory's own name: equal for equal configurations, on any day."""
     hashed = {key: value for key, value in config.items() if key not in UNHASHED}
     digest = hashlib.sha256(json.dumps(hashed, sort_keys=True).encode()).hexdigest()
     return f"{digest[:10]}-seed{config['seed']}"
 
 
-def _model_name(engine: Mapping[str, Any]) -> str:
+def model_name(engine: Mapping[str, Any]) -> str:
     """The model's short name, or the engine's class if it has none."""
     model = engine.get("model")
     if isinstance(model, Mapping):

@@ -1,7 +1,7 @@
-"""Reads the config.yaml of a run, whoever wrote it, in bounded time.
+"""Read the config.yaml of a run in bounded time, even if it is hostile.
 
-YAML lets a few bytes stand for billions of nodes (an alias of a list of aliases). The configuration
-that a run writes has none, so any alias is refused before anything is built.
+In YAML a few bytes can stand for billions of nodes (an alias of a list of aliases). The
+configuration that a run writes has no aliases, so any alias is refused before anything is built.
 """
 
 from __future__ import annotations
@@ -11,25 +11,26 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
-_MOST_BYTES = 256 * 1024  # a run's own has one or two kilobytes
-_MOST_DEPTH = 50
+_MAX_BYTES = 256 * 1024  # a run writes one or two kilobytes
+_MAX_DEPTH = 50  # nested collections
 
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's, where it is installed
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """The configuration as plain data.
+    """Read a run's configuration as plain data.
 
     Raises:
         OSError: it cannot be read.
-        ValueError: it is no YAML mapping of names, or beyond the bounds above; names the file.
+        ValueError: it is not a YAML mapping with text keys, or it is longer or nested deeper than
+            the bounds above; the message names the file.
     """
     if not path.is_file():
         raise ValueError(f"{path} is not a file")
     with path.open("rb") as file:
-        data = file.read(_MOST_BYTES + 1)
-    if len(data) > _MOST_BYTES:
-        raise ValueError(f"{path} has more than {_MOST_BYTES:,} bytes")
+        data = file.read(_MAX_BYTES + 1)
+    if len(data) > _MAX_BYTES:
+        raise ValueError(f"{path} has more than {_MAX_BYTES:,} bytes")
     try:
         _check(data)
         config = yaml.load(data, Loader=_Loader)
@@ -42,10 +43,10 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def _check(data: bytes) -> None:
-    """Refuse aliases, depth, and numbers so long that they cannot be written again.
+    """Refuse aliases, deep nesting, and numbers too long for Python to print.
 
     Raises:
-        ValueError: there are some.
+        ValueError: one of these occurs.
         yaml.YAMLError: it is not YAML.
     """
     depth = 0
@@ -54,8 +55,8 @@ def _check(data: bytes) -> None:
             raise ValueError(f"it has an alias, *{event.anchor}")
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
-            if depth > _MOST_DEPTH:
-                raise ValueError(f"it is nested more than {_MOST_DEPTH} deep")
+            if depth > _MAX_DEPTH:
+                raise ValueError(f"it is nested more than {_MAX_DEPTH} deep")
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
         elif isinstance(event, yaml.ScalarEvent):

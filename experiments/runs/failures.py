@@ -1,4 +1,4 @@
-"""What is kept of an error that one puzzle raised, and the line of the user's code it came from."""
+"""Record an exception that one puzzle raised, with the line of the user's code it came from."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from treeshare.experiments.results.rows import FailedSearch
 
 _PACKAGE = Path(__file__).resolve().parents[2]
 _FOLDERS = ("conf", "experiments", "kernels", "llm_backend", "search", "tasks", "treeshare")
-_MOST_CAUSES = 10  # of one error; they may go in a circle
+_MAX_CAUSES = 10  # of one exception; a chain of causes may be circular
 _INSTALLED = ("stdlib", "platstdlib", "purelib", "platlib")
 _FOREIGN = tuple(
     f"{path}{os.sep}"
@@ -23,7 +23,7 @@ _FOREIGN = tuple(
 
 
 def failure_of(problem_id: str, error: BaseException) -> FailedSearch:
-    """The line of failures.jsonl for an error."""
+    """The row of failures.jsonl for an exception."""
     report = traceback.TracebackException.from_exception(error)  # survives a `__str__` that raises
     return FailedSearch(
         problem=problem_id,
@@ -35,15 +35,18 @@ def failure_of(problem_id: str, error: BaseException) -> FailedSearch:
 
 
 def failing_line(error: BaseException) -> str:
-    """File and line of the innermost call that is neither this package's nor an installed
-    library's, in the error or in those that caused it (`raise ... from ...`). Without any, the
-    innermost of all; empty for an error that was never raised.
+    """The line of the user's own code that an exception came from, such as `my_policies.py:12`.
 
-    A file below the working directory is named from there on.
+    This is the innermost call that is neither in this package nor in an installed library, in the
+    traceback of the exception or of its causes (`raise ... from ...`). If there is no such call, it
+    is the innermost call of all. A path below the working directory is given relative to it.
+
+    Returns:
+        File and line; empty for an exception that was never raised.
     """
     innermost = ""
     cause: BaseException | None = error
-    for _ in range(_MOST_CAUSES):
+    for _ in range(_MAX_CAUSES):
         if cause is None:
             break
         frames = [

@@ -1,7 +1,7 @@
-"""Python's garbage collector, kept from going over what lives on anyway.
+"""Freeze and slow Python's garbage collector during a search.
 
-A search makes hundreds of thousands of small objects that stay as long as it does, in a process
-whose libraries hold as many before it begins. Knows nothing of either.
+A search makes hundreds of thousands of small objects that live until it ends, and the imported
+libraries hold as many. The collector would visit all of them again and again without freeing any.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-_YOUNG = 10_000  # new objects that set off a collection; Python's own number is 700
+_YOUNG = 10_000  # new objects that start a collection; Python's default is 700
 
 
 @contextmanager
 def rare_collections() -> Iterator[None]:
-    """Meanwhile look for garbage only among objects that are new since, and less often."""
+    """Collect garbage less often inside, and only among objects made inside."""
     thresholds = gc.get_threshold()
     gc.freeze()
     gc.set_threshold(_YOUNG, *thresholds[1:])

@@ -1,4 +1,7 @@
-"""Sends a run's figures elsewhere than to its directory. wandb is imported here alone."""
+"""Loggers send the results of a run to other places than its directory.
+
+wandb is imported in this module only.
+"""
 
 from __future__ import annotations
 
@@ -13,55 +16,74 @@ from treeshare.experiments.results.summary import Summary, Totals
 
 
 class Logger(Protocol):
+    """Gets the results of a run while it goes on."""
+
     replays: bool
-    """Whether a resumed run begins with `puzzle` for every puzzle that is on disk."""
+    """Whether a resumed run first calls `puzzle` for every puzzle that is on disk."""
 
     def start(self, directory: Path, title: str, config: Mapping[str, Any]) -> None:
-        """Searches are about to begin. The directory's name tells runs apart."""
+        """Begin a run, before its first search.
+
+        Args:
+            directory: the run's directory; its name is unique to the run.
+            title: task, policy, model and seed in one line.
+            config: the whole configuration.
+        """
         ...
 
     def puzzle(self, row: Row, totals: Totals) -> None:
-        """A puzzle is finished; `totals` counts it."""
+        """Log a finished puzzle.
+
+        Args:
+            row: the puzzle's row.
+            totals: the totals of the run, this puzzle included.
+        """
         ...
 
     def finish(self, summary: Summary | None) -> None:
-        """The run is over; None if it broke off."""
+        """End the run.
+
+        Args:
+            summary: the run's results; None if it was interrupted or an exception ended it.
+        """
         ...
 
 
 class NoLogger:
-    """Logs nothing: the run's directory is all."""
+    """Logs nothing beyond the run's directory."""
 
     replays = False
 
     def start(self, directory: Path, title: str, config: Mapping[str, Any]) -> None:
-        pass
+        """Do nothing."""
 
     def puzzle(self, row: Row, totals: Totals) -> None:
-        pass
+        """Do nothing."""
 
     def finish(self, summary: Summary | None) -> None:
-        pass
+        """Do nothing."""
 
 
 class WandbLogger:
-    """Logs to Weights & Biases, offline unless asked otherwise.
+    """Logs to Weights & Biases, by default offline.
 
-    The run's id is the directory's name, so that a resumed run continues the same curves. These are
+    The run's id is the directory's name, so that a resumed run continues the same curves. They are
     drawn over puzzles, completion tokens and wall seconds.
 
-    Offline nothing is sent, and all files lie in the run's directory, copies of tables among them.
-    wandb cannot append to a run that it has offline: a resumed run therefore logs the puzzles on
-    disk once more, and what was logged before goes to `wandb/earlier-N`. `wandb sync` of the one
-    `wandb/offline-run-*` uploads them all.
+    Offline nothing is sent, and all files are in the run's directory. wandb cannot append to an
+    offline run. A resumed run therefore logs the puzzles on disk again and moves the earlier log to
+    `wandb/earlier-N`. `wandb sync` of the remaining `wandb/offline-run-*` uploads all puzzles.
 
     Args:
-        group: None takes the configuration's hash, so that the seeds of one configuration stand
-            together.
-        mode: "offline" until `wandb sync`, "online", or "disabled".
+        project: the project's name at wandb.
+        entity: the user or team; None takes wandb's default.
+        group: the name under which runs are grouped; None takes the configuration's hash, which
+            the seeds of one configuration share.
+        tags: the run's tags.
+        mode: "offline" (`wandb sync` uploads later), "online" or "disabled".
 
     Raises:
-        ValueError: no such mode, or "online" without a login.
+        ValueError: the mode is unknown, or it is "online" without a login.
     """
 
     AXES = ("puzzles", "completion_tokens", "seconds")
@@ -77,8 +99,8 @@ class WandbLogger:
         if mode not in ("offline", "online", "disabled"):
             raise ValueError(f"mode={mode} must be offline, online or disabled")
         if mode != "online":
-            os.environ["WANDB_ERROR_REPORTING"] = "false"  # sent from the import on, if not before
-        import wandb  # slow to import, so not without this logger
+            os.environ["WANDB_ERROR_REPORTING"] = "false"  # read when wandb is imported
+        import wandb  # here, as it is slow to import
 
         self._wandb = wandb
         if mode == "online" and not wandb.login(prompt=False, verify=False):
@@ -91,10 +113,15 @@ class WandbLogger:
         }
         self._group = group
         self._run: Any = None
-        self._folders: list[str] = []  # variables of the environment that are ours
+        self._folders: list[str] = []  # environment variables that `_keep_files_in` set
         self.replays = mode == "offline"
 
     def start(self, directory: Path, title: str, config: Mapping[str, Any]) -> None:
+        """Begin or resume the run at wandb.
+
+        Raises:
+            ConnectionError: wandb cannot be reached.
+        """
         if self._where["mode"] == "offline":
             self._keep_files_in(directory / "wandb")
         try:
@@ -114,12 +141,13 @@ class WandbLogger:
             raise ConnectionError(f"wandb: {error}") from error
         finally:
             if self._run is None:
-                self._forget_folders()
+                self._unset_folders()
         for axis in self.AXES:
             self._run.define_metric(axis)
             self._run.define_metric(f"by_{axis}/*", step_metric=axis)
 
     def puzzle(self, row: Row, totals: Totals) -> None:
+        """Log a puzzle's numbers and a point of every curve."""
         figures = asdict(totals)
         axes = {axis: figures.pop(axis) for axis in self.AXES}
         curves = {f"by_{axis}/{name}": figures[name] for axis in axes for name in figures}
@@ -127,6 +155,7 @@ class WandbLogger:
         self._run.log(axes | curves | {f"puzzle/{name}": numbers[name] for name in numbers})
 
     def finish(self, summary: Summary | None) -> None:
+        """Log the table of all puzzles and the trees, and end the run at wandb."""
         if self._run is None:
             return
         if summary is not None:
@@ -139,10 +168,10 @@ class WandbLogger:
                 self._run.log_artifact(artifact)
         self._run.finish(exit_code=0 if summary is not None and not summary.failures else 1)
         self._run = None
-        self._forget_folders()
+        self._unset_folders()
 
     def _keep_files_in(self, folder: Path) -> None:
-        """Set wandb's folders, but those that the user has set, and move earlier runs away."""
+        """Set wandb's folders, except those that the user has set, and move earlier runs away."""
         for name in ("DATA", "CACHE", "ARTIFACT"):
             variable = f"WANDB_{name}_DIR"
             if variable not in os.environ:
@@ -153,7 +182,7 @@ class WandbLogger:
             earlier.mkdir()
             run.rename(earlier / run.name)
 
-    def _forget_folders(self) -> None:
+    def _unset_folders(self) -> None:
         for variable in self._folders:
             del os.environ[variable]
         self._folders = []

@@ -1,7 +1,7 @@
-"""Makes a row of results.jsonl and a tree's text of a search that has ended.
+"""Mark a search that has ended: make its row of results.jsonl and the text of its tree.
 
-The task, the verifier and the numbers of a policy are the user's own code, so whatever they raise
-comes out of here unchanged; the caller decides what it ends.
+The task, the verifier and the policy may be the user's own code. What they raise is passed on; the
+caller decides what it ends.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .config import Setup
 
 
 def row_of(setup: Setup, problem: Problem, outcome: Outcome) -> Row:
-    """The row, with the answers marked by the verifier.
+    """The row of one search, with its answers marked by the verifier.
 
     Raises:
         Exception: whatever the task or the verifier raises.
@@ -38,7 +38,7 @@ def row_of(setup: Setup, problem: Problem, outcome: Outcome) -> Row:
         num_answers=sum(answer is not None for answer in answers),
         answers=[_as_text(answer) for answer in answers],
         nodes=len(outcome.graph),
-        calls=outcome.calls,
+        requests=outcome.requests,
         rounds=outcome.rounds,
         **asdict(outcome.usage),
         parse_failures=outcome.parse_failures,
@@ -51,27 +51,28 @@ def row_of(setup: Setup, problem: Problem, outcome: Outcome) -> Row:
 
 
 def tree_of(row: Row, outcome: Outcome) -> str:
-    """The search's graph as node-link JSON, with its ranking and its answers. NumPy's and
-    PyTorch's numbers become plain ones.
+    """The search's graph as node-link JSON, with its ranking and its answers.
+
+    NumPy's and PyTorch's numbers in the graph become plain ones.
 
     Raises:
         Exception: whatever the text of a state raises.
-        TypeError: a node holds something else where a number belongs.
+        TypeError: a node has a value that is not a number where one is needed.
     """
-    _make_plain(outcome.graph)
+    _convert_numbers(outcome.graph)
     ranked = [node.id for node in outcome.ranked]
     return outcome.graph.to_json(problem=row.problem, ranked=ranked, answers=row.answers)
 
 
 def _grades(setup: Setup, problem: Problem, outcome: Outcome) -> dict[str, float]:
-    """Partial credit; none where the verifier gives none or nothing was ranked."""
+    """Partial credit; empty if the verifier gives none or nothing was ranked."""
     if not outcome.ranked or not isinstance(setup.verifier, HasGrades):
         return {}
     grades = setup.verifier.grades(problem, outcome.ranked[0].state)
     return {name: _number(grade, f"grade {name!r}") for name, grade in grades.items()}
 
 
-def _make_plain(graph: SearchGraph) -> None:
+def _convert_numbers(graph: SearchGraph) -> None:
     for node in graph:
         node.is_terminal = bool(node.is_terminal)
         for name in ("value", "prior", "logprob", "visits", "value_sum"):
@@ -87,11 +88,11 @@ def _as_text(answer: Any) -> str | None:
 
 
 def _number(value: Any, what: str) -> Any:
-    """An int or a float for any kind of number."""
+    """Convert any kind of number to an int or a float."""
     try:
-        plain = value.item() if hasattr(value, "item") else value
-        if isinstance(plain, str | bytes):
+        number = value.item() if hasattr(value, "item") else value
+        if isinstance(number, str | bytes):
             raise TypeError
-        return plain if type(plain) in (int, float) else float(plain)
+        return number if type(number) in (int, float) else float(number)
     except (OverflowError, RuntimeError, TypeError, ValueError):
         raise TypeError(f"{what} is {value!r}, which is not a number") from None

@@ -1,7 +1,8 @@
-"""How PyTorch's CPU threads wait for one another: with a short spin, or asleep on a busy machine.
+"""Choose how PyTorch's CPU threads wait for each other: spinning briefly, or sleeping.
 
-By default GNU's OpenMP spins for milliseconds. That is fast alone, but beside another busy process
-a step takes up to twenty times as long, since the thread that is waited for has no core.
+By default GNU OpenMP spins for milliseconds. That is fast on an idle machine. If another process is
+busy, a step takes up to twenty times as long, because the thread that the others wait for gets no
+core.
 """
 
 from __future__ import annotations
@@ -12,31 +13,35 @@ from collections.abc import Callable, MutableMapping
 from pathlib import Path
 from statistics import median
 
-_SAMPLES, _PAUSE = 5, 0.01  # of the number of running threads, seconds apart
-_SPINS = 1000  # tens of microseconds: most waits of a small model's step end within it
+_SAMPLES, _PAUSE = 5, 0.01  # counts of running threads; seconds between them
+_SPINS = 1000  # tens of microseconds, longer than most waits in a step of a small model
 
 
 def set_wait_policy(
     environment: MutableMapping[str, str] = os.environ,
     busy_cores: Callable[[], float] | None = None,
 ) -> None:
-    """Choose by the load of the machine, where the user's environment does not say. It has to be
-    called before PyTorch is imported, which reads the choice.
+    """Choose by the load of the machine, unless the user's environment already sets a policy.
+
+    This must be called before PyTorch is imported, because OpenMP reads the choice only then.
 
     Args:
-        environment: where OMP_WAIT_POLICY and GOMP_SPINCOUNT are set.
-        busy_cores: counts the cores that other processes keep busy now.
+        environment: gets OMP_WAIT_POLICY and GOMP_SPINCOUNT.
+        busy_cores: counts the cores that other processes use at present; by default it reads
+            /proc/stat.
     """
     if "OMP_WAIT_POLICY" in environment or "GOMP_SPINCOUNT" in environment:
         return
     environment["OMP_WAIT_POLICY"] = "passive"
-    is_quiet = (busy_cores or _busy_cores)() < 0.5
+    is_quiet = (busy_cores or count_busy_cores)() < 0.5
     environment["GOMP_SPINCOUNT"] = str(_SPINS if is_quiet else 0)
 
 
-def _busy_cores() -> float:
-    """The number of running threads of other processes; the last minute's load where the system
-    does not count them."""
+def count_busy_cores() -> float:
+    """The number of running threads of other processes.
+
+    Where the system does not count them, it is the load average of the last minute.
+    """
     counts = []
     try:
         for _ in range(_SAMPLES):

@@ -1,33 +1,35 @@
-"""One run of the command: searches what is unfinished, and keeps the record of it.
+"""Run a configuration: search its unfinished puzzles and record the results.
 
-The configuration says what is searched, and with what (setup.py); one puzzle's error ends that
-puzzle alone, whichever part of it raises.
+The objects come from `config.prepare`. An exception that one puzzle causes ends that puzzle alone,
+whichever part raises it.
 """
 
 from __future__ import annotations
 
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from treeshare.experiments.results.digests import Digests, digests_of
 from treeshare.experiments.results.directory import RunDirectory
-from treeshare.experiments.results.rows import Row, Session, check_results
+from treeshare.experiments.results.rows import FailedSearch, Row, Session, check_results
 from treeshare.experiments.results.summary import Summary, Tally, Totals, replayed
 from treeshare.llm_backend.api import Engine
 from treeshare.llm_backend.engines.replay import ReplayEngine
-from treeshare.search.context import Context, Policy
+from treeshare.search.context import Context
+from treeshare.search.parts import Policy
 from treeshare.search.scheduler import Outcome, Scheduler
 from treeshare.tasks.task import Problem
 
-from .command import complain, show
+from .command import print_error, print_output
 from .config import Setup, explained, keep_given_keys, prepare
 from .failures import failure_of
 from .gc_tuning import rare_collections
@@ -36,7 +38,11 @@ from .startup_status import StartupStatus
 
 
 def launch(cfg: DictConfig, finished: list[tuple[list[str], Summary]]) -> int:
-    """One job of the command line; a multirun has several. Added to `finished` if it ran.
+    """Run one job of the command line; a multirun has several.
+
+    Args:
+        cfg: the composed configuration; it is changed.
+        finished: gets the overrides and the summary of the job if it ran.
 
     Returns:
         0; 1 if a puzzle failed.
@@ -51,19 +57,31 @@ def launch(cfg: DictConfig, finished: list[tuple[list[str], Summary]]) -> int:
         cfg.name = cfg.name or hydra_cfg.runtime.choices.search
     summary = run_or_resume(cfg)
     if hydra_cfg.mode == RunMode.MULTIRUN:
-        show(f"\n{' '.join(overrides)}")
-    show(summary.table())
+        print_output(f"\n{' '.join(overrides)}")
+    print_output(summary.table())
     finished.append((overrides, summary))
-    return complain("treeshare", summary.failure_line(), 1) if summary.failures else 0
+    return print_error("treeshare", summary.failure_line(), 1) if summary.failures else 0
 
 
 def run_or_resume(cfg: DictConfig) -> Summary:
-    """Run a composed configuration, or the rest of it if it was run before.
+    """Run a composed configuration; puzzles that an earlier run finished are not searched again.
 
     Raises:
         SetupError: it cannot be run, or its files cannot be read or written.
     """
-    setup = prepare(cfg)
+    return resume(prepare(cfg))
+
+
+def resume(setup: Setup, on_result: OnResult | None = None) -> Summary:
+    """Search the puzzles of a run that have no row in its directory yet.
+
+    Args:
+        setup: the run; `setup.load_engine` is called unless every puzzle has a row.
+        on_result: called with each new row and its search's outcome, after both are on disk.
+
+    Raises:
+        SetupError: it cannot be run, or its files cannot be read or written.
+    """
     with explained(errors=(OSError,)), ExitStack() as stack:
         digests = digests_of(setup.config, setup.problems)
         directory = None
@@ -75,21 +93,21 @@ def run_or_resume(cfg: DictConfig) -> Summary:
         num_done = len(directory.results.rows) if directory else 0
         with _progress_bar(setup, num_done, "loading the engine") as bar, StartupStatus(bar):
             engine = setup.load_engine()
-        stack.callback(lambda: engine.close())  # or that of the recorder around it
+        stack.callback(lambda: engine.close())  # looked up late: a recorder may replace `engine`
         if directory is None:
             setup.directory.mkdir(parents=True)
             directory = stack.enter_context(_opened(setup, digests))
         if setup.options.record:
             with explained("record"):
                 engine = ReplayEngine(directory.path / "requests.jsonl", engine)
-        return _work(setup, engine, directory, digests)
+        return _work(setup, engine, directory, digests, on_result)
 
 
 def _opened(setup: Setup, digests: Digests, *, writable: bool = True) -> closing[RunDirectory]:
-    """The run's directory, checked against the configuration.
+    """Open the run's directory and check it against the configuration.
 
     Raises:
-        SetupError: it is another process's, cannot be read, or is of another run.
+        SetupError: another process uses it, it cannot be read, or it belongs to another run.
     """
     with explained():
         directory = RunDirectory(setup.directory, writable=writable)
@@ -114,13 +132,19 @@ def _check(setup: Setup, directory: RunDirectory, digests: Digests) -> None:
     directory.check_digests(digests)
 
 
-def _unfinished(setup: Setup, directory: RunDirectory) -> list[Problem]:
+def _unfinished(setup: Setup, directory: RunRecord) -> list[Problem]:
     done = {row.problem for row in directory.results.rows}
     return [problem for problem in setup.problems if problem.id not in done]
 
 
-def _work(setup: Setup, engine: Engine, directory: RunDirectory, digests: Digests) -> Summary:
-    """Search what is unfinished, and keep the logger informed."""
+def _work(
+    setup: Setup,
+    engine: Engine,
+    directory: RunDirectory,
+    digests: Digests,
+    on_result: OnResult | None,
+) -> Summary:
+    """Search the unfinished puzzles and send the results to the logger."""
     directory.describe(setup.config, digests)
     directory.failures.clear()
     with explained("logger"):
@@ -130,20 +154,73 @@ def _work(setup: Setup, engine: Engine, directory: RunDirectory, digests: Digest
         if setup.logger.replays:
             for row, totals in replayed(directory.results.rows, directory.sessions.rows):
                 setup.logger.puzzle(row, totals)
-        _search(setup, engine, directory)
+        search_unfinished(setup, engine, directory, on_result)
         summary = _summary(setup, directory)
     finally:
         setup.logger.finish(summary)
     return summary
 
 
+OnResult = Callable[[Row, Outcome], None]
+
+
+class RunRecord(Protocol):
+    """Where the rows of a run are written: a `RunDirectory`, or a list in memory."""
+
+    @property
+    def results(self) -> RowList[Row]:
+        """The rows of the finished puzzles."""
+        ...
+
+    @property
+    def failures(self) -> RowList[FailedSearch]:
+        """The puzzles that failed."""
+        ...
+
+    @property
+    def sessions(self) -> RowList[Session]:
+        """The counters of each process."""
+        ...
+
+    def save_tree(self, problem_id: str, tree: str) -> None:
+        """Keep the tree of one puzzle, as node-link JSON."""
+        ...
+
+
+RowType = TypeVar("RowType", Row, FailedSearch, Session)
+
+
+class RowList(Protocol[RowType]):
+    """Rows that can be read, and appended to."""
+
+    @property
+    def rows(self) -> list[RowType]:
+        """The rows so far, in the order in which they were appended."""
+        ...
+
+    def append(self, row: RowType) -> None:
+        """Add a row at the end."""
+        ...
+
+
 class _FirstFailure(Exception):
-    """Ends the searches where `fail_fast` is set."""
+    """Ends the searches if `fail_fast` is set."""
 
 
 @rare_collections()
-def _search(setup: Setup, engine: Engine, directory: RunDirectory) -> None:
-    """Search what is unfinished. Whenever this is killed, every puzzle that ended is on disk."""
+def search_unfinished(
+    setup: Setup, engine: Engine, directory: RunRecord, on_result: OnResult | None = None
+) -> None:
+    """Search the puzzles that have no row yet.
+
+    Every puzzle that ended is in the record, even if the process is killed.
+
+    Args:
+        setup: the run.
+        engine: serves the requests; it is left open.
+        directory: where rows, failures, sessions and trees are written.
+        on_result: called with each new row and its search's outcome.
+    """
     todo = {problem.id: problem for problem in _unfinished(setup, directory)}
     scheduler = Scheduler(engine, max_live=setup.options.max_live)
     sessions = directory.sessions.rows
@@ -215,7 +292,9 @@ def _search(setup: Setup, engine: Engine, directory: RunDirectory) -> None:
                 tally.add_row(row)
                 totals = tally.totals()
                 setup.logger.puzzle(row, totals)
-                _show(bar, totals)
+                _update_bar(bar, totals)
+                if on_result is not None:
+                    on_result(row, outcome)
         except _FirstFailure:
             pass
         finally:
@@ -223,18 +302,28 @@ def _search(setup: Setup, engine: Engine, directory: RunDirectory) -> None:
 
 
 def _progress_bar(setup: Setup, num_done: int, status: str | None = None) -> tqdm[Any]:
-    """A bar, shown on a terminal only; one with a status is gone when it is closed."""
+    """Make a bar that is shown only on a terminal or in a notebook.
+
+    A bar with a status disappears when it is closed.
+    """
     return tqdm(
         desc=status,
         leave=status is None,
         total=len(setup.problems),
         initial=num_done,
         unit="puzzle",
-        disable=None if setup.options.progress else True,
+        disable=(False if _is_in_notebook() else None) if setup.options.progress else True,
     )
 
 
-def _show(bar: tqdm[Any], totals: Totals) -> None:
+def _is_in_notebook() -> bool:
+    """Return whether this is the kernel of a notebook, whose standard error is no terminal."""
+    ipython = sys.modules.get("IPython")
+    shell = None if ipython is None else ipython.get_ipython()
+    return getattr(shell, "kernel", None) is not None
+
+
+def _update_bar(bar: tqdm[Any], totals: Totals) -> None:
     bar.set_postfix_str(
         f"top-1 {totals.top1:.1%}, {totals.tokens_per_second:.0f} tokens/s, "
         f"batch {totals.requests_per_round:.1f}",

@@ -1,5 +1,6 @@
-"""The engine's log records (a model is loaded, a CUDA graph is captured), shown in front of a run's
-progress bar.
+"""Show the engine's log records in front of a run's progress bar.
+
+Such records say that a model is being loaded or a CUDA graph is being captured.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ _ENGINE = logging.getLogger("treeshare.llm_backend")
 class StartupStatus(logging.Handler):
     """Shows the engine's latest log record as the description of a progress bar.
 
-    Used in a `with` statement. Does nothing for a bar that is not shown. Other handlers get
-    the records that they would get without it.
+    It is used in a `with` statement and does nothing if the bar is not shown. Other handlers get
+    the same records as without it.
 
     Args:
         bar: the progress bar.
@@ -43,6 +44,7 @@ class StartupStatus(logging.Handler):
         self.clear()
 
     def emit(self, record: logging.LogRecord) -> None:
+        """Show one record, or pass it on if it is of the usual level."""
         if record.levelno == logging.INFO:
             self._bar.set_description_str(record.getMessage())
         if record.levelno >= self._usual_level:
@@ -50,6 +52,6 @@ class StartupStatus(logging.Handler):
                 (_ENGINE.parent or logging.root).callHandlers(record)
 
     def clear(self) -> None:
-        """Take the description away, if there is one."""
+        """Remove the description, if there is one."""
         if not self._bar.disable and self._bar.desc:
             self._bar.set_description_str()

@@ -1,7 +1,7 @@
-"""Examples as batches of tokens: packed rows of one length, and the weight of each in the loss.
+"""Encode examples as batches of tokens: packed rows of one length, with weights for the loss.
 
-Batch i is a function of the seed and of i alone, so the data do not depend on how many processes
-make them. Knows nothing of the network.
+Batch i depends only on the seed and on i, so the data do not depend on the number of processes that
+make them.
 """
 
 from __future__ import annotations
@@ -24,17 +24,19 @@ _CHUNK = 512  # examples encoded at once
 
 
 class Batch(NamedTuple):
-    """Rows of examples, one after the other. What is left of a row is filled with examples of one
-    token, of which nothing is to be learnt."""
+    """Rows of examples, one after the other.
+
+    The rest of a row is filled with examples of one token and weight 0.
+    """
 
     tokens: torch.Tensor  # [rows, length] int16
     positions: torch.Tensor  # [rows, length] int16, from 0 in every example
-    weights: torch.Tensor  # [rows, length] uint8, each token's in the loss; 0 in prompts
+    weights: torch.Tensor  # [rows, length] uint8, the weight in the loss; 0 in prompts
 
 
 @dataclass(frozen=True)
 class Batches(Dataset[Batch]):
-    """All batches of a training; each is made when it is asked for."""
+    """All batches of a training run. Each is made when it is asked for."""
 
     puzzles: Sequence[Puzzle]
     held_out: HeldOut
@@ -43,7 +45,7 @@ class Batches(Dataset[Batch]):
     count: int  # batches
     rows: int
     length: int  # tokens of a row
-    verdict_weight: int  # of the word that judges; all else of a reply weighs 1
+    verdict_weight: int  # weight of the word that judges; other tokens of a reply have 1
 
     def __len__(self) -> int:
         return self.count
@@ -66,7 +68,12 @@ class Batches(Dataset[Batch]):
         return Batch(*map(torch.from_numpy, (tokens, positions, weights)))
 
     def loader(self, num_workers: int, *, pin_memory: bool) -> DataLoader[Batch]:
-        """The batches in order, made by so many processes; by this one if there are none."""
+        """A loader of the batches in order.
+
+        Args:
+            num_workers: processes that make batches; 0 makes them in this process.
+            pin_memory: whether the tensors are put into pinned memory.
+        """
         return DataLoader(
             self,
             batch_size=None,
@@ -76,8 +83,11 @@ class Batches(Dataset[Batch]):
         )
 
     def _encoded(self, index: int) -> Iterator[tuple[list[int], list[int], int]]:
-        """Prompt and reply, in tokens, and the weight of the reply's first; without an end. An
-        example longer than a row is left out."""
+        """Encode examples without end; those longer than a row are left out.
+
+        Yields:
+            The tokens of the prompt, those of the reply, and the weight of the reply's first token.
+        """
         encode = self.tokenizer.backend_tokenizer.encode_batch_fast
         examples = Teacher(self.puzzles, self.held_out, (self.seed, index)).examples()
         while True:
@@ -91,5 +101,5 @@ class Batches(Dataset[Batch]):
 
 
 def _use_one_thread(_: int) -> None:
-    """The processes are as many as the cores."""
+    """Switch off the tokenizer's own threads, as there is a process for each core."""
     os.environ["TOKENIZERS_PARALLELISM"] = "false"

@@ -1,7 +1,7 @@
-"""How a saved model does on puzzles it was not trained on, through the engine that searches use.
+"""Check a saved model on held-out puzzles, through the engine that searches use.
 
-Its judgements are compared with the exact solver's; its proposals are read by the task, and the
-answers of its chains of steps judged by the verifier.
+The model's judgements are compared with the exact solver's, its proposals are parsed by the task,
+and the answers of its chains of steps are marked by the verifier.
 """
 
 from __future__ import annotations
@@ -24,20 +24,21 @@ from treeshare.tasks.task import Problem
 
 from .solver import Solved, solve_all
 
-_CHAINS = 4  # drawn of a puzzle
+_CHAINS = 4  # sampled for each puzzle
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """A line of checks.jsonl: shares in [0, 1]."""
+    """A line of checks.jsonl. All shares are in [0, 1]."""
 
     step: int
-    right_judgements: dict[str, float]  # by role, numbers left and truth
+    right_judgements: dict[str, float]  # by role, numbers left and right judgement
     valid_proposals: float  # lines proposed that are legal steps
     good_proposals: float  # lines proposed after which 24 can still be made
     solved_chains: float  # chains of steps that end in a right answer
 
-    def told(self) -> str:
+    def to_text(self) -> str:
+        """The results in one line."""
         judgements = "; ".join(
             f"{kind} {share:.1%}" for kind, share in self.right_judgements.items()
         )
@@ -49,7 +50,14 @@ class Check:
 
 
 def check(step: int, directory: Path, puzzles: Sequence[Puzzle], device: str) -> Check:
-    """Ask the model that was saved after `step` steps about `puzzles`."""
+    """Check the model that was saved after `step` steps.
+
+    Args:
+        step: the number of training steps.
+        directory: the saved model.
+        puzzles: puzzles of the Game of 24 that the model was not trained on.
+        device: where the model runs, such as `cuda`.
+    """
     engine = TreeEngine(load_model(str(directory), device=device), max_num_batched_tokens=4096)
     task = Game24()
     solved = list(solve_all(np.array(puzzles)))
@@ -62,7 +70,10 @@ def check(step: int, directory: Path, puzzles: Sequence[Puzzle], device: str) ->
 def _right_judgements(
     engine: TreeEngine, task: Game24, roots: Sequence[Solved]
 ) -> dict[str, float]:
-    """Of the puzzles, of all positions after one step and of one position after two."""
+    """The shares of right judgements.
+
+    Judged are the puzzles, all positions after one step, and one position after two steps of each.
+    """
     truths = {state: truth for root in roots for state, truth in _states(root)}
     options = {"value": tuple(task.values), "judge": task.yes_no}
     asked = [(role, state) for role in options for state in truths]
@@ -77,7 +88,7 @@ def _right_judgements(
 
 
 def _states(root: Solved) -> Iterator[tuple[Position, bool]]:
-    """Each with whether it can make 24."""
+    """Positions below a puzzle, each with whether it can make 24."""
     yield root.position, root.can_make_it()
     for operation in range(len(root.made)):
         if (child := root.after(operation)) is not None:

@@ -1,13 +1,11 @@
-"""What the embedded model is trained on: examples of the tasks' own prompts with the right replies,
-as many as wanted, and the puzzles that are kept out of them.
+"""Make the examples that the embedded model is trained on, and choose the held-out puzzles.
 
-An exact solver knows what can be made; the prompts are those of `Game24` and `Countdown`. Knows no
-tokens and no network.
+An example is a prompt of `Game24` or `Countdown` with the right reply, which an exact solver gives.
 
-Verdicts: `sure` if the target can be made with whole numbers all along, `likely` if only by way of
-fractions, `impossible` if not at all. Good steps are those after which the verdict is as good as it
-is now. A position in `HeldOut` stands in no example, and a step is shown as good only where none of
-the good steps leads to such a position: what is held out is neither praised nor avoided.
+A verdict is `sure` if the target can be made with whole numbers only, `likely` if fractions are
+needed, and `impossible` if it cannot be made. A step is good if the verdict after it is as good as
+before. A position in `HeldOut` occurs in no example. Good steps are shown only at positions where
+none of them leads to a held-out position, so that such positions are neither preferred nor avoided.
 """
 
 from __future__ import annotations
@@ -16,13 +14,14 @@ import random
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import cache
 from itertools import combinations_with_replacement, islice
 
 import numpy as np
 import numpy.typing as npt
 
-from treeshare.tasks.arithmetic import countdown_prompts, game24_prompts
 from treeshare.tasks.arithmetic.countdown import Countdown
+from treeshare.tasks.arithmetic.game24 import Game24
 from treeshare.tasks.arithmetic.game24_puzzles import (
     LARGEST,
     Puzzle,
@@ -30,14 +29,15 @@ from treeshare.tasks.arithmetic.game24_puzzles import (
     select,
     solvable_puzzles,
 )
-from treeshare.tasks.arithmetic.prompts import Words
 from treeshare.tasks.arithmetic.rules import GAME_OF_24, Position, Values, is_solution, operations
+from treeshare.tasks.arithmetic.templates import PromptTemplates
 
 from .solver import LARGEST_TARGET, Solved, solve_all
 
 Operations = npt.NDArray[np.intp]
+"""Indices of operations on a position."""
 
-WORDS = (game24_prompts.WORDS, countdown_prompts.WORDS)
+WORDS = (Game24.templates, Countdown.templates)
 PREAMBLES = tuple(
     text
     for words in WORDS
@@ -51,20 +51,22 @@ VOCABULARY = (
 
 @dataclass(frozen=True, slots=True)
 class Example:
+    """A prompt and the right reply to it."""
+
     prompt: str
     reply: str
-    is_verdict: bool = False
+    is_verdict: bool = False  # the reply judges a position or an answer
 
 
 class HeldOut:
-    """Positions that no example shows.
+    """The positions that no example shows.
 
     Args:
         game24: puzzles of the Game of 24.
         countdown: puzzles of Countdown.
-        with_children: hold out also, at the target 24, every position of three numbers that one
-            step from a puzzle of `game24` leads to. Without, such a position is shown as often as
-            it comes up in other puzzles, as if nothing were held out.
+        with_children: also hold out every position of three numbers, with the target 24, to which
+            one step from a puzzle of `game24` leads. If false, such a position is shown as often as
+            other puzzles lead to it.
     """
 
     def __init__(
@@ -88,21 +90,25 @@ class HeldOut:
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """Every puzzle of four numbers from 1 to 13 is in one of the three."""
+    """A partition of all puzzles of four numbers from 1 to 13."""
 
-    test: tuple[Puzzle, ...]  # ToT's 100 and the 100 of our own list, some of them the same
+    test: tuple[Puzzle, ...]  # ToT's 100 and the 100 of our own list; some are in both
     validation: tuple[Puzzle, ...]
     train: tuple[Puzzle, ...]  # also those without a solution
 
     @classmethod
     def of(cls, tot_puzzles: str, num_validation: int, seed: int) -> Split:
-        """
+        """Make the split.
+
         Args:
-            tot_puzzles: path of ToT's 24.csv.
-            num_validation: how many others that have a solution are drawn for validation.
+            tot_puzzles: the path of ToT's 24.csv.
+            num_validation: the number of validation puzzles, drawn from the solvable puzzles that
+                are not for testing.
+            seed: decides which puzzles are drawn.
 
         Raises:
-            OSError, ValueError: no such file, or it is not such a list.
+            OSError: the file cannot be read.
+            ValueError: the file is not such a list, or `num_validation` is out of its bounds.
         """
         lists = read_puzzles(tot_puzzles), solvable_puzzles()
         test = {puzzle: None for puzzles in lists for puzzle in select(puzzles, "test", 0, None)}
@@ -115,21 +121,25 @@ class Split:
         return cls(tuple(test), validation, tuple(p for p in every if p not in held_out))
 
     def held_out(self, *, with_children: bool = False) -> HeldOut:
-        """With the 100 puzzles that `Countdown` draws by default, of three, four and five
-        numbers."""
-        tasks = [Countdown(numbers=numbers) for numbers in (3, 4, 5)]
-        roots = (task.root(problem) for task in tasks for problem in task.problems())
+        """The positions to hold out: test, validation and Countdown puzzles.
+
+        The Countdown puzzles are the 100 that `Countdown` draws by default with three, four and
+        five numbers each.
+
+        Args:
+            with_children: as for `HeldOut`.
+        """
         games = (*self.test, *self.validation)
-        return HeldOut(games, roots, with_children=with_children)
+        return HeldOut(games, _countdown_puzzles(), with_children=with_children)
 
 
 class Teacher:
-    """Draws puzzles and makes examples of them.
+    """Draws puzzles and makes examples from them.
 
     Args:
-        puzzles: of the Game of 24, to train on.
-        held_out: what no example may show.
-        seed: two teachers with the same arguments give the same examples.
+        puzzles: the puzzles of the Game of 24 to train on.
+        held_out: the positions that no example may show.
+        seed: teachers with equal arguments give equal examples.
     """
 
     def __init__(self, puzzles: Sequence[Puzzle], held_out: HeldOut, seed: Sequence[int]) -> None:
@@ -139,16 +149,16 @@ class Teacher:
         self._random = random.Random(int(self._generator.integers(1 << 62)))
 
     def examples(self) -> Iterator[Example]:
-        """Without an end."""
+        """Make examples without end."""
         while True:
             for root in self._roots():
                 if root.position not in self._held_out:
                     yield from self._lesson(root)
 
-    # What is drawn.
+    # Drawing puzzles.
 
     def _roots(self) -> Iterator[Solved]:
-        """Puzzles of one size, each with a target."""
+        """Draw puzzles of one size, each with a target."""
         if self._random.random() < 0.2:
             yield from solve_all(self._generator.choice(self._puzzles, 16))
             return
@@ -160,18 +170,18 @@ class Teacher:
                 yield solved.aimed(self._target(solved))
 
     def _target(self, solved: Solved) -> int:
-        """Often 24; else mostly one that can be made."""
+        """Draw a target: often 24, otherwise mostly one that can be made."""
         if self._random.random() < 0.4:
             return int(GAME_OF_24)
         targets = solved.targets() if self._random.random() < 0.8 else []
         return self._random.choice(targets or range(1, 1 + LARGEST_TARGET))
 
-    def _words(self, state: Position) -> Words:
-        """The Game of 24's only where there is no other target and are no more than 4 numbers."""
+    def _words(self, state: Position) -> PromptTemplates:
+        """The prompts to use: the Game of 24's only for the target 24 and up to four numbers."""
         is_game24 = state.target == GAME_OF_24 and len(state.puzzle) <= 4
         return WORDS[0] if is_game24 and self._random.random() < 0.75 else WORDS[1]
 
-    # What is made of a puzzle.
+    # Making examples from a puzzle.
 
     def _lesson(self, root: Solved) -> Iterator[Example]:
         yield self._verdict(root)
@@ -188,7 +198,7 @@ class Teacher:
                 yield from self._proposal(state)
 
     def _verdict(self, solved: Solved) -> Example:
-        """On a position, or on the answer that a final one is."""
+        """A verdict on a position; if it is final, on the answer that it holds."""
         state = solved.position
         if solved.can_make_it(only_whole=not state.is_final):
             return self._judged(state, " sure")
@@ -202,7 +212,7 @@ class Teacher:
         return Example(prompt, f"{verdict}\n", is_verdict=True)
 
     def _chain(self, root: Solved) -> Iterator[Example]:
-        """Good steps to the answer; and the answer at once, if all of them may be shown."""
+        """Good steps to the answer, and the answer alone if all steps may be shown."""
         node: Solved | None = root
         while node is not None and (moves := self._good(node)) is None:
             node = next(self._children(node, 1), None)
@@ -227,7 +237,7 @@ class Teacher:
             yield Example("".join(self._words(start).prompt("io", start)), f"{equation}\n")
 
     def _proposal(self, solved: Solved) -> Iterator[Example]:
-        """Up to six good steps, or four others where there is none."""
+        """Up to six good steps, or four other steps if there are no good ones."""
         moves = self._good(solved)
         if moves is None:
             return
@@ -238,7 +248,7 @@ class Teacher:
         yield Example(prompt, f"{lines}\n\n")
 
     def _claim(self, root: Solved) -> Iterator[Example]:
-        """A verdict on an answer: composed of steps, or claimed to make the target."""
+        """A verdict on an answer: one made of steps, or one that claims to make the target."""
         is_good = self._random.random() < 0.6
         node: Solved | None = root
         while node is not None and not node.position.is_final:
@@ -251,9 +261,9 @@ class Teacher:
             return
         expression, puzzle = end.numbers[0].expression, end.puzzle
         match self._random.randrange(4):
-            case 0:  # a number that is not the puzzle's
+            case 0:  # use a number that is not in the puzzle
                 expression = self._with_other_number(expression)
-            case 1:  # an answer to another puzzle
+            case 1:  # answer another puzzle
                 puzzle = self._with_other_number_of(puzzle)
         state = replace(end, answer=expression, puzzle=puzzle, steps=())
         if Position.start(puzzle, end.target) not in self._held_out:
@@ -276,7 +286,7 @@ class Teacher:
     # Steps.
 
     def _good(self, solved: Solved) -> list[Solved] | None:
-        """The positions that good steps lead to, one step to each; None if one is held out."""
+        """The distinct positions after good steps; None if one of them is held out."""
         operations = np.flatnonzero(solved.is_good(only_whole=True))
         if not len(operations):
             operations = np.flatnonzero(solved.is_good())
@@ -289,20 +299,31 @@ class Teacher:
         return list(children.values())
 
     def _children(self, solved: Solved, count: int) -> Iterator[Solved]:
-        """Positions a step further that may be shown: up to `count` where the target can still be
-        made, then as many where it cannot."""
+        """Positions after one step that may be shown.
+
+        Up to `count` of them can still make the target; up to `count` more cannot.
+        """
         is_good = solved.is_good()
         for wanted in (True, False):
             yield from islice(self._any(solved, np.flatnonzero(is_good == wanted)), count)
 
     def _any(self, solved: Solved, operations: Operations | None = None) -> Iterator[Solved]:
-        """Positions that these operations, by default all, lead to and that may be shown, in any
-        order."""
+        """Positions after one of the operations, by default after any, that may be shown.
+
+        They come in random order.
+        """
         drawn = len(solved.made) if operations is None else operations
         for operation in self._generator.permutation(drawn):
             child = solved.after(operation)
             if child is not None and child.position not in self._held_out:
                 yield child
+
+
+@cache  # finding puzzles that have a solution takes seconds
+def _countdown_puzzles() -> tuple[Position, ...]:
+    """The puzzles that `Countdown` draws by default, with three, four and five numbers."""
+    tasks = [Countdown(numbers=numbers) for numbers in (3, 4, 5)]
+    return tuple(task.root(problem) for task in tasks for problem in task.problems())
 
 
 def _state(position: Position) -> tuple[Values, Fraction]:

@@ -1,10 +1,8 @@
-"""Train the embedded model from nothing: `python -m treeshare.experiments.training puzzles=24.csv`.
+"""Train the embedded model from scratch: `python -m treeshare.experiments.training puzzles=24.csv`.
 
-It is configured by conf/train.yaml.
-
-A small Llama learns the Game of 24 and Countdown from examples in the tasks' own prompts. Written
-are the model in Hugging Face's format, now and then and at the end, the losses, and how the model
-does on puzzles that were held out. What it is taught is the affair of `train_examples.py`.
+A small Llama learns the Game of 24 and Countdown from examples in the tasks' own prompts, which
+`examples.py` makes. The output directory gets the model in Hugging Face's format, the losses, and
+the results of checks on held-out puzzles. The configuration is conf/train.yaml.
 """
 
 from __future__ import annotations
@@ -35,11 +33,11 @@ from .small_llama import Size, make_network, make_tokenizer, save
 
 
 @dataclass(slots=True)
-class Options:
-    """The keys of train.yaml.
+class TrainingOptions:
+    """The keys of train.yaml, which explains each.
 
     Raises:
-        ValueError: a value out of its bound, or a device that is not there.
+        ValueError: a value is out of its bound, or the device does not exist.
     """
 
     puzzles: str
@@ -79,27 +77,27 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Losses:
-    """A line of losses.jsonl. The losses are means since the line before, in nats a token."""
+    """A line of losses.jsonl. Losses are means since the line before, in nats per token."""
 
     step: int
-    verdicts: float  # of the word that judges
-    texts: float  # of all else
+    verdicts: float  # loss of the words that judge a position
+    texts: float  # loss of all other tokens
     learning_rate: float
     tokens: int  # so far, prompts and padding included
-    seconds: float  # so far, from the first batch asked for
+    seconds: float  # so far, since the first batch was asked for
 
 
 def run(cfg: DictConfig) -> list[Check]:
     """Train as a composed configuration says.
 
     Returns:
-        How the model did after each time it was saved.
+        The results of the checks, one for each time the model was saved.
 
     Raises:
-        SetupError: it cannot be done.
+        SetupError: the configuration cannot be run.
     """
     with explained():
-        options = options_of(Options, cfg)
+        options = options_of(TrainingOptions, cfg)
         split = Split.of(options.puzzles, options.validation, options.seed)
         directory = Path(options.output_dir)
         if directory.exists():
@@ -133,38 +131,45 @@ def run(cfg: DictConfig) -> list[Check]:
     ):
         for line in _train(network, batches, options):
             losses.append(line)
-            print(_told(line), flush=True)
+            print(_losses_line(line), flush=True)
             if line.step % options.save_every == 0 or line.step == options.steps:
                 save(network, tokenizer, directory / "model")
                 checks.append(
                     check(line.step, directory / "model", split.validation, options.device)
                 )
                 checked.append(checks[-1])
-                print(checks[-1].told(), flush=True)
+                print(checks[-1].to_text(), flush=True)
     return checks
 
 
 def main() -> int:
-    """The command: 0, or 2 for a configuration that cannot be run."""
+    """Run the command.
+
+    Returns:
+        0, or 2 for a configuration that cannot be run.
+    """
     return run_command("train", "train", lambda cfg: 0 if run(cfg) else 1)
 
 
-def _train(network: Any, batches: Batches, options: Options) -> Iterator[Losses]:
-    """Take all the steps; the losses after every `log_every` of them, and wherever it is to be
-    saved."""
+def _train(network: Any, batches: Batches, options: TrainingOptions) -> Iterator[Losses]:
+    """Take all optimizer steps.
+
+    Yields:
+        The losses after every `log_every` steps, and whenever the model is to be saved.
+    """
     device = torch.device(options.device)
     optimizer = _optimizer(network, options)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, options))
     if options.compile:
-        for layer in network.model.layers:  # the first is compiled, the others are like it
+        for layer in network.model.layers:  # the others use the code compiled for the first
             layer.compile()
     loader = batches.loader(options.workers, pin_memory=device.type == "cuda")
     stream = _repeated(loader, options, device)
-    sums = torch.zeros(2, 2, device=device)  # of texts and of verdicts: losses, tokens
+    sums = torch.zeros(2, 2, device=device)  # rows: texts, verdicts; columns: summed losses, tokens
     began = time.monotonic()
     for step, batch in enumerate(stream, start=1):
         network.train()
-        losses, weight = _losses(network, batch)
+        losses, weight = token_losses(network, batch)
         torch.autograd.backward((losses * weight).sum() / weight.sum())
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         rate = float(schedule.get_last_lr()[0])
@@ -183,9 +188,13 @@ def _train(network: Any, batches: Batches, options: Options) -> Iterator[Losses]
         )
 
 
-def _repeated(loader: Iterable[Batch], options: Options, device: torch.device) -> Iterator[Batch]:
-    """As many batches as there are steps: every `passes`-th is new, the others are drawn from those
-    before. A GPU learns faster than the processes make examples."""
+def _repeated(
+    loader: Iterable[Batch], options: TrainingOptions, device: torch.device
+) -> Iterator[Batch]:
+    """One batch for each step: every `passes`-th is new, the others are drawn from earlier ones.
+
+    Batches are repeated because a GPU trains faster than the worker processes make examples.
+    """
     generator, fresh = random.Random(options.seed), iter(loader)
     seen: list[Batch] = []
     for step in range(options.steps):
@@ -197,8 +206,8 @@ def _repeated(loader: Iterable[Batch], options: Options, device: torch.device) -
         yield seen[-1]
 
 
-def _losses(network: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-    """Cross-entropies and weights of the tokens that are to be learnt, both [tokens] fp32."""
+def token_losses(network: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+    """The cross-entropies and weights of the tokens to learn, both [tokens] float32."""
     tokens, positions, weights = batch
     example = (positions == 0).cumsum(1)
     sees = (example[:, :, None] == example[:, None, :]).tril()
@@ -216,8 +225,8 @@ def _losses(network: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
     return losses, weights[:, 1:][is_learnt].float()
 
 
-def _optimizer(network: Any, options: Options) -> torch.optim.Optimizer:
-    """AdamW; only matrices decay."""
+def _optimizer(network: Any, options: TrainingOptions) -> torch.optim.Optimizer:
+    """AdamW, with weight decay for matrices only."""
     matrices = [p for p in network.parameters() if p.ndim > 1]
     others = [p for p in network.parameters() if p.ndim <= 1]
     groups = [
@@ -227,8 +236,8 @@ def _optimizer(network: Any, options: Options) -> torch.optim.Optimizer:
     return torch.optim.AdamW(groups, lr=options.learning_rate, betas=(0.9, 0.95), fused=True)
 
 
-def _rate(step: int, options: Options) -> float:
-    """Of the learning rate, for the step after `step` others: up linearly, down as a cosine."""
+def _rate(step: int, options: TrainingOptions) -> float:
+    """The factor of the learning rate after `step` steps: linear warm-up, then cosine decay."""
     if step < options.warmup:
         return (step + 1) / options.warmup
     done = (step - options.warmup) / max(1, options.steps - options.warmup)
@@ -239,7 +248,7 @@ def _device_name(device: str) -> str:
     return torch.cuda.get_device_name(device) if device.startswith("cuda") else "CPU"
 
 
-def _told(losses: Losses) -> str:
+def _losses_line(losses: Losses) -> str:
     speed = losses.tokens / losses.seconds
     return (
         f"step {losses.step}: verdicts {losses.verdicts:.4f}, texts {losses.texts:.4f} nats a "

@@ -1,10 +1,9 @@
-"""A small Llama to be trained: its tokenizer and its network, with random weights.
+"""Make a small untrained Llama: its tokenizer, and its network with random weights.
 
-The tokenizer is made for arithmetic. A constant text that many prompts begin with can be a single
-token, so that it costs next to nothing to train on and to decode, while the prompts stay what they
-are for every other model. Whole numbers are read in groups of two digits from the right, each group
-a token; what is in no list falls into bytes, so any text can be encoded and is decoded as it was.
-Knows no task and no training.
+The tokenizer is made for arithmetic. A constant text with which many prompts begin can be a single
+token, which makes these prompts cheap to train on and to decode, without changing their text. Whole
+numbers are split into groups of two digits from the right, each of which is a token. All other text
+is split into bytes, so any text can be encoded and is decoded unchanged.
 """
 
 from __future__ import annotations
@@ -24,6 +23,7 @@ from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers
 from treeshare.llm_backend.model.loading import quiet
 
 END = "<end>"
+"""The token that ends a text."""
 
 _PIECES = Regex(
     r" ?[0-9]{1,2}(?=(?:[0-9]{2})*(?![0-9]))"  # 1|23|45
@@ -36,16 +36,18 @@ _SIGNS = "+-*/=()."
 
 @dataclass(slots=True)
 class Size:
-    """Of a network; the feed-forward layers are gated, and input and output embeddings are one.
+    """The size of a network.
+
+    The feed-forward layers are gated. The input and output embeddings are shared.
 
     Raises:
-        ValueError: `hidden` is no multiple of `heads`, or a field is below 1.
+        ValueError: `hidden` is not a multiple of `heads`, or a field is below 1.
     """
 
     layers: int
     hidden: int  # width of the residual stream
     heads: int
-    feed_forward: int
+    feed_forward: int  # width of the feed-forward layers
     context: int  # tokens
 
     def __post_init__(self) -> None:
@@ -53,16 +55,16 @@ class Size:
             if getattr(self, name) < 1:
                 raise ValueError(f"model.{name}={getattr(self, name)} must be at least 1")
         if self.hidden % self.heads:
-            raise ValueError(f"model.hidden={self.hidden} is no multiple of heads={self.heads}")
+            raise ValueError(f"model.hidden={self.hidden} is not a multiple of heads={self.heads}")
 
 
 def make_tokenizer(texts: Sequence[str], words: Sequence[str]) -> Any:
-    """A Hugging Face tokenizer.
+    """Make a Hugging Face tokenizer.
 
     Args:
-        texts: each is one token, wherever it stands.
-        words: letters, which may end in a colon; each is one token, with a space before it and
-            without.
+        texts: constant texts; each becomes one token wherever it occurs.
+        words: words of letters, which may end in a colon; each becomes two tokens, with and
+            without a space before it.
     """
     numbers = [*map(str, range(100)), *(f"0{digit}" for digit in range(10))]
     whole = [space + word for word in (*numbers, *_SIGNS, *words) for space in ("", " ")]
@@ -80,12 +82,19 @@ def make_tokenizer(texts: Sequence[str], words: Sequence[str]) -> Any:
         tokenizer_object=backend,
         eos_token=END,
         clean_up_tokenization_spaces=False,
-        split_special_tokens=True,  # written in a text, END is text
+        split_special_tokens=True,  # an END in a text is plain text
     )
 
 
 def make_network(tokenizer: Any, size: Size) -> Any:
-    """A `LlamaForCausalLM` in fp32 on the CPU; its weights are drawn from PyTorch's generator."""
+    """Make a `LlamaForCausalLM` in float32 on the CPU.
+
+    The weights are drawn from PyTorch's global generator.
+
+    Args:
+        tokenizer: from `make_tokenizer`.
+        size: the network's size.
+    """
     config = transformers.LlamaConfig(
         vocab_size=-(-len(tokenizer) // 64) * 64,
         hidden_size=size.hidden,
@@ -103,8 +112,10 @@ def make_network(tokenizer: Any, size: Size) -> Any:
 
 
 def save(network: Any, tokenizer: Any, directory: Path) -> None:
-    """Write both in Hugging Face's format, the weights in bf16. What was there before is replaced
-    when all of it is written."""
+    """Write a network and its tokenizer in Hugging Face's format, the weights in bfloat16.
+
+    A former directory is replaced only after all files are written.
+    """
     scratch, old = directory.with_suffix(".new"), directory.with_suffix(".old")
     with quiet():
         copy.deepcopy(network).to(torch.bfloat16).save_pretrained(scratch)
@@ -116,5 +127,5 @@ def save(network: Any, tokenizer: Any, directory: Path) -> None:
 
 
 def _as_bytes(text: str) -> str:
-    """Bytes as the tokenizer's files write them: ASCII as it is, but for the space."""
+    """An ASCII text as the tokenizer's vocabulary writes bytes: only the space differs."""
     return text.replace(" ", "Ġ")

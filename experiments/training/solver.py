@@ -1,7 +1,7 @@
-"""What numbers can make, for many puzzles and all their targets at once, exactly.
+"""Compute exactly which targets numbers can make, for many puzzles at once.
 
-The answers of `tasks.arithmetic.can_make`, fast enough to train on: a fraction is a pair of whole
-numbers in float64, far below 2^53. Knows no prompts and nothing of training.
+The answers are those of `tasks.arithmetic.rules.can_make`, but fast enough for training. A fraction
+is a pair of whole numbers in float64; both stay far below 2^53, so the arithmetic is exact.
 """
 
 from __future__ import annotations
@@ -21,43 +21,49 @@ Flags = npt.NDArray[np.bool_]
 Made = npt.NDArray[np.int8]
 
 LARGEST_TARGET = 100
+"""The largest target that is solved for."""
+
 LARGEST_NUMBER = 50
-MAX_NUMBERS = 5  # of a puzzle
+"""The largest number of a puzzle."""
+
+MAX_NUMBERS = 5
+"""The most numbers of a puzzle."""
 
 
 @dataclass(frozen=True, slots=True)
 class Solved:
-    """A position with all that can still be made of it.
+    """A position with everything that can still be made from it.
 
-    Both arrays have a dimension for every step still to go, over its `operations`: k(k-1)/2·6 with
-    k numbers left.
+    Both arrays have one dimension for each remaining step. Its length is the number of
+    `operations`, k(k-1)/2·6 with k numbers left.
     """
 
     position: Position
-    made: Made  # what a path makes, if that is a whole number from 1 to 100; else 0
-    whole: Made  # the same, and 0 too if a number left or made on the way is not whole
+    made: Made  # the result of each path if it is a whole number from 1 to 100; else 0
+    whole: Made  # the same, but 0 if a number on the path is not whole
 
     def aimed(self, target: int) -> Solved:
+        """The same position with another target."""
         return replace(self, position=replace(self.position, target=Fraction(target)))
 
     def targets(self) -> list[int]:
-        """All whole numbers from 1 to 100 that can be made, ascending."""
+        """The whole numbers from 1 to 100 that can be made, in ascending order."""
         count = np.bincount(self.made.ravel(), minlength=1 + LARGEST_TARGET)
         return [int(target) for target in np.flatnonzero(count) if target]
 
     def can_make_it(self, *, only_whole: bool = False) -> bool:
-        """Whether the position's target can be made; `only_whole` bars fractions on the way."""
+        """Whether the position's target can be made; with `only_whole`, without fractions."""
         made = self.whole if only_whole else self.made
         return bool((made == int(self.position.target)).any())
 
     def is_good(self, *, only_whole: bool = False) -> Flags:
-        """[operations] Whether the target can still be made after each."""
+        """Whether the target can still be made after each operation, [operations] bool."""
         made = self.whole if only_whole else self.made
         good: Flags = (made == int(self.position.target)).reshape(len(made), -1).any(1)
         return good
 
     def after(self, operation: int) -> Solved | None:
-        """None for a division by zero."""
+        """The position after an operation, by its index; None after a division by zero."""
         i, sign, j = _OPERATIONS[len(self.position.numbers)][operation]
         position = self.position.step(i, sign, j)
         if position is None:
@@ -66,10 +72,16 @@ class Solved:
 
 
 def solve_all(puzzles: npt.NDArray[np.int64]) -> Iterator[Solved]:
-    """Puzzles [n, k] of whole numbers, solved, in order.
+    """Solve puzzles.
+
+    Args:
+        puzzles: [n, k] whole numbers, k of each puzzle.
+
+    Yields:
+        The solved puzzles in order.
 
     Raises:
-        ValueError: k is not from 2 to 5, or a number not from 1 to 50.
+        ValueError: k is not from 2 to 5, or a number is not from 1 to 50.
     """
     k = puzzles.shape[1]
     if not 2 <= k <= MAX_NUMBERS:
@@ -93,14 +105,15 @@ def solve_all(puzzles: npt.NDArray[np.int64]) -> Iterator[Solved]:
 
 
 def _children(top: Floats, bottom: Floats) -> tuple[Floats, Floats, Flags]:
-    """Positions after every operation, their numbers in the order of `Position`.
+    """The positions after every operation, with their numbers in the order of `Position`.
 
     Args:
-        top, bottom: [..., k] numerators and denominators; both 0 after a division by zero.
+        top: [..., k] numerators; 0 after a division by zero.
+        bottom: [..., k] denominators; 0 after a division by zero.
 
     Returns:
-        [..., operations, k - 1] numerators and denominators, and [..., operations] whether the
-        number made is whole.
+        Numerators and denominators, both [..., operations, k - 1], and whether the new number is
+        whole, [..., operations].
     """
     rest = _rest(top.shape[-1])
     i, j = np.triu_indices(top.shape[-1], 1)
@@ -125,6 +138,6 @@ _OPERATIONS = {k: tuple(operations(k)) for k in range(2, 1 + MAX_NUMBERS)}
 
 @cache
 def _rest(k: int) -> npt.NDArray[np.intp]:
-    """[operations, k - 2] Places of the numbers that an operation on k leaves."""
+    """The indices of the numbers that an operation on k numbers leaves, [operations, k - 2]."""
     rest = [[p for p in range(k) if p not in (i, j)] for i, _, j in _OPERATIONS[k]]
     return np.array(rest, dtype=np.intp)

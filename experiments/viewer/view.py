@@ -1,8 +1,7 @@
-"""Search trees as one HTML page: `treeshare-view RUN_DIRECTORY` or `treeshare-view TREE.json`.
+"""Show search trees as one HTML page: `treeshare-view RUN_DIRECTORY` or `treeshare-view TREE.json`.
 
-Puts the data of a run, or of one tree, into viewer.html, which draws them. The page needs no
-network and no other file. A run is read without its locks, so one that is under way can be looked
-at.
+The data of a run, or of one tree, are put into viewer.html, which draws them. The page needs no
+network and no other file. A run is read without locks, so it can be viewed while it goes on.
 """
 
 from __future__ import annotations
@@ -20,20 +19,21 @@ from urllib.parse import unquote
 from treeshare.experiments.results.directory import read_rows, write_atomically
 from treeshare.experiments.results.rows import Row, Session, check_results
 from treeshare.experiments.results.summary import Totals
-from treeshare.experiments.runs.command import complain
+from treeshare.experiments.runs.command import print_error
 
 TEMPLATE = Path(__file__).with_name("viewer.html")
+"""The page without data."""
 
 
 class ViewError(Exception):
-    """There is nothing to show at that path. The message is one line for the user."""
+    """A path that holds nothing to show. The message is one line for the user."""
 
 
 def main() -> int:
-    """The console command.
+    """Run the console command.
 
     Returns:
-        0; 2 if there is nothing to show, or no place to write it.
+        0; 2 if there is nothing to show or the page cannot be written.
     """
     parser = argparse.ArgumentParser(prog="treeshare-view", description=(__doc__ or "").strip())
     parser.add_argument("path", type=Path, help="a run's directory, or one of its trees/*.json")
@@ -47,20 +47,20 @@ def main() -> int:
     try:
         text = run_page(path) if path.is_dir() else tree_page(path)
     except ViewError as error:
-        return complain("treeshare-view", str(error), 2)
+        return print_error("treeshare-view", str(error), 2)
     try:
         write_atomically(output, text)
     except OSError as error:
-        return complain("treeshare-view", f"{output}: {error.strerror}", 2)
+        return print_error("treeshare-view", f"{output}: {error.strerror}", 2)
     print(output)
     return 0
 
 
 def run_page(directory: Path) -> str:
-    """All trees of a run, each with its row of results.jsonl, and the run's totals.
+    """Make the page of a run: its totals and its trees, each with its row of results.jsonl.
 
     Raises:
-        ViewError: it is no run's directory, it holds no tree, or a file in it cannot be read.
+        ViewError: it is not a run's directory, it holds no tree, or a file in it cannot be read.
     """
     if not (directory / "results.jsonl").is_file():
         raise ViewError(f"{directory} is not a run's directory: it has no results.jsonl")
@@ -87,7 +87,7 @@ def run_page(directory: Path) -> str:
 
 
 def tree_page(path: Path) -> str:
-    """One tree.
+    """Make the page of one tree.
 
     Raises:
         ViewError: there is no such file, or it is not a tree.
@@ -98,12 +98,13 @@ def tree_page(path: Path) -> str:
 
 
 def page(run: Mapping[str, Any], trees: Sequence[Mapping[str, Any]]) -> str:
-    """The template with the data in it.
+    """Put data into the template.
 
     Args:
-        run: `title`, `totals` (of `Totals`, or None), and `trees`: `problem` and `row` for each.
-        trees: node-link data, in the order of `run["trees"]`. The page reads a tree when it is
-            selected.
+        run: `title`, `totals` (the fields of `Totals`, or None), and `trees` with a `problem` and a
+            `row` for each.
+        trees: node-link data, in the order of `run["trees"]`. The page parses a tree only when it
+            is selected.
     """
     before, marker, after = TEMPLATE.read_text(encoding="utf-8").partition("<!-- data -->")
     assert marker, "the template has no place for the data"
@@ -113,7 +114,7 @@ def page(run: Mapping[str, Any], trees: Sequence[Mapping[str, Any]]) -> str:
 
 
 def read_tree(path: Path) -> dict[str, Any]:
-    """Node-link data as `SearchGraph.to_json` writes it.
+    """Read node-link data as `SearchGraph.to_json` writes it.
 
     Raises:
         ViewError: there is no such file, or it is not a tree.
@@ -136,13 +137,21 @@ def read_tree(path: Path) -> dict[str, Any]:
 
 
 def problem_of(path: Path, tree: Mapping[str, Any]) -> str:
-    """The problem a tree belongs to; one without a note of it has it in its name."""
+    """The id of a tree's problem, taken from the file's name if the tree does not hold it."""
     return str(tree["graph"].get("problem") or unquote(path.stem.replace("+", "/")))
 
 
 def _check(tree: Any) -> None:
-    """Check what the page relies on: ids in creation order, edges to later nodes only, and lists
-    and numbers where it goes through them. In Python 1 equals true and 1.0, in the page not."""
+    """Check what the page relies on.
+
+    Ids are in creation order, edges lead to later nodes only, and lists and numbers have these
+    types. Types are compared strictly, because 1 equals true and 1.0 in Python but not in the page.
+
+    Raises:
+        KeyError: a key is missing.
+        TypeError: a value is of a wrong type.
+        ValueError: ids or edges are wrong.
+    """
     if not isinstance(tree, dict) or not isinstance(tree["graph"], dict):
         raise TypeError("it is not node-link JSON")
     about, nodes, edges = tree["graph"], tree["nodes"], tree["edges"]
@@ -173,10 +182,10 @@ def _are_whole(numbers: Sequence[Any]) -> bool:
 
 
 def _rows_of(directory: Path) -> tuple[list[Row], list[Session]]:
-    """The finished lines of a run's files, which may still grow.
+    """Read the complete lines of a run's files, which another process may extend.
 
     Raises:
-        ViewError: a file cannot be read, or holds what is not of one run.
+        ViewError: a file cannot be read, or its rows cannot belong to one run.
     """
     results = directory / "results.jsonl"
     try:
@@ -190,19 +199,19 @@ def _rows_of(directory: Path) -> tuple[list[Row], list[Session]]:
 
 
 def _script(name: str, data: Any) -> str:
-    """Inert data: no text in it can end the element, as `<` occurs in JSON's strings only."""
-    text = json.dumps(_spelled(data), separators=(",", ":"), allow_nan=False)
+    """A script element of JSON data. Escaping `<` keeps any text from ending the element."""
+    text = json.dumps(_with_named_numbers(data), separators=(",", ":"), allow_nan=False)
     escaped = text.replace("<", r"\u003c")
     return f'<script type="application/json" id="{name}">{escaped}</script>'
 
 
-def _spelled(data: Any) -> Any:
-    """Numbers that JSON has not, by the names JavaScript gives them."""
+def _with_named_numbers(data: Any) -> Any:
+    """Replace NaN and infinities, which JSON lacks, by the names that JavaScript gives them."""
     if isinstance(data, float) and not math.isfinite(data):
         return "NaN" if math.isnan(data) else "Infinity" if data > 0 else "-Infinity"
     if isinstance(data, dict):
-        return {key: _spelled(value) for key, value in data.items()}
-    return [_spelled(value) for value in data] if isinstance(data, list) else data
+        return {key: _with_named_numbers(value) for key, value in data.items()}
+    return [_with_named_numbers(value) for value in data] if isinstance(data, list) else data
 
 
 if __name__ == "__main__":

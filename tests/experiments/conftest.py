@@ -40,7 +40,7 @@ def treeshare(tmp_path, monkeypatch, capfd):
 
 @pytest.fixture(scope="session")
 def mock_config():
-    """The configuration of a run on the mock engine, composed once: that takes most of a run."""
+    """The configuration of a run on the mock engine, composed once because it is slow."""
     with initialize_config_module("treeshare.conf", version_base="1.3"):
         return compose(
             "config",
@@ -50,9 +50,9 @@ def mock_config():
 
 @pytest.fixture
 def run_with(mock_config, tmp_path, monkeypatch):
-    """Runs the parts given by group, without the command line around it, in `tmp_path`."""
+    """Runs the given parts, by group, in `tmp_path`, without the command line."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(record, "software", dict)  # it asks git, which takes most of such a run
+    monkeypatch.setattr(record, "software", dict)  # it calls git, which is slow
     monkeypatch.setattr(sys, "path", [*sys.path, str(PARTS)])
 
     def call(**parts):
@@ -84,7 +84,7 @@ def treeshare_process(tmp_path):
 
 @pytest.fixture
 def run_directory(tmp_path):
-    """The only one below `tmp_path`."""
+    """Finds the only run directory below `tmp_path`."""
 
     def find():
         (path,) = tmp_path.glob("outputs/*/*/*/*")
@@ -95,7 +95,7 @@ def run_directory(tmp_path):
 
 @pytest.fixture
 def read_rows(run_directory):
-    """A JSONL file of the run, without what differs between equal runs."""
+    """Reads a JSONL file of the run, without the times."""
 
     def read(name="results.jsonl"):
         rows = [json.loads(line) for line in (run_directory() / name).read_text().splitlines()]
@@ -106,7 +106,7 @@ def read_rows(run_directory):
 
 @pytest.fixture
 def write(tmp_path):
-    """Write data, JSON unless it is text, to a file of that name."""
+    """Writes data to a file of the given name: text as it is, anything else as JSON."""
 
     def to(name, data):
         path = tmp_path / name

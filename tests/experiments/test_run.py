@@ -11,7 +11,7 @@ import pytest
 SEARCH = ["search=tot_bfs", "search.breadth=2", "expander=choose", "expander.width=3"]
 THREE = ["task.limit=3", "max_live=1", *SEARCH]
 KILLED = ["engine._target_=troubled_engines.Killed", *THREE]
-ROUNDS = 6  # of one search: three levels, each expanded and valued
+ROUNDS = 6  # of one search: three levels, each expanded and evaluated
 
 
 def mock(*arguments):
@@ -21,7 +21,9 @@ def mock(*arguments):
 def test_row_holds_what_the_search_found_and_spent(treeshare, read_rows):
     right, wrong = "5 * (5 - 1 / 5)", "1 + 5 + 5 + 5"
     treeshare(
-        *mock("search=best_of_n", "search.role=io", "search.samples=9", "task.limit=1", "seed=3"),
+        *mock(
+            "search=best_of_n", "search.role=io", "search.num_samples=9", "task.limit=1", "seed=3"
+        ),
         "answers=9",
         "evaluator=heuristic",
         f"engine.replies=['{right} = 24', '{wrong} = 16', 'who knows']",
@@ -33,7 +35,7 @@ def test_row_holds_what_the_search_found_and_spent(treeshare, read_rows):
     assert row["num_answers"] + row["parse_failures"] == 9 and row["parse_failures"] > 0
     assert row["correct_top1"] == (row["answers"][0] == right) and row["correct_any"]
     assert row["mean_accuracy"] == row["answers"].count(right) / row["num_answers"]
-    assert row["calls"] == row["rounds"] == 1
+    assert row["requests"] == row["rounds"] == 1
     assert 0 < row["completion_tokens"] <= row["unique_kv_tokens"] <= row["logical_kv_tokens"]
     assert (row["seed"], row["oracle"], row["budget_hit"]) == (3, False, None)
 
@@ -44,7 +46,7 @@ def bare(*arguments):
 
 def test_accuracies_are_of_the_ranking(treeshare, read_rows):
     done = treeshare(
-        *bare("engine=mock", "search=best_of_n", "search.samples=40", "search.role=io"),
+        *bare("engine=mock", "search=best_of_n", "search.num_samples=40", "search.role=io"),
         "answers=30",
         "expander=sample",
         "evaluator=logprob",
@@ -225,7 +227,7 @@ def test_multirun_leaves_a_directory_for_each_job(treeshare, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["outputs"]
 
 
-def test_custom_policy_from_the_working_directory(treeshare_process, tmp_path, read_rows):
+def test_custom_policy_from_the_working_directory(treeshare, tmp_path, read_rows):
     (tmp_path / "my_module.py").write_text(
         "class MyPolicy:\n"
         "    def __init__(self, width=1):\n"
@@ -234,16 +236,16 @@ def test_custom_policy_from_the_working_directory(treeshare_process, tmp_path, r
         "        return (await ctx.expand(ctx.root))[:self.width]\n"
     )
     custom = ["search._target_=my_module.MyPolicy", "+search.width=3"]
-    done = treeshare_process(*mock("task.limit=1", *custom))
+    done = treeshare(*mock("task.limit=1", *custom))
     assert (done.code, done.err) == (0, "")
     assert done.out.startswith("game24 MyPolicy MockEngine seed 0\n")
     assert len(read_rows()[0]["answers"]) == 3
 
 
 def test_budget_that_is_spent_is_in_the_row(treeshare, read_rows):
-    treeshare(*mock(*SEARCH, "task.limit=1", "budget.calls=3"))
+    treeshare(*mock(*SEARCH, "task.limit=1", "budget.requests=3"))
     (row,) = read_rows()
-    assert row["budget_hit"] == "calls" and row["calls"] <= 3
+    assert row["budget_hit"] == "requests" and row["requests"] <= 3
 
 
 def test_max_live_changes_no_row(treeshare, tmp_path):
@@ -258,9 +260,16 @@ def test_max_live_changes_no_row(treeshare, tmp_path):
 
 
 def test_concurrent_starts_leave_one_whole_run(treeshare_process, read_rows):
-    """Whoever comes second either finds the run finished or is refused."""
+    """The second process either finds the run finished or is refused."""
     with ThreadPoolExecutor(2) as pool:
         both = list(pool.map(lambda _: treeshare_process(*mock(*THREE)), range(2)))
     assert {done.code for done in both} <= {0, 2}
     assert all(done.err.count("\n") == (done.code == 2) for done in both)
     assert len({row["problem"] for row in read_rows()}) == len(read_rows()) == 3
+
+
+def test_a_users_module_may_have_the_name_of_a_folder_of_the_checkout(tmp_path, treeshare_process):
+    code = "from treeshare.search import IO\n\n\nclass Mine(IO):\n    pass\n"
+    (tmp_path / "tasks.py").write_text(code)
+    done = treeshare_process(*mock("search._target_=tasks.Mine", "task.limit=1"))
+    assert done.code == 0, done.err

@@ -1,7 +1,7 @@
-"""The command on every search and every task, with every attention, data type and kind of layers.
+"""Every search and every task, with every attention, data type and kind of layers.
 
-On a GPU all of them are run; on a CPU a smaller choice. A search that fails, and so a forest that
-a plan cannot hold, is a code other than 0.
+On a GPU the command runs all of them; a search that fails, for example because a plan cannot hold
+its forest, gives a code other than 0. On a CPU a smaller choice runs in this process.
 """
 
 import importlib.metadata
@@ -9,22 +9,26 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import closing
 
 import pytest
-from places import ROOT
+from hydra import compose, initialize_config_module
+from places import PACKAGE
 from task_options import task_options
 
-SEARCHES = sorted(path.stem for path in ROOT.glob("conf/search/*.yaml"))
-TASKS = sorted(path.stem for path in ROOT.glob("conf/task/*.yaml"))
-OF_PARTS = "got"  # wants a task whose parts can be merged
+from treeshare.experiments.runs.config import prepare
+from treeshare.search.scheduler import Scheduler
+
+SEARCHES = sorted(path.stem for path in PACKAGE.glob("conf/search/*.yaml"))
+TASKS = sorted(path.stem for path in PACKAGE.glob("conf/task/*.yaml"))
+OF_PARTS = "got"  # needs a task whose parts can be merged
 ATTENTION = pytest.mark.parametrize("attention", ["deft", "sequence", "torch"])
 DTYPE = pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 FUSED = pytest.mark.parametrize("fused", ["true", "false"])
 
 
 def run(directory, *overrides):
-    """Start the command in a process of its own; it must end with code 0, as it does if no puzzle
-    fails."""
+    """Run the command in a process of its own; it must end with code 0: no puzzle failed."""
     done = subprocess.run(
         [sys.executable, "-m", "treeshare.experiments.run", *overrides],
         cwd=directory,
@@ -89,16 +93,33 @@ def test_drafters_on_a_gpu(drafter, tmp_path):
     run(tmp_path, "-m", "search=tot_bfs,cot_sc,mcts", *draft, "task.limit=4", *where)
 
 
-def test_every_search_on_a_cpu(tmp_path):
+def test_every_search_on_a_cpu():
+    """All searches on one engine, in one batch."""
     pytest.importorskip("treequest", reason="needs the extra `treequest`")
-    names = ",".join(name for name in SEARCHES if name != OF_PARTS)
-    where = on("torch", "bfloat16", "true", "cpu")
-    run(tmp_path, "-m", f"search={names}", "task.limit=1", "budget.tokens=250", *where)
-    assert len(rows(tmp_path)) == len(SEARCHES) - 1
+    setups = [
+        prepared(f"search={name}", "budget.tokens=250", *on("torch", "bfloat16", "true", "cpu"))
+        for name in SEARCHES
+        if name != OF_PARTS
+    ]
+    with closing(setups[0].load_engine()) as engine:
+        searches = [(setup.policy, setup.context(setup.problems[0])) for setup in setups]
+        outcomes = list(Scheduler(engine).run(iter(searches)))
+    assert len(outcomes) == len(setups)
+    for outcome in outcomes:
+        assert outcome.error is None and outcome.usage.completion_tokens > 0
 
 
-def test_sixteen_bits_in_the_interpreter(tmp_path):
-    """The shape of the package's own model, with kernels."""
-    few = ["search.samples=2", "+task.sampling.cot.max_tokens=2", "task.limit=1"]
-    run(tmp_path, "search=cot_sc", *few, *on("deft", "float16", "true", "cpu"))
-    assert len(rows(tmp_path)) == 1
+def test_sixteen_bits_in_the_interpreter():
+    """Two layers of the shape of the package's own model, with kernels."""
+    few = ["search=cot_sc", "search.num_samples=2", "+task.sampling.cot.max_tokens=2"]
+    few += ["+model.num_layers=2"]
+    setup = prepared(*few, *on("deft", "float16", "true", "cpu"))
+    with closing(setup.load_engine()) as engine:
+        context = setup.context(setup.problems[0])
+        (outcome,) = Scheduler(engine).run(iter([(setup.policy, context)]))
+    assert outcome.error is None and outcome.usage.completion_tokens == 4
+
+
+def prepared(*overrides):
+    with initialize_config_module("treeshare.conf", version_base="1.3"):
+        return prepare(compose("config", ["task.limit=1", *overrides]))

@@ -1,4 +1,4 @@
-"""A task with nothing but the mandatory: one step leads to an answer, which is its text."""
+"""A task with the mandatory members only: one step leads to an answer, which is its text."""
 
 from treeshare.tasks.task import Problem, Step
 
@@ -30,7 +30,7 @@ class Bare:
 
 
 class Likely:
-    """Right is the answer `likely`, whatever the problem."""
+    """Accepts the answer `likely` for every problem."""
 
     def check(self, problem, answer):
         return answer == "likely"

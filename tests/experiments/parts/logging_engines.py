@@ -1,5 +1,7 @@
-"""Engines that log as the engines of a model do. The tests put this folder on the path and name
-them in `engine._target_`."""
+"""Engines that log as the engines of a model do.
+
+The tests put this folder on the path and name the engines in `engine._target_`.
+"""
 
 import logging
 from collections.abc import Mapping
@@ -11,7 +13,7 @@ logger = logging.getLogger("treeshare.llm_backend.runtime.multi_step")
 
 
 class Logging(MockEngine):
-    """Logs that it is loaded, and at every step."""
+    """Logs when it is loaded and at every step."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -23,7 +25,7 @@ class Logging(MockEngine):
 
 
 class Unloadable(Logging):
-    """Logs that it is loaded, and fails."""
+    """Logs when it is loaded, and fails."""
 
     def __init__(self) -> None:
         super().__init__()

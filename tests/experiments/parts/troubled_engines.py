@@ -1,16 +1,19 @@
-"""Engines that go wrong on demand. The tests put this folder on the path and name them in
-`engine._target_`; an environment variable says when, so that the same command can go well later."""
+"""Engines that fail on demand.
+
+The tests put this folder on the path and name the engines in `engine._target_`. An environment
+variable says when to fail, so that the same command can succeed later.
+"""
 
 import os
 import signal
 from collections.abc import Mapping
 
-from treeshare.llm_backend.api import Failure, PromptTooLong, Reply, Request
+from treeshare.llm_backend.api import EngineCapabilities, Failure, PromptTooLong, Reply, Request
 from treeshare.llm_backend.engines.mock import MockEngine
 
 
 class Breaking(MockEngine):
-    """Breaks when it is asked for the `$BREAK_AT`-th time."""
+    """Fails at the `$BREAK_AT`-th call."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -54,3 +57,16 @@ class Refusing(MockEngine):
 class Unmakable(MockEngine):
     def __init__(self) -> None:
         raise RuntimeError("it's a bug")
+
+
+class Scoreless(MockEngine):
+    """An engine that does not serve `Score`, as those of most servers."""
+
+    capabilities = EngineCapabilities(scores=False, seeds=True, logprobs=True)
+
+
+class Undeclared:
+    """An engine that does not state its capabilities."""
+
+    def close(self) -> None:
+        pass

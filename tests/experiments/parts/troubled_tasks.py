@@ -1,4 +1,4 @@
-"""Parts that go wrong at one puzzle, `bare/1`, as `fault` and `where` say."""
+"""Parts that fail at one puzzle, `bare/1`; `where` and `fault` say where and how."""
 
 import sys
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ BAD = "bare/1"
 
 
 class Unwritable:
-    """A state whose text cannot be made, a text whose error cannot be told."""
+    """A state without a text: its `str` raises."""
 
     def __str__(self):
         raise RuntimeError("no text")
@@ -21,7 +21,7 @@ class Unwritable:
     __repr__ = __str__
 
 
-class Untold(Exception):
+class Unprintable(Exception):
     def __str__(self):
         raise RuntimeError("no message")
 
@@ -31,8 +31,8 @@ def go_wrong(fault):
         sys.exit(0)
     if fault == "panics":
         raise BaseException("a panic")
-    if fault == "untold":
-        raise Untold
+    if fault == "unprintable":
+        raise Unprintable
     return 1 / 0
 
 
@@ -95,7 +95,7 @@ class Verifier(Likely):
 
 
 class Policy:
-    """Draws two answers, and goes wrong at `bare/1`."""
+    """Samples two answers, and fails at `bare/1`."""
 
     def __init__(self, fault="") -> None:
         self.fault = fault
@@ -115,7 +115,7 @@ class Policy:
 
 
 class Numbers:
-    """Values and visits as NumPy and PyTorch count."""
+    """Gives values and visits as numbers of NumPy and PyTorch."""
 
     async def evaluate(self, ctx, nodes):
         for node in nodes:

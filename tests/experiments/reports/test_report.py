@@ -1,4 +1,4 @@
-"""The report on finished runs: intervals, runs put together, the table and the figure."""
+"""The report on finished runs: intervals, combined seeds, tables and figures."""
 
 import math
 import random
@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from treeshare.experiments.reports.finished_runs import Setting, find_runs, settings
+from treeshare.experiments.reports.finished_runs import ConfigResult, config_results, find_runs
 from treeshare.experiments.reports.intervals import Estimate, bootstrap, wilson
 from treeshare.experiments.reports.plots import draw
 from treeshare.experiments.reports.report import main, section
@@ -24,7 +24,7 @@ REPLIES = [f"engine.replies=['{RIGHT}','{WRONG}']", "task.limit=1"]
 
 
 @pytest.mark.parametrize(
-    ("successes", "trials", "low", "high"),  # by the roots of (p - k/n)² = z² p (1 - p) / n
+    ("successes", "trials", "low", "high"),  # bounds are the roots of (p - k/n)² = z² p (1 - p) / n
     [
         (0, 10, 0.0, 0.27754),
         (5, 10, 0.23659, 0.76341),
@@ -73,43 +73,47 @@ def report(monkeypatch, capfd):
     return call
 
 
-def test_runs_of_one_configuration_are_put_together(treeshare, tmp_path):
-    treeshare("-m", *IO, *REPLIES, "search.samples=1,4", "seed=0,1,2")
-    treeshare(*IO, *REPLIES, "search.samples=1", "evaluator=oracle")
+def test_seeds_of_one_configuration_are_combined(treeshare, tmp_path):
+    treeshare("-m", *IO, *REPLIES, "search.num_samples=1,4", "seed=0,1,2")
+    treeshare(*IO, *REPLIES, "search.num_samples=1", "evaluator=oracle")
     runs = find_runs([tmp_path])
     assert len(runs) == 7 and {run.seed for run in runs} == {0, 1, 2}
     found = {
-        (setting.series, setting.parameters.get("samples")): setting for setting in settings(runs)
+        (result.series, result.parameters.get("num_samples")): result
+        for result in config_results(runs)
     }
     assert found.keys() == {("best_of_n", "1"), ("best_of_n", "4"), ("best_of_n (oracle)", None)}
     one, oracle = found["best_of_n", "1"], found["best_of_n (oracle)", None]
-    same = [run for run in runs if run.config["search.samples"] == 1 and not run.is_oracle]
+    same = [run for run in runs if run.config["search.num_samples"] == 1 and not run.is_oracle]
     share = sum(run.rows[0].correct_top1 for run in same) / 3
     assert (one.seeds, one.task, one.model, one.b) == (3, "game24", "MockEngine", 5)
     assert one.top1 == wilson(share, 1)  # one puzzle, whatever the seeds
     tokens = [run.rows[0].prompt_tokens + run.rows[0].completion_tokens for run in same]
     assert one.tokens.value == pytest.approx(sum(tokens) / 3)
-    assert one.seconds == pytest.approx(sum(run.seconds for run in same) / 3) and one.calls == 1
+    assert one.seconds == pytest.approx(sum(run.seconds for run in same) / 3) and one.requests == 1
     assert oracle.seeds == 1 and oracle.parameters == {}
 
 
-def test_settings_of_one_name_are_told_apart_by_what_differs(treeshare, tmp_path):
+def test_results_of_one_name_are_distinguished_by_what_differs(treeshare, tmp_path):
     treeshare(*IO, *REPLIES)
     treeshare(*IO[:-2], *REPLIES, "evaluator=logprob")
-    told = [setting.parameters for setting in settings(find_runs([tmp_path]))]
-    assert sorted(map(str, told)) == ["{'evaluator': 'Heuristic'}", "{'evaluator': 'LogProb'}"]
+    parameters = [result.parameters for result in config_results(find_runs([tmp_path]))]
+    assert sorted(map(str, parameters)) == [
+        "{'evaluator': 'Heuristic'}",
+        "{'evaluator': 'LogProb'}",
+    ]
 
 
 def test_the_page_has_a_table_and_a_figure_for_each_task(treeshare, report, tmp_path):
     pytest.importorskip("matplotlib", reason="needs the extra `report`")
-    treeshare("-m", *IO, *REPLIES, "search.samples=1,4")
+    treeshare("-m", *IO, *REPLIES, "search.num_samples=1,4")
     treeshare(*SORTING, "task.limit=3")
     code, out, err = report("outputs", "--out", "page")
     assert (code, out, err) == (0, "page/report.md\n", "")
     page = (tmp_path / "page/report.md").read_text()
     assert (
         "## game24\n\n![game24](game24.svg)\n" in page
-        and "| best_of_n samples=4 | MockEngine |" in page
+        and "| best_of_n num_samples=4 | MockEngine |" in page
     )
     assert "| *ToT, b = 5* | *GPT-4* | 100 |  | 74.0% | 5 |" in page
     assert "## sorting" in page and page.count("GPT-4") == page.partition("## sorting")[0].count(
@@ -123,20 +127,20 @@ def test_the_page_has_a_table_and_a_figure_for_each_task(treeshare, report, tmp_
     figures = {path.name: path.read_bytes() for path in (tmp_path / "page").glob("*.*g")}
     assert figures.keys() == {"game24.svg", "game24.png", "sorting.svg", "sorting.png"}
     text = figures["game24.svg"].decode()
-    for words in ("best_of_n: samples", "ToT, b = 5 (GPT-4)", "tokens a puzzle", "any-of-5"):
+    for words in ("best_of_n: num_samples", "ToT, b = 5 (GPT-4)", "tokens a puzzle", "any-of-5"):
         assert words in text
     assert "GPT-4" not in figures["sorting.svg"].decode()
     report("outputs/game24", "--out", "again")
     assert (tmp_path / "again/game24.svg").read_bytes() == figures["game24.svg"]
 
 
-@pytest.mark.parametrize("costs", [[0.0663], [0.1, 0.1], [0.1, 0.1 + 1e-12], [0.0], [0.0, 7.0]])
+@pytest.mark.parametrize("costs", [[0.0663], [0.1, 0.1 + 1e-12], [0.0], [0.0, 7.0]])
 def test_costs_that_have_no_range(costs, tmp_path):
     pytest.importorskip("matplotlib", reason="needs the extra `report`")
     share = Estimate(0.5, 0.2, 0.8)
     shown = [
-        Setting(
-            "game24", "io", "m", {"samples": str(i)}, 1, 1, frozenset("a"), False, share, share,
+        ConfigResult(
+            "game24", "io", "m", {"num_samples": str(i)}, 1, 1, frozenset("a"), False, share, share,
             share, Estimate(cost, cost, cost), 1.0, cost, 1.0, {},
         )
         for i, cost in enumerate(costs)
@@ -147,18 +151,18 @@ def test_costs_that_have_no_range(costs, tmp_path):
 def test_what_cannot_be_compared_is_said(treeshare, tmp_path):
     treeshare(*IO, *REPLIES)
     treeshare("engine=mock", "search=io", "task.limit=2", "evaluator=oracle")
-    text = section("game24", settings(find_runs([tmp_path])))
+    text = section("game24", config_results(find_runs([tmp_path])))
     assert "**The runs are not all over the same puzzles.**" in text
-    assert "Runs marked oracle were told the answers." in text
+    assert "In runs marked oracle the evaluator knew the answers." in text
     assert "arXiv 2305.10601" in text and "counts any of the 5 answers" in text
 
 
 def test_partial_credit_has_a_column(treeshare, tmp_path):
     treeshare(*SORTING, "task.limit=2")
-    text = section("sorting", settings(find_runs([tmp_path])))
+    text = section("sorting", config_results(find_runs([tmp_path])))
     assert "| mean accuracy | tokens |" in text  # nothing was ranked
     treeshare(*SORTING, "task.limit=2", "engine.replies=['[1, 2, 3]']")
-    text = section("sorting", settings(find_runs([tmp_path])))
+    text = section("sorting", config_results(find_runs([tmp_path])))
     assert "| mean accuracy | score | tokens |" in text
 
 

@@ -1,4 +1,4 @@
-"""A run whose task or model has changed since it was begun is refused; the line says what."""
+"""A run whose task or model has changed since it began is refused in a line that says what."""
 
 import json
 from dataclasses import dataclass
@@ -80,7 +80,7 @@ def test_every_file_of_a_model_counts(tmp_path):
     model.mkdir()
     (model / "config.json").write_text("{}")
     (model / "README.md").write_text("one")
-    weights = np.random.default_rng(0).bytes(20 * 2**20)  # more than is read as a whole
+    weights = np.random.default_rng(0).bytes(20 * 2**20)  # a file of this size is sampled
     (model / "model.safetensors").write_bytes(weights)
     config = {"engine": {"model": {"name": str(model)}}}
     before = of(0, config)
@@ -137,7 +137,7 @@ def test_replaced_questions_are_refused(
         results.write_text(results.read_text().splitlines(keepends=True)[0])
     kept = results.read_bytes()
     write_questions(tmp_path / "f.jsonl", questions)
-    # in a process of its own: one keeps the files it has read
+    # in a new process, because a process caches the files that it has read
     done = treeshare_process(*arguments, HYDRA_FULL_ERROR="0")
     assert (done.code, done.out, done.err.count("\n")) == (2, "", 1)
     assert said in done.err and "move the directory away" in done.err

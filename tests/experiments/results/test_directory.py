@@ -1,5 +1,6 @@
+import json
 import os
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 
@@ -7,8 +8,10 @@ from treeshare.experiments.results.directory import (
     FailedSearch,
     JsonLines,
     RunDirectory,
+    read_rows,
     write_atomically,
 )
+from treeshare.experiments.results.rows import Row
 
 ROW = FailedSearch("p/1", "ValueError", "no", "trace")
 
@@ -105,3 +108,14 @@ def test_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="no space"):
         write_atomically(path, "new")
     assert path.read_text() == "old"
+
+
+def test_a_row_of_version_0_1_0_is_read(path):
+    """It wrote a puzzle's requests as `calls`."""
+    row = Row(
+        *("p/1", True, True, 1.0, 1, ["a"], 2, 7, 1, 10, 5, 15, 15, 0, None, 0.5, False, 0),
+    )
+    fields = asdict(row)
+    fields["calls"] = fields.pop("requests")
+    path.write_text(json.dumps(fields) + "\n")
+    assert read_rows(path, Row) == [row] and row.requests == 7

@@ -1,5 +1,7 @@
-"""Run directories that are damaged, foreign or read-only: refused in one line, or shown; nothing in
-them is lost."""
+"""Damaged, foreign or read-only run directories are refused in one line or shown.
+
+Nothing in them is lost.
+"""
 
 import errno
 import io
@@ -30,7 +32,7 @@ def finished(run_with, run_directory):
 
 @pytest.fixture
 def refused(run_with, finished):
-    """Runs the command again; it must name what it refuses in one line and change nothing."""
+    """Runs the command again, which must refuse in one line and change nothing on disk."""
 
     def call(**more):
         before = snapshot(finished)
@@ -44,7 +46,7 @@ def refused(run_with, finished):
 
 
 def edit(directory, change, number=1):
-    """Change the row of a line of results.jsonl."""
+    """Change one row of results.jsonl."""
     path = directory / "results.jsonl"
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     rows[number] |= change
@@ -59,7 +61,7 @@ ROWS = {
     "NaN": ({"mean_accuracy": float("nan")}, "is not a Row: mean_accuracy=nan is not finite"),
     "infinite grade": ({"grades": {"a": float("inf")}}, "is not a Row: grades={'a': inf} is not"),
     "text for a number": ({"nodes": "3"}, "is not a Row: nodes='3' is not of type int"),
-    "true for a number": ({"calls": True}, "is not a Row: calls=True is not of type int"),
+    "true for a number": ({"requests": True}, "is not a Row: requests=True is not of type int"),
     "number for true": ({"correct_any": 1}, "is not a Row: correct_any=1 is not of type bool"),
     "list for an id": ({"problem": ["a"]}, "is not a Row: problem=['a'] is not of type str"),
     "number for an answer": ({"answers": [3]}, "is not a Row: answers=[3] is not of type list"),
@@ -122,7 +124,7 @@ def test_trees_that_is_a_file(run_with, run_directory, finished):
 
 @pytest.fixture
 def read_only(monkeypatch, tmp_path):
-    """The file system of `tmp_path`, as of a mount without writing."""
+    """Makes the file system of `tmp_path` read-only."""
 
     def refuse(path, is_writing):
         if is_writing and str(path).startswith(str(tmp_path)):
@@ -172,7 +174,7 @@ def test_damaged_meta_is_refused_by_name(text, finished, refused):
     assert "meta.json " in refused()
 
 
-# config.yaml, read by the report alone.
+# Only the report reads config.yaml.
 
 
 def bomb(levels):

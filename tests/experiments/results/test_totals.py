@@ -1,4 +1,4 @@
-"""Totals are added up as rows come, and are those of all rows at any time."""
+"""Running totals equal the totals of all rows at any time."""
 
 import sys
 from dataclasses import asdict, replace
@@ -26,7 +26,7 @@ def session(number, num_rows, **more):
 
 def test_totals_are_those_of_all_rows_at_any_time():
     rows = [row(i) for i in range(20)]
-    rows[3] = replace(rows[3], budget_hit="calls", grades={})
+    rows[3] = replace(rows[3], budget_hit="requests", grades={})
     sessions = [session(1, 0), session(1, 3), session(2, 9, scoring_failures={"raised": 2})]
     tally = Tally()
     for one in sessions:
@@ -42,7 +42,7 @@ def test_totals_are_those_of_all_rows_at_any_time():
 
 
 def steps_of(call):
-    """The number of bytecode instructions that a call takes, those of what it calls included."""
+    """The number of bytecode instructions that a call executes, nested calls included."""
     count = 0
 
     def trace(frame, event, _):

@@ -1,23 +1,26 @@
-"""Every bad input is answered with one line that names it, and leaves nothing on disk."""
+"""Every bad input gives one line that names it, and leaves nothing on disk."""
 
 import subprocess
 import sys
 
 import pytest
 
+from treeshare.experiments.run import main
+from treeshare.experiments.runs.config import SetupError
+
 MOCK = ["engine=mock", "task.limit=1"]
 BAD = {
     "unknown key": (
         ["search.bredth=3"],
-        "unknown key 'search.bredth'; known there: _target_, breadth, samples, depth",
+        "unknown key 'search.bredth'; known there: _target_, breadth, num_samples, depth",
     ),
     "key of a default": (
-        ["-m", *MOCK, "search=mcts_uct,mcts_puct", "search.simulations=3"],
-        "known there: _target_, breadth, samples, depth (in the default option; for those of "
-        "search=mcts_uct,mcts_puct write ++search.simulations=...)",
+        ["-m", *MOCK, "search=mcts_uct,mcts_puct", "search.num_simulations=3"],
+        "known there: _target_, breadth, num_samples, depth (in the default option; for those of "
+        "search=mcts_uct,mcts_puct write ++search.num_simulations=...)",
     ),
-    "unknown option": (["search=foo"], "Available options in 'search': ab_mcts, astar, beam"),
-    "unknown experiment": (["experiment=foo"], "Available options in 'experiment': demo"),
+    "unknown option": (["search=foo"], "there is no search/foo; there are ab_mcts, astar, beam"),
+    "unknown experiment": (["experiment=foo"], "there is no experiment/foo; there are demo"),
     "no option": (["search=null"], "Config group override must be a string"),
     "grammar": (["search.breadth=[1"], "[1"),
     "parameter's name": ([*MOCK, "+search.bredth=3"], "search: ToTBFS.__init__() got"),
@@ -52,18 +55,27 @@ BAD = {
     ),
     "no reward_model": (
         ["evaluator=outcome_reward"],
-        "evaluator: OutcomeReward needs a reward model: add reward_model=hf reward_model.name=...",
+        "engine: OutcomeReward asks for scores of a reward model, and this engine has no "
+        "capability `rewards`: add reward_model=hf reward_model.name=...",
     ),
     "no reward_model for steps": (
         ["evaluator=process_reward", "evaluator.by=reward_model"],
-        "evaluator: ProcessReward needs a reward model",
+        "engine: ProcessReward asks for scores of a reward model",
     ),
     "no reward_model for a part": (
         [
             "evaluator=combined",
             "evaluator.evaluators.value._target_=treeshare.search.OutcomeReward",
         ],
-        "evaluator: OutcomeReward needs a reward model",
+        "engine: OutcomeReward asks for scores of a reward model",
+    ),
+    "no scores": (
+        [*MOCK, "engine._target_=troubled_engines.Scoreless"],
+        "engine: Choose asks for scores of given texts, and this engine has no capability `scores`",
+    ),
+    "no capabilities": (
+        [*MOCK, "engine._target_=troubled_engines.Undeclared"],
+        "engine: 'Undeclared' object has no attribute 'capabilities'",
     ),
     "replies": ([*MOCK, "engine.replies=[]"], "engine: replies must not be empty"),
     "ends in a bug": (
@@ -88,10 +100,13 @@ def test_one_line_and_nothing_on_disk(arguments, said, treeshare, bad_csv, tmp_p
     assert [path.name for path in tmp_path.iterdir()] == ["bad.csv"]
 
 
-def test_full_traceback_on_request(treeshare_process):
-    done = treeshare_process(*MOCK, "search.breadth=0", HYDRA_FULL_ERROR="1")
-    assert done.code == 1
-    assert "Traceback" in done.err and "breadth=0 must be at least 1" in done.err
+def test_full_traceback_on_request(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(sys, "argv", ["treeshare", *MOCK, "search.breadth=0"])
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    with pytest.raises(SetupError, match="breadth=0 must be at least 1"):
+        main()
 
 
 def test_multirun_with_a_bad_job_runs_the_others(treeshare):

@@ -1,16 +1,17 @@
-"""The model in the package is what its card says, reads the tasks' prompts, and solves by search
-what its single chain does not."""
+"""The model in the package is what its card says and reads the tasks' prompts.
+
+What it solves is tested with the demo, in tests/test_readme.py.
+"""
 
 import json
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_module
 
 import treeshare.llm_backend.model.loading as pretrained
-from treeshare.experiments.run import run
 from treeshare.experiments.training.examples import PREAMBLES, VOCABULARY, WORDS
 from treeshare.experiments.training.small_llama import END, make_tokenizer
+from treeshare.llm_backend.engines.tree import TreeEngine
 from treeshare.llm_backend.model.model import load_model
 from treeshare.tasks.arithmetic.rules import Position
 
@@ -24,12 +25,6 @@ def model():
     return load_model("embedded")
 
 
-def summary(directory, *overrides):
-    given = [f"output_dir={directory}", "progress=false", *overrides]
-    with initialize_config_module("treeshare.conf", version_base="1.3"):
-        return run(compose("config", given))
-
-
 def test_weights_are_what_the_card_says():
     data = (DIRECTORY / "model.safetensors").read_bytes()
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
@@ -41,39 +36,30 @@ def test_weights_are_what_the_card_says():
 
 
 def test_loads_in_16_bits():
-    load_model("embedded", dtype="bfloat16")  # checks its logits on tree attention
+    TreeEngine(load_model("embedded", dtype="bfloat16"))  # which checks its logits
 
 
 def test_tokenizer_is_the_one_that_training_makes(model):
-    """Else a prompt was changed that the model knows as one token."""
+    """If this fails, a prompt was changed that is a single token for the model."""
     expected = make_tokenizer(PREAMBLES, VOCABULARY)
-    assert all(len(model.encode(text)) == 1 for text in PREAMBLES)
-    assert model.encode(END) == tuple(expected.encode(END))
+    assert all(len(model.tokenizer.encode(text)) == 1 for text in PREAMBLES)
+    assert model.tokenizer.encode(END) == tuple(expected.encode(END))
     for words in WORDS:
         for role in ROLES:
             prompt = "".join(words.prompt(role, Position.start((1, 5, 9, 14))))
-            assert model.encode(prompt) == tuple(expected.encode(prompt))
+            assert model.tokenizer.encode(prompt) == tuple(expected.encode(prompt))
 
 
 @pytest.mark.parametrize("reply", REPLIES)
 @pytest.mark.parametrize("role", ROLES)
 def test_tokens_of_prompt_and_reply_are_decoded_as_they_were(model, role, reply):
     prompt = "".join(WORDS[1].prompt(role, Position.start((1, 5, 9, 14))))
-    tokens = (*model.encode(prompt), *model.encode_continuations(prompt, [reply])[1][0])
-    assert tokens == model.encode(prompt + reply)
-    assert model.decode(tokens) == prompt + reply
+    start, (end,) = model.tokenizer.encode_continuations(prompt, [reply])
+    tokens = (*start, *end)
+    assert tokens == model.tokenizer.encode(prompt + reply)
+    assert model.tokenizer.decode(tokens) == prompt + reply
 
 
 @pytest.mark.parametrize("verdict", [" sure", " likely", " impossible", " yes", " no"])
 def test_a_verdict_is_one_token(model, verdict):
-    assert len(model.encode_continuations("Verdict:", [verdict])[1][0]) == 1
-
-
-def test_search_solves_what_one_chain_does_not(tmp_path):
-    """Games held out from training, of which the model solves a third in one chain."""
-    tree, chain = (
-        summary(tmp_path, "task.limit=8", f"search={name}").totals for name in ("tot_bfs", "cot")
-    )
-    assert tree.top1 >= 6 / 8
-    assert tree.top1 > chain.top1
-    assert tree.parse_failures <= tree.calls / 100
+    assert len(model.tokenizer.encode_continuations("Verdict:", [verdict])[1][0]) == 1

@@ -1,5 +1,7 @@
-"""A run that is killed, interrupted or out of disk space at any write goes on by the same command:
-nothing is lost, doubled or changed."""
+"""A run that is killed, interrupted or out of disk space at any write can be resumed.
+
+No result is lost, doubled or changed.
+"""
 
 import errno
 import json
@@ -7,7 +9,6 @@ import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from places import PARTS
@@ -100,7 +101,7 @@ def test_a_row_that_cannot_be_written_leaves_the_file_as_it_was(tmp_path, disk):
 
 
 def test_half_a_row_is_taken_back(tmp_path):
-    """A limit of the file's size lets a part of a line through, as a full disk does."""
+    """A limit on the file's size writes part of a line, as a full disk does."""
     code = """
 import resource, sys
 from pathlib import Path
@@ -218,15 +219,9 @@ def test_interrupt_while_importing_is_one_line_and_code_130(tmp_path):
         assert process.stderr.read() == "treeshare: interrupted; the same command resumes\n"
 
 
-def test_output_that_cannot_be_written_is_one_line(tmp_path):
+def test_output_that_cannot_be_written_is_one_line(treeshare, monkeypatch):
     with open("/dev/full", "w") as full:
-        done = subprocess.run(
-            [Path(sys.executable).with_name("treeshare"), "engine=mock", "task.limit=1"],
-            cwd=tmp_path,
-            stdout=full,
-            stderr=subprocess.PIPE,
-            text=True,
-            check=False,
-        )
-    assert done.returncode == 2
-    assert done.stderr == "treeshare: standard output: No space left on device\n"
+        monkeypatch.setattr(sys, "stdout", full)
+        done = treeshare("engine=mock", "task.limit=1")
+    assert done.code == 2
+    assert done.err == "treeshare: standard output: No space left on device\n"

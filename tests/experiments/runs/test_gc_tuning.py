@@ -1,4 +1,4 @@
-"""The garbage collector is left alone for a while, and then works as before."""
+"""The garbage collector is slowed during a search and works as before after it."""
 
 import gc
 import weakref

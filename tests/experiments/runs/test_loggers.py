@@ -62,7 +62,7 @@ class FakeRun:
 
 @pytest.fixture
 def wandb_run(monkeypatch, tmp_path):
-    """What the logger told wandb, and with which arguments it began."""
+    """Records what the logger sends to wandb, and the arguments of `wandb.init`."""
     import wandb
 
     monkeypatch.setenv("WANDB_DATA_DIR", str(tmp_path / "staging"))
@@ -82,16 +82,16 @@ def puzzles_of(run):
 
 @pytest.mark.parametrize(("mode", "again"), [("offline", [1, 2, 3]), ("online", [3])])
 def test_resumed_offline_run_logs_all_puzzles(mode, again, run_with, wandb_run, monkeypatch):
-    """wandb cannot append offline, and appends online by itself."""
+    """wandb cannot append to an offline run; online it appends by itself."""
     import wandb
 
     monkeypatch.setattr(wandb, "login", lambda **_: True)
     monkeypatch.setenv("REFUSED", "1 5 7 8")
     parts = {
         "task": {
-            "_target_": "treeshare.tasks.arithmetic.game24.Game24",
+            "_target_": "treeshare.tasks.Game24",
             "limit": 3,
-            "verifier": {"_target_": "treeshare.tasks.arithmetic.game24.Game24Verifier"},
+            "verifier": {"_target_": "treeshare.tasks.Game24Verifier"},
         },
         "engine": {"_target_": "troubled_engines.Refusing"},
         "logger": {"_target_": "treeshare.experiments.runs.loggers.WandbLogger", "mode": mode},

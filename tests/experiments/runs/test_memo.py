@@ -1,4 +1,4 @@
-"""A run with a memo: reported, resumed, and refused where it would not be sound."""
+"""A run with a memo is reported and resumed, and refused if its values would be wrong."""
 
 import json
 
@@ -6,12 +6,12 @@ import pytest
 
 MEMO = ["engine=mock", "task.limit=4", "max_live=1", "evaluator=memo"]
 PLAIN = [*MEMO[:3], "evaluator=value", "evaluator.mode=score"]
-SPENT = ("calls", "rounds", "seconds", "unique_kv_tokens", "logical_kv_tokens")
+SPENT = ("requests", "rounds", "seconds", "unique_kv_tokens", "logical_kv_tokens")
 SPENT += ("prompt_tokens", "completion_tokens")
 
 
 def found(directory):
-    """The rows but for what the search spent, and the trees."""
+    """The rows without what the search spent, and the trees."""
     rows = [json.loads(line) for line in (directory / "results.jsonl").read_text().splitlines()]
     kept = [{key: row[key] for key in row if key not in SPENT} for row in rows]
     trees = {path.name: path.read_text() for path in (directory / "trees").iterdir()}
@@ -20,7 +20,7 @@ def found(directory):
 
 @pytest.fixture
 def finish(treeshare, run_directory, tmp_path):
-    """Run to the end and move the directory away: what it found, and its last session."""
+    """Runs to the end, moves the directory away, and returns results, last session and table."""
 
     def call(*args):
         done = treeshare(*args)
@@ -63,7 +63,7 @@ def test_interrupted_run_finds_the_same(more, finish, treeshare, monkeypatch):
             "evaluator.evaluator.mode=sample",
             "evaluator: Memo cannot keep the values of ValuePrompt",
         ),
-        ("budget=small", "budget.calls cannot be used with a memo"),
+        ("budget=small", "budget.requests cannot be used with Memo"),
     ],
 )
 def test_what_is_not_sound_is_refused(override, message, treeshare, tmp_path):
@@ -82,7 +82,7 @@ def test_other_evaluators_can_be_wrapped_and_combined(treeshare, read_rows):
         f"evaluator.evaluators.value._target_={prefix}.Memo",
         f"++evaluator.evaluators.value.evaluator._target_={prefix}.SelfEvaluation",
         "++evaluator.evaluators.oracle={_target_: " + prefix + ".Oracle, verifier: "
-        "{_target_: treeshare.tasks.arithmetic.game24.Game24Verifier}}",
+        "{_target_: treeshare.tasks.Game24Verifier}}",
         "++evaluator.weights.oracle=0.1",
     )
     assert done.code == 0, done.err

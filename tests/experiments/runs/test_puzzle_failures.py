@@ -1,4 +1,4 @@
-"""What one puzzle raises, anywhere, is one line of failures.jsonl, and the others go on."""
+"""An exception of one puzzle becomes one line of failures.jsonl; the others go on."""
 
 import json
 
@@ -10,7 +10,7 @@ from treeshare.experiments.runs.failures import failing_line
 
 
 def parts(task=None, verifier=None, policy=None, **more):
-    """The configuration of a task, a verifier and a policy that go wrong as they are told."""
+    """The configuration of a task, a verifier and a policy with the given faults."""
     verifying = {"_target_": "troubled_tasks.Verifier", **(verifier or {})}
     return {
         "task": {"_target_": "troubled_tasks.Task", **(task or {}), "verifier": verifying},
@@ -42,8 +42,8 @@ OTHERS = {
     "policy exits": (parts(policy={"fault": "exits"}), "SystemExit"),
     "check panics": (parts(verifier=at("check", "panics")), "BaseException: a panic"),
     "message that cannot be made": (
-        parts(verifier=at("check", "untold")),
-        "Untold: <exception str() failed>",
+        parts(verifier=at("check", "unprintable")),
+        "Unprintable: <exception str() failed>",
     ),
     "grade is NaN": (parts(verifier=at("grades", "nan")), "ValueError: grades={'score': nan}"),
     "grade is text": (

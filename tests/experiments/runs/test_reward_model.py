@@ -1,4 +1,4 @@
-"""Runs valued by a reward model beside the engine."""
+"""Runs whose evaluator uses a reward model."""
 
 import pytest
 from tiny_models import byte_tokenizer, make_reward_model
@@ -22,7 +22,7 @@ def reward_model(tmp_path):
     [["evaluator=outcome_reward"], ["evaluator=process_reward", "evaluator.by=reward_model"]],
     ids=["outcome", "process"],
 )
-def test_values_are_the_classifiers(evaluator, reward_model, treeshare, read_rows):
+def test_values_are_those_of_the_reward_model(evaluator, reward_model, treeshare, read_rows):
     done = treeshare(*SEARCH, *reward_model, *evaluator)
     assert (done.code, done.err) == (0, "")
     rows = read_rows()
@@ -37,10 +37,10 @@ def test_values_are_the_classifiers(evaluator, reward_model, treeshare, read_row
         ]
         scores = [reply.score for reply in loaded.reward(asked)]
         assert scores == sorted(scores, reverse=True) and len(scores) == 2
-        assert row["calls"] == 1 + 2
+        assert row["requests"] == 1 + 2
 
 
-def test_another_classifier_is_another_run(reward_model, treeshare, tmp_path):
+def test_another_reward_model_is_another_run(reward_model, treeshare, tmp_path):
     treeshare(*SEARCH)
     treeshare(*SEARCH, *reward_model)
     assert len(list(tmp_path.glob("outputs/**/results.jsonl"))) == 2

@@ -1,4 +1,4 @@
-"""What a run shows on a terminal while it starts, and that elsewhere it shows nothing."""
+"""A run shows on a terminal what it does while it starts, and shows nothing elsewhere."""
 
 import io
 import logging
@@ -21,7 +21,7 @@ class Terminal(io.StringIO):
         return True
 
     def lines(self):
-        """What was on the bar's line, one after the other."""
+        """The successive contents of the bar's line."""
         return [line.rstrip() for line in self.getvalue().split("\r")]
 
 
@@ -32,7 +32,7 @@ def terminal():
 
 @pytest.fixture
 def stderr(monkeypatch, terminal):
-    """Makes standard error a terminal; called in the test, as pytest takes it between phases."""
+    """Makes standard error a terminal. Tests call it, as pytest replaces it before the test."""
 
     def replace():
         monkeypatch.setattr(sys, "stderr", terminal)
@@ -100,7 +100,7 @@ def test_a_closed_bar_raises_nothing(terminal):
 
 
 def test_other_handlers_get_what_they_get_without_it(terminal, caplog):
-    """caplog's handler is one of the root logger, whose level is that of warnings."""
+    """caplog's handler belongs to the root logger, whose level is WARNING."""
     with make_bar(terminal) as bar, StartupStatus(bar):
         decoder.info(CAPTURE)
         decoder.warning("a warning")

@@ -1,10 +1,10 @@
-"""What holds for every task of the package, run from its configuration on the mock engine."""
+"""Properties of every task of the package, run from its configuration on the mock engine."""
 
 import pickle
 
 import pytest
 from hydra import compose, initialize_config_module
-from places import ROOT
+from places import PACKAGE
 from task_options import task_options
 
 from treeshare.experiments.run import run
@@ -13,9 +13,9 @@ from treeshare.tasks.arithmetic.rules import solve
 from treeshare.tasks.blocksworld.task import BlocksworldVerifier
 from treeshare.tasks.task import HasMerge, HasMoves, ParseFailure, Task
 
-NAMES = sorted(path.stem for path in ROOT.glob("conf/task/*.yaml"))
+NAMES = sorted(path.stem for path in PACKAGE.glob("conf/task/*.yaml"))
 EVERY = pytest.mark.parametrize("name", NAMES)
-STEPS = {  # a reply that every role which samples steps can read
+STEPS = {  # a reply that every role which samples steps can parse
     "crosswords": "h1. scent\nv2. carol\nRows: scent canoe arson rouse fleets",
     "math": "so",
     "set_intersection": "[1, 2, 3]",
@@ -29,7 +29,7 @@ def composed(name, *overrides):
 
 
 def right_answer(setup):
-    """To the first problem, as a model would write it."""
+    """The right answer to the first problem, as a model would write it."""
     problem = setup.problems[0]
     state = setup.task.root(problem)
     match setup.task.name:
@@ -82,7 +82,7 @@ def test_a_right_answer_is_right_for_its_problem_alone_and_an_unreadable_one_is_
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "reasoning_gym"])
 @pytest.mark.parametrize("evaluator", [None, "oracle"], ids=["its own", "oracle"])
 def test_a_tree_is_searched(name, evaluator, tmp_path):
-    """A reply that is a step grows the tree, or the task's own moves do."""
+    """The tree grows by replies that are steps, or by the task's own moves."""
     more = [f"evaluator={evaluator}"] if evaluator else []
     cfg = composed(name, "search.depth=2", "search.breadth=2", *more)
     cfg.engine.replies = [STEPS.get(name, "sure")]

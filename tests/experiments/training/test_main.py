@@ -1,4 +1,4 @@
-"""A training on a handful of tiny batches: what it writes, and that it learns at all."""
+"""Training on a few tiny batches writes its files and lowers the losses."""
 
 import json
 import sys
@@ -11,7 +11,7 @@ from treeshare.experiments.run import main as treeshare
 from treeshare.experiments.runs.config import SetupError
 from treeshare.experiments.training.batches import Batch, Batches
 from treeshare.experiments.training.examples import PREAMBLES, VOCABULARY, HeldOut
-from treeshare.experiments.training.main import _losses, main, run
+from treeshare.experiments.training.main import main, run, token_losses
 from treeshare.experiments.training.small_llama import Size, make_network, make_tokenizer
 from treeshare.tasks.arithmetic.game24_puzzles import solvable_puzzles
 
@@ -92,19 +92,19 @@ def test_batch_is_packed_and_only_replies_are_learnt():
 
 
 def test_examples_of_a_row_do_not_see_each_other():
-    """The losses of a packed batch are those of its examples one by one."""
+    """A packed batch has the same losses as its examples one by one."""
     torch.manual_seed(0)
     network = make_network(TOKENIZER, Size(2, 32, 2, 48, 128))
     batch = batches()[0]
     with torch.no_grad():
-        together, weight = _losses(network, batch)
+        together, weight = token_losses(network, batch)
         alone = []
         for row in range(len(batch.tokens)):
             starts = (batch.positions[row] == 0).nonzero()[:, 0].tolist()
             for start, stop in zip(starts, [*starts[1:], batch.tokens.shape[1]], strict=True):
                 one = Batch(*(part[row : row + 1, start:stop] for part in batch))
                 if one.weights.any():
-                    alone.append(_losses(network, one)[0])
+                    alone.append(token_losses(network, one)[0])
     assert len(together) == len(weight) == (batch.weights > 0).sum()
     torch.testing.assert_close(together, torch.cat(alone), atol=0.05, rtol=0.02)  # bf16
 
@@ -123,7 +123,7 @@ def test_the_same_directory_is_not_written_twice(puzzles, tmp_path):
         ("workers=-1", "workers=-1 must be at least 0"),
         ("passes=0", "passes=0 must be at least 1"),
         ("hold_out=none", "hold_out='none' is neither 'puzzles' nor 'positions'"),
-        ("model.heads=3", "hidden=32 is no multiple of heads=3"),
+        ("model.heads=3", "hidden=32 is not a multiple of heads=3"),
         ("validation=0", "validation=0 must be from 1 to"),
         ("puzzles=nowhere.csv", "nowhere.csv"),
     ],

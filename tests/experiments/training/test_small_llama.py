@@ -1,5 +1,7 @@
-"""The small Llama's tokenizer reads any text, splits where the engine needs it, and what is saved
-loads, the check of the architecture included."""
+"""The small Llama's tokenizer encodes any text, and a saved model can be loaded.
+
+Loading includes the check of the architecture.
+"""
 
 import pytest
 import torch
@@ -8,7 +10,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from treeshare.experiments.training.small_llama import END, Size, make_network, make_tokenizer, save
-from treeshare.llm_backend.model.model import Model, load_model
+from treeshare.llm_backend.model.attention import TorchAttention
+from treeshare.llm_backend.model.model import load_model
+from treeshare.llm_backend.model.network import Network
 
 PREAMBLE = "Make 24 from the numbers.\n\nNumbers: 2 17\nVerdict: impossible\n\n"
 WORDS = ("Numbers:", "Verdict:", "left:", "sure", "impossible")
@@ -49,7 +53,7 @@ def test_pieces(text, expected):
     assert pieces(text) == (expected or step.split("|"))
 
 
-def test_a_preamble_is_one_token_wherever_it_stands():
+def test_a_preamble_is_one_token_anywhere():
     assert pieces(f"a{PREAMBLE}b") == ["a", PREAMBLE, "b"]
 
 
@@ -71,27 +75,29 @@ def test_saved_model_loads_and_splits_continuations(network, tmp_path):
         save(network, TOKENIZER, tmp_path / "model")
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
     model = load_model(str(tmp_path / "model"), dtype="bfloat16")
-    assert model.context_length == 64
-    assert model.end_tokens == {TOKENIZER.eos_token_id}
-    assert not model.end_tokens & {*model.encode(f"a{END}b")}
+    assert model.network.context_length == 64
+    assert model.network.end_tokens == {TOKENIZER.eos_token_id}
+    assert not model.network.end_tokens & {*model.tokenizer.encode(f"a{END}b")}
     prompt = f"{PREAMBLE}Numbers: 3 8\nVerdict:"
     for verdict in (" sure", " impossible"):
-        (token,) = model.encode_continuations(prompt, [verdict])[1][0]
-        assert model.encode(prompt + verdict) == (*model.encode(prompt), token)
-    assert model.encode(prompt)[0] == TOKENIZER.convert_tokens_to_ids(PREAMBLE)
+        (token,) = model.tokenizer.encode_continuations(prompt, [verdict])[1][0]
+        assert model.tokenizer.encode(prompt + verdict) == (*model.tokenizer.encode(prompt), token)
+    assert model.tokenizer.encode(prompt)[0] == TOKENIZER.convert_tokens_to_ids(PREAMBLE)
 
 
 def test_network_in_training_stays_in_fp32(network, tmp_path):
     save(network, TOKENIZER, tmp_path / "model")
     assert network.dtype == torch.float32
-    assert Model(network, TOKENIZER).layers == [(2, 16, 16)] * 2
+    ours = Network(network, TOKENIZER)
+    ours.check(TorchAttention())
+    assert ours.layers == [(2, 16, 16)] * 2
 
 
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
         ({"layers": 0}, r"model\.layers=0 must be at least 1"),
-        ({"heads": 3}, r"model\.hidden=32 is no multiple of heads=3"),
+        ({"heads": 3}, r"model\.hidden=32 is not a multiple of heads=3"),
     ],
 )
 def test_impossible_sizes_are_refused(fields, message):

@@ -1,4 +1,4 @@
-"""The solver of the training data agrees with the tasks' own, along every path."""
+"""The solver of the training data agrees with the tasks' own solver on every path."""
 
 from fractions import Fraction
 
@@ -30,8 +30,10 @@ def test_five_numbers():
 
 @pytest.mark.parametrize("target", [1, 24, 60])
 def test_every_path_ends_where_it_says(target):
-    """A final position makes the target exactly if its last entry says so, and any other one if a
-    path below it does; with whole numbers if all on the way are."""
+    """A position can make the target exactly if its entry says so.
+
+    That of a final position depends on its number, that of any other on the paths below it.
+    """
     num_good = 0
 
     def descend(solved, is_whole):
@@ -60,7 +62,7 @@ def test_every_path_ends_where_it_says(target):
     assert num_good
 
 
-def test_fractions_are_told_from_whole_numbers():
+def test_fractions_are_distinguished_from_whole_numbers():
     (solved,) = solve_all(np.array([[1, 5, 5, 5]]))  # 5 * (5 - 1 / 5)
     assert solved.can_make_it() and not solved.can_make_it(only_whole=True)
 

@@ -1,9 +1,8 @@
-"""The page of a run's trees: what is embedded in it, and what the command says."""
+"""The page of a run's trees: the data embedded in it, and the command that writes it."""
 
 import json
 import math
 import re
-import subprocess
 import sys
 
 import pytest
@@ -12,7 +11,7 @@ from view_trees import big_tree, nasty_tree
 from treeshare.experiments.viewer import view
 from treeshare.experiments.viewer.view import TEMPLATE, ViewError, read_tree, run_page, tree_page
 
-SEARCH = ["engine=mock", "search=mcts", "search.simulations=8", "task.limit=3", "max_live=1"]
+SEARCH = ["engine=mock", "search=mcts", "search.num_simulations=8", "task.limit=3", "max_live=1"]
 
 
 def embedded(html):
@@ -122,15 +121,9 @@ def test_command_writes_the_page_and_names_it(command, write, tmp_path):
     assert (tmp_path / "other.html").exists()
 
 
-def test_run_directory_gets_its_page(treeshare, run_directory):
+def test_run_directory_gets_its_page(treeshare, run_directory, command):
     treeshare(*SEARCH)
-    done = subprocess.run(
-        [sys.executable, "-m", "treeshare.experiments.viewer.view", run_directory()],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert done.stdout == f"{run_directory() / 'view.html'}\n"
+    assert command(run_directory()) == (0, f"{run_directory() / 'view.html'}\n", "")
     assert set(embedded((run_directory() / "view.html").read_text())) == {
         *("run", "tree-0", "tree-1", "tree-2")
     }

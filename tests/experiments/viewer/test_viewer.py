@@ -1,4 +1,4 @@
-"""The page of a run's trees as a real browser shows it."""
+"""The page of a run's trees, as a real browser shows it."""
 
 import json
 import shutil
@@ -12,7 +12,7 @@ from treeshare.experiments.results.directory import Row
 from treeshare.experiments.viewer.view import page, run_page, tree_page
 from treeshare.search.graph import SearchGraph
 
-SEARCH = ["engine=mock", "search=mcts", "search.simulations=8", "task.limit=3", "max_live=1"]
+SEARCH = ["engine=mock", "search=mcts", "search.num_simulations=8", "task.limit=3", "max_live=1"]
 
 CHROMIUM = shutil.which("chromium")
 in_browser = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
@@ -24,7 +24,7 @@ FLAGS = [
 
 
 class Dom(HTMLParser):
-    """Attributes and text of a dumped page's elements, `class` split into words."""
+    """The attributes and the text of a dumped page's elements; `class` is split into words."""
 
     def __init__(self, html):
         super().__init__()
@@ -67,7 +67,7 @@ class Dom(HTMLParser):
 @pytest.fixture
 def browse(tmp_path):
     def open_page(html, fragment="", script=""):
-        """The page as it is after `script`, which is added to its own."""
+        """The page after `script`, which is added to the page's own script."""
         path = tmp_path / "page.html"
         path.write_text(html.replace("</body>", f"<script>{script}</script></body>"))
         address = path.as_uri() + fragment
