@@ -1,33 +1,62 @@
 """The pages of docs/ agree with the code: examples run, commands compose, tables are the code's."""
 
+import ast
 import json
 import re
 import shlex
-from itertools import product
+import subprocess
+import sys
 
 import pytest
+import yaml
+from code_blocks import python_blocks
 from hydra import compose, initialize_config_module
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from page_examples import example, run_example
-from places import ROOT
+from page_examples import example
+from places import PACKAGE, ROOT
 
+from treeshare.experiments.run import main
 from treeshare.experiments.runs.config import keep_given_keys
+from treeshare.experiments.runs.renamed_keys import RENAMED
 from treeshare.search.policies.catalog import describe, markdown
 
 DOCS = ROOT / "docs"
 PAGES = {path.name: path.read_text() for path in sorted(DOCS.glob("*.md"))}
 PAGES["README.md"] = (ROOT / "README.md").read_text()
+ALL_PAGES = sorted([*DOCS.rglob("*.md"), *ROOT.glob("*.md")])
 POLICIES = PAGES["policies.md"]
+ARCHITECTURE = PAGES["architecture.md"]
+LOGS = sorted((DOCS / "log").glob("*.md"))
 EXAMPLES = {
     "walks.py": "write_a_policy.md",
     "lookahead.py": "write_a_policy.md",
     "my_evaluators.py": "write_an_evaluator.md",
+    "my_expanders.py": "write_an_expander.md",
+    "my_engines.py": "add_an_engine.md",
 }
+IN_PYTHON = ["add_a_model.md", "from_llm_reasoners.md", "from_tree_of_thought_llm.md"]
 WITHOUT_CONFIG = {("--help",)}  # arguments that hydra answers before it composes
 
 
-def run(name, tmp_path, *arguments):
-    return run_example(PAGES[EXAMPLES[name]], name, tmp_path, *arguments)
+@pytest.fixture
+def run(tmp_path, monkeypatch, capfd):
+    """Runs an example through the command that its page names, on the mock engine, in `tmp_path`.
+
+    The command runs in this process: tests/test_readme.py starts it as users do.
+    """
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))  # the command appends the directory
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+
+    def call(name, *arguments):
+        code, command = example(PAGES[EXAMPLES[name]], name)
+        (tmp_path / name).write_text(code)
+        monkeypatch.delitem(sys.modules, name.removesuffix(".py"), raising=False)
+        monkeypatch.setattr(sys, "argv", ["treeshare", *command, "engine=mock", *arguments])
+        returncode = main()
+        return subprocess.CompletedProcess(sys.argv, returncode, *capfd.readouterr())
+
+    return call
 
 
 def lines_of(tmp_path, name):
@@ -45,7 +74,7 @@ def commands(page):
 
 
 def jobs(arguments):
-    """The overrides of each job of a command; `-m` has several."""
+    """Overrides of jobs of a command: with `-m` as many as show each value of each key once."""
     if arguments[0] != "-m":
         return [list(arguments)]
     choices = []
@@ -53,7 +82,8 @@ def jobs(arguments):
         values = override.sweep_string_iterator() if override.is_sweep_override() else [None]
         key = override.get_key_element()
         choices.append([override.input_line if v is None else f"{key}={v}" for v in values])
-    return [list(job) for job in product(*choices)]
+    num_jobs = max(map(len, choices), default=1)
+    return [[values[i % len(values)] for values in choices] for i in range(num_jobs)]
 
 
 COMMANDS = [
@@ -64,9 +94,9 @@ COMMANDS = [
 ]
 
 
-def test_the_pages_for_users_have_commands():
+def test_commands_are_found():
     with_commands = {name for name, page in PAGES.items() if commands(page)}
-    assert with_commands == PAGES.keys() - {"benchmarks.md", "models.md", "runs.md", "viewer.md"}
+    assert with_commands >= {"README.md", "policies.md", "tasks.md", "game24.md", "install.md"}
 
 
 @pytest.mark.parametrize("arguments", COMMANDS)
@@ -82,8 +112,8 @@ def test_every_code_to_save_is_run():
 
 
 @pytest.mark.parametrize("name", ["walks.py", "lookahead.py"])
-def test_policy_example_runs(name, tmp_path):
-    done = run(name, tmp_path, "task.limit=3")
+def test_policy_example_runs(name, run, tmp_path):
+    done = run(name, "task.limit=3")
     assert done.returncode == 0, done.stderr
     assert f"game24 {name.removesuffix('.py').title()} MockEngine" in done.stdout
     rows = lines_of(tmp_path, "results.jsonl")
@@ -97,11 +127,11 @@ def test_policy_example_runs(name, tmp_path):
     ("name", "calls", "num_ranked"),
     [("walks.py", 60, 5), ("lookahead.py", 70, 3)],  # the first five of ctx.ranked(); ctx.best
 )
-def test_policy_example_ended_by_the_budget_has_a_ranking(name, calls, num_ranked, tmp_path):
-    done = run(name, tmp_path, "task.limit=2", f"budget.calls={calls}")
+def test_policy_example_ended_by_the_budget_has_a_ranking(name, calls, num_ranked, run, tmp_path):
+    done = run(name, "task.limit=2", f"budget.requests={calls}")
     assert done.returncode == 0, done.stderr
     for row in lines_of(tmp_path, "results.jsonl"):
-        assert row["budget_hit"] == "calls"
+        assert row["budget_hit"] == "requests"
         assert len(row["answers"]) == num_ranked
 
 
@@ -111,16 +141,16 @@ def test_the_example_without_gather_has_none_and_the_other_has():
     assert "ctx.gather(" in example(page, "lookahead.py")[0]
 
 
-def test_lookahead_scores_a_level_in_two_rounds(tmp_path):
-    done = run("lookahead.py", tmp_path, "task.limit=1")
+def test_lookahead_scores_a_level_in_two_rounds(run, tmp_path):
+    done = run("lookahead.py", "task.limit=1")
     assert done.returncode == 0, done.stderr
     (row,) = lines_of(tmp_path, "results.jsonl")
     # The root; then the children and values of levels 1 and 2. Level 3 is terminal and has values.
     assert row["rounds"] == 1 + 2 + 2
 
 
-def test_evaluator_example_runs(tmp_path):
-    done = run("my_evaluators.py", tmp_path, "task.limit=2")
+def test_evaluator_example_runs(run, tmp_path):
+    done = run("my_evaluators.py", "task.limit=2")
     assert done.returncode == 0, done.stderr
     rows = lines_of(tmp_path, "results.jsonl")
     assert [row["parse_failures"] for row in rows] == [0, 0]
@@ -132,16 +162,48 @@ def test_evaluator_example_runs(tmp_path):
     assert [row["rounds"] for row in rows] == [6, 6]  # expand and evaluate, three levels
 
 
-def test_evaluator_example_counts_what_cannot_be_read(tmp_path):
-    done = run("my_evaluators.py", tmp_path, "task.limit=1", "engine.replies=[sure,hm]")
+def test_evaluator_example_counts_what_cannot_be_read(run, tmp_path):
+    done = run("my_evaluators.py", "task.limit=1", "engine.replies=[sure,hm]")
     assert done.returncode == 0, done.stderr
     (row,) = lines_of(tmp_path, "results.jsonl")
-    assert 0 < row["parse_failures"] < row["calls"] / 2
+    assert 0 < row["parse_failures"] < row["requests"] / 2
 
 
-def test_evaluator_example_takes_its_parameter(tmp_path):
-    done = run("my_evaluators.py", tmp_path, "task.limit=1", "++evaluator.weight=0.3")
+def test_evaluator_example_takes_its_parameter(run, tmp_path):
+    done = run("my_evaluators.py", "task.limit=1", "++evaluator.weight=0.3")
     assert done.returncode == 0, done.stderr
+
+
+def test_expander_example_runs(run, tmp_path):
+    proposals = "engine.replies=['5 * 5 = 25', '5 - 1 = 4', '1 + 5 = 6']"
+    done = run("my_expanders.py", "task.limit=4", proposals)
+    assert done.returncode == 0, done.stderr
+    rows = lines_of(tmp_path, "results.jsonl")
+    assert len(rows) == 4
+    assert sum(row["nodes"] for row in rows) > len(rows)
+    for path in tmp_path.glob("outputs/**/trees/*.json"):
+        nodes = json.loads(path.read_text())["nodes"]
+        assert all(0 < node["prior"] <= 1 for node in nodes if node["id"] != 0)
+
+
+def test_engine_example_runs(run, tmp_path):
+    done = run("my_engines.py", "task.limit=2")
+    assert done.returncode == 0, done.stderr
+    assert "game24 tot_bfs TrigramEngine" in done.stdout
+    rows = lines_of(tmp_path, "results.jsonl")
+    assert all(row["num_answers"] for row in rows)
+
+
+@pytest.mark.parametrize("name", IN_PYTHON)
+def test_python_example_runs(name, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (code,) = (block for block in python_blocks(PAGES[name]) if "import treeshare as ts" in block)
+    names = {"__name__": name}
+    exec(compile(code, name, "exec"), names)
+    run = names["run"]
+    assert not run.failures
+    assert all(result.answers for result in run.values())
+    assert str(run.table()) in capsys.readouterr().out
 
 
 def test_table_of_policies_is_the_codes():
@@ -163,15 +225,97 @@ def test_every_search_option_has_its_command():
         for argument in job
         if argument.startswith("search=")
     }
-    assert used == {path.stem for path in (ROOT / "conf" / "search").glob("*.yaml")}
+    assert used == {path.stem for path in (PACKAGE / "conf" / "search").glob("*.yaml")}
 
 
-@pytest.mark.parametrize("name", sorted(PAGES))
-def test_links_between_pages_lead_somewhere(name):
-    folder = ROOT if name == "README.md" else DOCS
-    for target in re.findall(r"\]\(([^)#:]+)\)", PAGES[name]):
-        assert (folder / target).exists(), target
+@pytest.mark.parametrize("path", ALL_PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_lead_somewhere(path):
+    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", path.read_text()):
+        assert (path.parent / target).exists(), target
 
 
-def test_readme_links_the_pages():
-    assert all(f"](docs/{name})" in PAGES["README.md"] for name in PAGES if name != "README.md")
+def pages_of(nav):
+    """The pages that a navigation of mkdocs.yml names."""
+    for entry in nav:
+        for item in entry.values() if isinstance(entry, dict) else [entry]:
+            yield from [item] if isinstance(item, str) else pages_of(item)
+
+
+def test_site_shows_every_page():
+    shown = list(pages_of(yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"]))
+    assert len(shown) == len(set(shown))
+    assert set(shown) >= {path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md")}
+
+
+def named_modules():
+    """The modules that the rows of the architecture's tables link."""
+    return re.findall(r"^\| \[`[\w.]+`\]\(\.\./([\w/.]+)\) \| .", ARCHITECTURE, re.MULTILINE)
+
+
+def test_architecture_names_each_module_once():
+    folders = ["experiments", "kernels", "llm_backend", "search", "tasks", "treeshare"]
+    paths = (path for folder in folders for path in (ROOT / folder).rglob("*.py"))
+    modules = [
+        path.relative_to(ROOT).as_posix()
+        for path in paths
+        if path.name not in ("__init__.py", "__main__.py")
+        and not any(parent.is_symlink() for parent in path.parents)
+    ]
+    assert sorted(named_modules()) == sorted(modules)
+
+
+def defined_in(path):
+    """The names of a module's functions, classes and methods, as `Class.method`."""
+    found = set()
+    for node in ast.parse((ROOT / path).read_text()).body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            found.add(node.name)
+            members = [] if not isinstance(node, ast.ClassDef) else node.body
+            functions = ast.FunctionDef | ast.AsyncFunctionDef
+            found |= {f"{node.name}.{m.name}" for m in members if isinstance(m, functions)}
+    return found
+
+
+FUNCTIONS = re.findall(r"\[`([\w/]+\.py):([\w.]+)`\]\(\.\./([\w/.]+)\)", ARCHITECTURE)
+
+
+@pytest.mark.parametrize(("path", "name", "link"), FUNCTIONS)
+def test_architecture_names_functions_that_exist(path, name, link):
+    assert path == link
+    assert name in defined_in(path)
+
+
+def test_a_decode_step_reads_in_eight_hops():
+    section = ARCHITECTURE.partition("## One decode step\n")[2].partition("\n## ")[0]
+    hops = re.findall(r"^\d+\. (.*(?:\n   .*)*)", section, re.MULTILINE)
+    assert 3 <= len(hops) <= 8
+    assert all(re.search(r"\[`[\w/]+\.py:[\w.]+`\]\(", hop) for hop in hops)
+
+
+def test_glossary_has_the_renamed_keys():
+    old_names = PAGES["glossary.md"].partition("## Old names")[2]
+    for old, new in RENAMED.items():
+        if old.startswith(("search.", "budget.", "engine.max", "reward_model.", "evaluator.num")):
+            assert re.search(rf"^\| `{old}` \| `{new}` \|", old_names, re.MULTILINE), old
+
+
+@pytest.mark.parametrize("path", LOGS, ids=lambda path: path.name)
+def test_lines_of_the_log_are_short(path):
+    lines = path.read_text().splitlines()
+    assert all(len(line) < 120 for line in lines if not line.startswith("|"))
+
+
+def test_log_has_its_contents():
+    log = (DOCS / "log" / "2026-11.md").read_text()
+    contents = " ".join(log.partition("## Contents\n")[2].partition("\n## ")[0].split())
+    for date in re.findall(r"^## (\d{4}-\d\d-\d\d)$", log, re.MULTILINE):
+        assert f"[{date}](#{date})" in contents
+    assert all(title in contents for title in re.findall(r"^### (.+)$", log, re.MULTILINE))
+
+
+def test_figures_of_the_benchmarks_are_the_logs():
+    logs = "".join(path.read_text() for path in LOGS)
+    known = set(re.findall(r"\d[\d.,]*\d|\d", logs))
+    for row in re.findall(r"^\|.*", PAGES["benchmarks.md"], re.MULTILINE):
+        assert set(re.findall(r"\d[\d.,]*\d|\d", row)) <= known, row
+    assert len(PAGES["benchmarks.md"].split()) < 1_500  # five minutes, at 300 words a minute
