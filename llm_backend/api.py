@@ -20,11 +20,21 @@ split into segments is only for reading: it never changes a reply."""
 COOLEST, HOTTEST = 1e-6, 1e6
 """Bounds of a temperature that is not 0: logits divided by it stay finite in fp32."""
 MOST_TOKENS = 1 << 31  # of a completion, and bound of `top_k`: more than any vocabulary has
+MOST_NUMBER = (1 << 63) - 1  # of anything that is counted
 MOST_SAMPLES = 1 << 16  # of one request: each is a job in the engine's memory
 
 
-def _whole(name: str, value: Any, low: int, high: int, otherwise: str = "") -> int:
+def whole_number(
+    name: str, value: Any, low: int = 1, high: int = MOST_NUMBER, otherwise: str = ""
+) -> int:
     """Check that a value is a whole number from `low` to `high`, and return it as an int.
+
+    Args:
+        name: what the message calls it, such as `engine.kv_tokens`.
+        value: a whole number of any kind.
+        low: the least value.
+        high: the largest value.
+        otherwise: what else is allowed, for the message.
 
     Raises:
         ValueError: it is not; True and 2.0 are refused as well.
@@ -116,13 +126,15 @@ class Sampling:
             raise ValueError(f"temperature={shown} must be 0, or from {COOLEST:g} to {HOTTEST:g}")
         if not 0 < top_p <= 1:
             raise ValueError(f"top_p={_shown(self.top_p)} must be in (0, 1]")
-        whole = _whole("max_tokens", self.max_tokens, 1, MOST_TOKENS)
+        whole = whole_number("max_tokens", self.max_tokens, 1, MOST_TOKENS)
         object.__setattr__(self, "max_tokens", whole)
         object.__setattr__(self, "temperature", temperature)
         object.__setattr__(self, "top_p", top_p)
         object.__setattr__(self, "stop", _strings("stop", self.stop))
         if self.top_k is not None:
-            top_k = _whole("top_k", self.top_k, 1, MOST_TOKENS, ", or null to keep all tokens")
+            top_k = whole_number(
+                "top_k", self.top_k, 1, MOST_TOKENS, ", or null to keep all tokens"
+            )
             object.__setattr__(self, "top_k", top_k)
         if "" in self.stop:
             raise ValueError(f"stop={self.stop} holds an empty string")
@@ -156,8 +168,8 @@ class Generate:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "prefix_segments", _strings("prompt", self.prefix_segments))
-        object.__setattr__(self, "n", _whole("n", self.n, 1, MOST_SAMPLES))
-        object.__setattr__(self, "seed", _whole("seed", self.seed, 0, (1 << 64) - 1))
+        object.__setattr__(self, "n", whole_number("n", self.n, 1, MOST_SAMPLES))
+        object.__setattr__(self, "seed", whole_number("seed", self.seed, 0, (1 << 64) - 1))
         if not isinstance(self.sampling, Sampling):
             raise ValueError(f"sampling={_shown(self.sampling)} must be a Sampling")
 

@@ -7,7 +7,6 @@ same trees.
 from __future__ import annotations
 
 import inspect
-import operator
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -28,7 +27,7 @@ from treeshare.experiments.runs.config import (
 )
 from treeshare.experiments.runs.loggers import Logger, NoLogger
 from treeshare.experiments.runs.resumable_run import RowType, resume, search_unfinished
-from treeshare.llm_backend.api import Engine
+from treeshare.llm_backend.api import MOST_NUMBER, Engine, whole_number
 from treeshare.search import (
     Budget,
     Choose,
@@ -121,10 +120,10 @@ def solve(
         raise ValueError("record and logger need a directory=... to write to")
     options = RunOptions(
         name=name,
-        seed=_whole("seed", seed),
-        answers=_whole("answers", answers),
+        seed=whole_number("seed", seed, -MOST_NUMBER),
+        answers=whole_number("answers", answers),
         output_dir="" if directory is None else fspath(directory),
-        max_live=None if max_live is None else _whole("max_live", max_live),
+        max_live=None if max_live is None else whole_number("max_live", max_live),
         record=record,
         fail_fast=False,
         save_trees=directory is not None,
@@ -136,6 +135,8 @@ def solve(
     evaluator = default_evaluator(task) if evaluator is None else evaluator
     verifier = verifier_of(task) if verifier is None else verifier
     budget = Budget() if budget is None else budget
+    if not isinstance(budget, Budget):
+        raise TypeError(f"budget={budget!r} must be a treeshare.search.Budget")
     logger = NoLogger() if logger is None else logger
     _check_method("engine", engine, "execute")
     _check_method("policy", policy, "search")
@@ -188,18 +189,6 @@ def _check_method(name: str, part: object, method: str) -> None:
         raise TypeError(f"{name}={part.__name__} is a class: write {part.__name__}(...)")
     if not callable(getattr(part, method, None)):
         raise TypeError(f"{name}={part!r:.80} has no method `{method}`")
-
-
-def _whole(name: str, value: int) -> int:
-    """Turn any kind of whole number into an int.
-
-    Raises:
-        ValueError: it is not one.
-    """
-    try:
-        return operator.index(value)
-    except TypeError:
-        raise ValueError(f"{name}={value!r} must be a whole number") from None
 
 
 def default_expander(task: Task) -> Expander:

@@ -114,7 +114,8 @@ class Run(Mapping[str, PuzzleResult]):
         for failure in self.failures:
             if failure.problem == problem:
                 raise KeyError(f"{problem} failed: {failure.error}: {failure.message}")
-        raise KeyError(problem)
+        known = ", ".join([*self.results][:3]) or "none"
+        raise KeyError(f"{problem!r} is no problem of this run; there are {known}, ...")
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.results)

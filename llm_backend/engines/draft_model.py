@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import abc
 
+from treeshare.llm_backend.api import whole_number
 from treeshare.llm_backend.cache.tree_cache import CacheNode, TreeCache
 from treeshare.llm_backend.model.model import Model
 from treeshare.llm_backend.runtime.sequence import Sequence
@@ -44,9 +45,7 @@ class ModelDrafter:
         max_num_seqs: int = 256,
         max_num_batched_tokens: int = 1024,
     ) -> None:
-        if num_tokens < 1:
-            raise ValueError(f"engine.speculative.num_tokens={num_tokens} must be at least 1")
-        self.num_tokens = num_tokens
+        self.num_tokens = whole_number("engine.speculative.num_tokens", num_tokens)
         self.engine = TreeEngine(model, kv_tokens, max_num_seqs, max_num_batched_tokens)
         self._longest = min(model.network.context_length, kv_tokens)  # tokens
 

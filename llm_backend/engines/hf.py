@@ -32,6 +32,7 @@ from treeshare.llm_backend.api import (
     Score,
     ScoreReply,
     Usage,
+    whole_number,
 )
 from treeshare.llm_backend.model.model import Model
 from treeshare.llm_backend.model.network import OWN_ATTENTION
@@ -73,8 +74,8 @@ class HuggingFaceEngine:
     capabilities = EngineCapabilities(scores=True, seeds=True, logprobs=True)
 
     def __init__(self, model: Model, max_num_seqs: int | None = 64) -> None:
-        if max_num_seqs is not None and max_num_seqs < 1:
-            raise ValueError(f"engine.max_num_seqs={max_num_seqs} must be at least 1")
+        if max_num_seqs is not None:
+            whole_number("engine.max_num_seqs", max_num_seqs, otherwise=", or null for no limit")
         self._tokenizer = model.tokenizer
         self._network = model.network
         self._attention = _own_attention(model)

@@ -12,7 +12,13 @@ from collections import abc
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
-from treeshare.llm_backend.api import EngineCapabilities, EngineStats, Reply, Request
+from treeshare.llm_backend.api import (
+    EngineCapabilities,
+    EngineStats,
+    Reply,
+    Request,
+    whole_number,
+)
 from treeshare.llm_backend.cache.kv_pool import SlotAllocator
 from treeshare.llm_backend.cache.tree_cache import TreeCache
 from treeshare.llm_backend.model.attention import make_backend
@@ -56,9 +62,9 @@ class TreeEngine:
         runners: compute the batches.
 
     Raises:
-        ValueError: a limit is below 1, the network's architecture is not supported by tree
-            attention, the attention does not run on the network's device, or the drafter cannot
-            draft for the model.
+        ValueError: a limit is not a whole number of at least 1, the network's architecture is not
+            supported by tree attention, the attention does not run on the network's device, or the
+            drafter cannot draft for the model.
     """
 
     capabilities = EngineCapabilities(scores=True, seeds=True, logprobs=True)
@@ -72,22 +78,17 @@ class TreeEngine:
         speculative: Drafter | None = None,
         observer: EngineObserver | None = None,
     ) -> None:
-        limits = {
-            "kv_tokens": kv_tokens,
-            "max_num_seqs": max_num_seqs,
-            "max_num_batched_tokens": max_num_batched_tokens,
-        }
-        for name, value in limits.items():
-            if value < 1:
-                raise ValueError(f"engine.{name}={value} must be at least 1")
+        kv_tokens = whole_number("engine.kv_tokens", kv_tokens)
+        self.max_num_seqs = whole_number("engine.max_num_seqs", max_num_seqs)
+        self.max_num_batched_tokens = whole_number(
+            "engine.max_num_batched_tokens", max_num_batched_tokens
+        )
         if speculative is not None:
             speculative.check(model)
         self.model = model
         self.attention = make_backend(model.attention, model.network.device)
         model.network.check(self.attention)
         self.pool = model.network.new_pool(kv_tokens)
-        self.max_num_seqs = max_num_seqs
-        self.max_num_batched_tokens = max_num_batched_tokens
         self._drafter = speculative
         self._observer = observer
         self._stats = EngineStats()

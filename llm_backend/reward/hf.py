@@ -11,7 +11,15 @@ from typing import Any
 
 import torch
 
-from treeshare.llm_backend.api import Failure, PromptTooLong, Reply, Reward, RewardReply, Usage
+from treeshare.llm_backend.api import (
+    Failure,
+    PromptTooLong,
+    Reply,
+    Reward,
+    RewardReply,
+    Usage,
+    whole_number,
+)
 from treeshare.llm_backend.model.loading import load_pretrained
 from treeshare.llm_backend.model.rotary import chosen_context, fix_rotary
 
@@ -46,8 +54,7 @@ class HuggingFaceRewardModel:
             )
         if label is not None and not 0 <= label < count:
             raise ValueError(f"reward_model.label={label} must be from 0 to {count - 1}")
-        if max_num_seqs < 1:
-            raise ValueError(f"reward_model.max_num_seqs={max_num_seqs} must be at least 1")
+        whole_number("reward_model.max_num_seqs", max_num_seqs)
         self._network = network.eval()
         self._tokenizer = tokenizer
         self._label = count - 1 if label is None else label

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import cycle, islice
 from weakref import WeakKeyDictionary
 
+from treeshare.llm_backend.api import whole_number
 from treeshare.llm_backend.model.model import Model
 from treeshare.llm_backend.runtime.sequence import Sequence, SequenceGroup
 
@@ -36,9 +37,8 @@ class NgramDrafter:
     ) -> None:
         numbers = {"num_tokens": num_tokens, "shortest": shortest, "branches": branches}
         for name, value in numbers.items():
-            if value < 1:
-                raise ValueError(f"engine.speculative.{name}={value} must be at least 1")
-        if longest < shortest:
+            whole_number(f"engine.speculative.{name}", value)
+        if whole_number("engine.speculative.longest", longest) < shortest:
             raise ValueError(
                 f"engine.speculative.longest={longest} must be at least shortest={shortest}"
             )

@@ -222,6 +222,8 @@ def test_what_one_puzzle_raises_is_in_the_failures():
     assert f"1 failed, first {FIRST}" in repr(run)
     with pytest.raises(KeyError, match="failed: RuntimeError: no luck"):
         run[FIRST]
+    with pytest.raises(KeyError, match="'nope' is no problem of this run; there are game24/"):
+        run["nope"]
 
 
 @pytest.mark.parametrize(
@@ -231,6 +233,7 @@ def test_what_one_puzzle_raises_is_in_the_failures():
         ({"max_live": 0}, ValueError, "max_live=0 must be at least 1"),
         ({"record": True}, ValueError, "record and logger need a directory"),
         ({"seed": 0.5}, ValueError, r"seed=0\.5 must be a whole number"),
+        ({"budget": 5}, TypeError, r"budget=5 must be a treeshare\.search\.Budget"),
         ({"policy": "tot_bfs"}, TypeError, "policy='tot_bfs' has no method `search`"),
         ({"policy": NotAsync()}, TypeError, "policy=NotAsync: `search` must be an `async def`"),
         ({"policy": ToTBFS}, TypeError, r"policy=ToTBFS is a class: write ToTBFS\(\.\.\.\)"),

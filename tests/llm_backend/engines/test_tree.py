@@ -171,6 +171,9 @@ def test_failures_name_the_bound_and_spare_the_others(llama):
 def test_limits_have_a_bound(llama, limit):
     with pytest.raises(ValueError, match=rf"engine\.{limit}=0 must be at least 1"):
         TreeEngine(llama, **{limit: 0})
+    for value in (2.5, "64", None, True, float("nan")):
+        with pytest.raises(ValueError, match=rf"engine\.{limit}={value!r} must be a whole number"):
+            TreeEngine(llama, **{limit: value})
 
 
 def assert_closing_tokens_are_noticed(model, texts, stops):

@@ -104,6 +104,7 @@ def test_the_index_of_all_texts_is_bounded(monkeypatch):
         ({"num_tokens": 0}, r"engine\.speculative\.num_tokens=0 must be at least 1"),
         ({"shortest": 0}, r"engine\.speculative\.shortest=0 must be at least 1"),
         ({"branches": 0}, r"engine\.speculative\.branches=0 must be at least 1"),
+        ({"longest": "4"}, r"engine\.speculative\.longest='4' must be a whole number"),
         ({"longest": 1}, r"engine\.speculative\.longest=1 must be at least shortest=2"),
     ],
     ids=str,
