@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Collection
 
 
@@ -16,8 +17,35 @@ def at_least(bound: float, **parameters: float | None) -> None:
         ValueError: a value is below `bound`, NaN, or not a number; the message names it.
     """
     for name, value in parameters.items():
-        if value is not None and not (isinstance(value, int | float) and value >= bound):
+        if value is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ValueError(f"{name}={value!r} must be a number")
+        if not value >= bound:  # NaN is below every bound
             raise ValueError(f"{name}={value!r} must be at least {bound}")
+
+
+def whole_at_least(bound: int, **parameters: int | None) -> None:
+    """Check that parameters are whole numbers of at least `bound`. None passes: it means no limit.
+
+    Args:
+        bound: the least value.
+        parameters: the values by name.
+
+    Raises:
+        ValueError: a value is no whole number, or below `bound`; the message names it.
+    """
+    for name, value in parameters.items():
+        if value is None:
+            continue
+        try:
+            number = operator.index(value)
+        except TypeError:
+            number = None
+        if number is None or isinstance(value, bool):
+            raise ValueError(f"{name}={value!r} must be a whole number")
+        if number < bound:
+            raise ValueError(f"{name}={value} must be at least {bound}")
 
 
 def one_of(choices: Collection[str], **parameters: str) -> None:

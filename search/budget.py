@@ -21,7 +21,7 @@ class Budget:
     (search/watchdog.py).
 
     Raises:
-        ValueError: a limit is below its bound, or there is a limit on money without prices.
+        ValueError: a limit is of a wrong type or below its bound, or there is a limit on money without prices.
     """
 
     tokens: int | None = None  # prompt + completion tokens
@@ -36,7 +36,13 @@ class Budget:
     def __post_init__(self) -> None:
         for f in fields(self):
             limit = getattr(self, f.name)
-            if limit is not None and not (isinstance(limit, int | float) and limit >= 0):
+            if limit is None:
+                continue
+            is_whole = "int" in str(f.type)
+            if isinstance(limit, bool) or not isinstance(limit, int if is_whole else int | float):
+                kind = "a whole number" if is_whole else "a number"
+                raise ValueError(f"budget.{f.name}={limit!r} must be {kind}, or null for no limit")
+            if not limit >= 0:  # NaN is not, either
                 raise ValueError(
                     f"budget.{f.name}={limit!r} must be at least 0, or null for no limit"
                 )

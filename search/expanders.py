@@ -15,7 +15,7 @@ from typing import ClassVar
 from treeshare.tasks.task import HasMoves, Step
 
 from . import checks
-from .bounds import at_least
+from .bounds import whole_at_least
 from .context import Context, known_logprob
 from .graph import Node
 
@@ -97,7 +97,7 @@ class Choose:
     max_requests: ClassVar[str | None] = "1"
 
     def __post_init__(self) -> None:
-        at_least(1, width=self.width)
+        whole_at_least(1, width=self.width)
 
     async def expand(self, ctx: Context, node: Node, n: int) -> list[Node]:
         """Score the moves and add the likeliest below `node`."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Hashable
-from typing import TypeVar
+from collections.abc import Callable, Hashable, Sequence
+from typing import SupportsIndex, TypeVar
 
 T = TypeVar("T", bound=Hashable)
 
@@ -48,16 +48,41 @@ def distinct(
     return list(found)
 
 
+def take(items: Sequence[T], start: int, limit: int | None) -> list[T]:
+    """Return `limit` items from index `start` on; all of them if the limit is None.
+
+    Raises:
+        ValueError: `start` or `limit` is no whole number, or there are fewer items.
+    """
+    at_least(0, start=start)
+    if start >= len(items):
+        raise ValueError(f"start={start} must be from 0 to {len(items) - 1}")
+    if limit is None:
+        return list(items[start:])
+    rest = len(items) - start
+    if not (_is_whole(limit) and 1 <= limit <= rest):
+        raise ValueError(
+            f"limit={limit!r} must be a whole number from 1 to {rest}, or null for all"
+        )
+    return list(items[start : start + limit])
+
+
 def at_least(least: int, **given: int) -> None:
-    """Refuse arguments below a bound.
+    """Refuse arguments that are no whole numbers, or below a bound.
 
     Args:
         least: the smallest value allowed.
         **given: the arguments by name.
 
     Raises:
-        ValueError: an argument is below `least`; the message names it.
+        ValueError: an argument is no whole number, or below `least`; the message names it.
     """
     for name, value in given.items():
+        if not _is_whole(value):
+            raise ValueError(f"{name}={value!r} must be a whole number")
         if value < least:
             raise ValueError(f"{name}={value} must be at least {least}")
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, SupportsIndex) and not isinstance(value, bool)

@@ -200,10 +200,6 @@ ELSEWHERE = {  # module -> (the test file that covers it, why)
         "tests/llm_backend/speculative/test_drafters.py",
         "both drafters have the same tests",
     ),
-    "search/bounds.py": (
-        "tests/search/policies/test_contract.py",
-        "each parameter out of its bound is refused",
-    ),
     "search/checks.py": (
         "tests/search/test_misbehaviour.py",
         "what misbehaving parts return is refused",

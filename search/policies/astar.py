@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from heapq import heappop, heappush
 from typing import ClassVar, Literal
 
-from treeshare.search.bounds import at_least, one_of
+from treeshare.search.bounds import at_least, one_of, whole_at_least
 from treeshare.search.context import Context, flatten
 from treeshare.search.evaluators.prompted import LogProb
 from treeshare.search.graph import Node
@@ -58,7 +58,9 @@ class AStar:
     max_requests: ClassVar[str | None] = "expansions"
 
     def __post_init__(self) -> None:
-        at_least(1, num_samples=self.num_samples, width=self.width, expansions=self.expansions)
+        whole_at_least(
+            1, num_samples=self.num_samples, width=self.width, expansions=self.expansions
+        )
         at_least(0, weight=self.weight)
         one_of(("step", "logprob"), cost=self.cost)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from treeshare.search.aggregation import AGGREGATES, Aggregate, path_score
-from treeshare.search.bounds import at_least, one_of
+from treeshare.search.bounds import one_of, whole_at_least
 from treeshare.search.context import Context, flatten, top_k
 from treeshare.search.graph import Node
 
@@ -44,7 +44,7 @@ class Beam:
     max_requests: ClassVar[str | None] = "1 + (depth - 1) * width"
 
     def __post_init__(self) -> None:
-        at_least(1, width=self.width, num_samples=self.num_samples, depth=self.depth)
+        whole_at_least(1, width=self.width, num_samples=self.num_samples, depth=self.depth)
         one_of(AGGREGATES, aggregate=self.aggregate)
 
     async def search(self, ctx: Context) -> list[Node]:

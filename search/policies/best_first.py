@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from heapq import heappop, heappush
 from typing import ClassVar
 
-from treeshare.search.bounds import at_least
+from treeshare.search.bounds import whole_at_least
 from treeshare.search.context import Context, flatten
 from treeshare.search.graph import Node
 
@@ -45,7 +45,7 @@ class BestFirst:
     max_requests: ClassVar[str | None] = "expansions"
 
     def __post_init__(self) -> None:
-        at_least(
+        whole_at_least(
             1,
             num_samples=self.num_samples,
             width=self.width,

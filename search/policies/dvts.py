@@ -19,7 +19,7 @@ from treeshare.search.aggregation import (
     path_score,
     rank_finished,
 )
-from treeshare.search.bounds import at_least, one_of
+from treeshare.search.bounds import one_of, whole_at_least
 from treeshare.search.context import Context, flatten
 from treeshare.search.graph import Node
 
@@ -63,7 +63,7 @@ class DVTS:
     max_requests: ClassVar[str | None] = "1 + (depth - 1) * subtrees"
 
     def __post_init__(self) -> None:
-        at_least(1, subtrees=self.subtrees, num_samples=self.num_samples, depth=self.depth)
+        whole_at_least(1, subtrees=self.subtrees, num_samples=self.num_samples, depth=self.depth)
         one_of(AGGREGATES, aggregate=self.aggregate)
         one_of(ANSWER_RULES, answers=self.answers)
 

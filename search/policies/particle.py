@@ -16,7 +16,7 @@ from random import Random
 from typing import ClassVar, Literal
 
 from treeshare.search.aggregation import ANSWER_RULES, AnswerRule, rank_answers, rank_finished
-from treeshare.search.bounds import at_least, one_of
+from treeshare.search.bounds import at_least, one_of, whole_at_least
 from treeshare.search.context import Context, value_or_least
 from treeshare.search.expanders import softmax
 from treeshare.search.graph import Node
@@ -64,7 +64,7 @@ class ParticleFilter:
     max_requests: ClassVar[str | None] = "1 + (depth - 1) * particles"
 
     def __post_init__(self) -> None:
-        at_least(1, particles=self.particles, depth=self.depth)
+        whole_at_least(1, particles=self.particles, depth=self.depth)
         at_least(1e-6, temperature=self.temperature)
         one_of(("probability", "logit"), values=self.values)
         one_of(RESAMPLING, resampling=self.resampling)

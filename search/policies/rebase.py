@@ -20,7 +20,7 @@ from treeshare.search.aggregation import (
     path_score,
     rank_finished,
 )
-from treeshare.search.bounds import at_least, one_of
+from treeshare.search.bounds import at_least, one_of, whole_at_least
 from treeshare.search.context import Context, flatten, value_or_least
 from treeshare.search.graph import Node
 
@@ -61,7 +61,7 @@ class REBASE:
     max_requests: ClassVar[str | None] = "1 + (depth - 1) * width"
 
     def __post_init__(self) -> None:
-        at_least(1, width=self.width, depth=self.depth)
+        whole_at_least(1, width=self.width, depth=self.depth)
         at_least(1e-6, temperature=self.temperature)
         one_of(AGGREGATES, aggregate=self.aggregate)
         one_of(ANSWER_RULES, answers=self.answers)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from treeshare.search.bounds import at_least
+from treeshare.search.bounds import whole_at_least
 from treeshare.search.context import Context, flatten, top_k, value_or_least
 from treeshare.search.graph import Node
 
@@ -39,7 +39,7 @@ class ToTBFS:
     max_requests: ClassVar[str | None] = "1 + (depth - 1) * breadth"
 
     def __post_init__(self) -> None:
-        at_least(1, breadth=self.breadth, num_samples=self.num_samples, depth=self.depth)
+        whole_at_least(1, breadth=self.breadth, num_samples=self.num_samples, depth=self.depth)
 
     async def search(self, ctx: Context) -> list[Node]:
         """Grow the tree level by level."""
@@ -87,7 +87,7 @@ class ToTDFS:
     max_requests: ClassVar[str | None] = None
 
     def __post_init__(self) -> None:
-        at_least(
+        whole_at_least(
             1,
             num_samples=self.num_samples,
             width=self.width,

@@ -13,6 +13,8 @@ from functools import cache
 from itertools import combinations_with_replacement
 from pathlib import Path
 
+from treeshare.tasks.generator import take
+
 from .rules import count_solutions
 
 Puzzle = tuple[int, ...]
@@ -80,13 +82,7 @@ def select(puzzles: tuple[Puzzle, ...], split: str, start: int, limit: int | Non
         raise ValueError(
             f"split={split!r} needs {part.stop} puzzles, there are {len(puzzles)}: use split='all'"
         )
-    chosen = list(puzzles[part])
-    if not 0 <= start < len(chosen):
-        raise ValueError(f"start={start} must be from 0 to {len(chosen) - 1}")
-    stop = len(chosen) if limit is None else start + limit
-    if not start < stop <= len(chosen):
-        raise ValueError(f"limit={limit} must be from 1 to {len(chosen) - start}, or null for all")
-    return chosen[start:stop]
+    return take(puzzles[part], start, limit)
 
 
 def _is_in_range(number: str) -> bool:

@@ -16,6 +16,7 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
+from treeshare.tasks.generator import take
 from treeshare.tasks.prompts import read_prompts
 from treeshare.tasks.replies import normalize_characters, read_steps, read_verdict
 from treeshare.tasks.task import ParseFailure, Problem, RoleSampling, State, Step, merge_sampling
@@ -138,15 +139,11 @@ class Crosswords:
         games = read_games(path)
         if not 0 <= given < SIZE:
             raise ValueError(f"given={given} must be from 0 to {SIZE - 1}")
-        if not 0 <= start < len(games):
-            raise ValueError(f"start={start} must be from 0 to {len(games) - 1}")
-        stop = len(games) if limit is None else start + limit
-        if not start < stop <= len(games):
-            raise ValueError(f"limit={limit} must be from 1 to {len(games) - start}, or null")
+        chosen = take(games, start, limit)
         shown = SIZE * given
         self._problems = [
             Problem(f"{self.name}/{i}", Clues(clues, letters[:shown].ljust(SIZE * SIZE, _OPEN)))
-            for i, (clues, letters) in enumerate(games[start:stop], start)
+            for i, (clues, letters) in enumerate(chosen, start)
         ]
 
     def problems(self) -> list[Problem]:

@@ -16,6 +16,7 @@ from pathlib import Path
 from textwrap import shorten
 from typing import Any
 
+from treeshare.tasks.generator import take
 from treeshare.tasks.prompts import read_prompts
 from treeshare.tasks.replies import read_verdict
 from treeshare.tasks.sandbox.parent import Sandbox, SandboxFailure
@@ -109,12 +110,7 @@ class MathProblems:
                 raise ValueError(f"levels={list(levels)} leave no problem of {path}")
         if seed is not None:
             random.Random(seed).shuffle(chosen)
-        if not 0 <= start < len(chosen):
-            raise ValueError(f"start={start} must be from 0 to {len(chosen) - 1}")
-        stop = len(chosen) if limit is None else start + limit
-        if not start < stop <= len(chosen):
-            raise ValueError(f"limit={limit} must be from 1 to {len(chosen) - start}, or null")
-        self._problems = [Problem(_id(i), questions[i]) for i in chosen[start:stop]]
+        self._problems = [Problem(_id(i), questions[i]) for i in take(chosen, start, limit)]
 
     def problems(self) -> list[Problem]:
         """Return the problems; an id such as `math/7` has the index in the file, from 0."""

@@ -18,7 +18,7 @@ from itertools import pairwise
 from random import Random
 from typing import ClassVar, Literal
 
-from treeshare.search.bounds import at_least, one_of
+from treeshare.search.bounds import one_of, whole_at_least
 from treeshare.search.checks import short
 from treeshare.search.context import Context, flatten
 from treeshare.search.graph import Node
@@ -67,7 +67,7 @@ class ABMCTS:
     max_requests: ClassVar[str | None] = "num_simulations"
 
     def __post_init__(self) -> None:
-        at_least(
+        whole_at_least(
             1,
             num_simulations=self.num_simulations,
             batch_size=self.batch_size,

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import ClassVar
 
-from treeshare.search.bounds import at_least
+from treeshare.search.bounds import at_least, whole_at_least
 from treeshare.search.context import Context, value_or_least
 from treeshare.search.expanders import softmax
 from treeshare.search.graph import Node
@@ -72,7 +72,7 @@ class GumbelMCTS:
     max_requests: ClassVar[str | None] = "1 + num_simulations"
 
     def __post_init__(self) -> None:
-        at_least(
+        whole_at_least(
             1,
             num_simulations=self.num_simulations,
             batch_size=self.batch_size,

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from treeshare.search import checks
-from treeshare.search.bounds import at_least
+from treeshare.search.bounds import at_least, whole_at_least
 from treeshare.search.context import Context
 from treeshare.search.graph import Node
 from treeshare.tasks.task import HasReflections, State
@@ -67,14 +67,15 @@ class LATS:
     max_requests: ClassVar[str | None] = "num_simulations * depth + reflections"
 
     def __post_init__(self) -> None:
-        at_least(
+        whole_at_least(
             1,
             num_simulations=self.num_simulations,
             batch_size=self.batch_size,
             num_samples=self.num_samples,
             depth=self.depth,
         )
-        at_least(0, c=self.c, value_weight=self.value_weight, reflections=self.reflections)
+        at_least(0, c=self.c, value_weight=self.value_weight)
+        whole_at_least(0, reflections=self.reflections)
         if self.value_weight > 1:
             raise ValueError(f"value_weight={self.value_weight!r} must be at most 1")
 

@@ -12,7 +12,7 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from treeshare.search.bounds import at_least, one_of
+from treeshare.search.bounds import at_least, one_of, whole_at_least
 from treeshare.search.context import Context
 from treeshare.search.graph import Node
 
@@ -56,7 +56,7 @@ class MCTS:
     max_requests: ClassVar[str | None] = "num_simulations"
 
     def __post_init__(self) -> None:
-        at_least(
+        whole_at_least(
             1,
             num_simulations=self.num_simulations,
             batch_size=self.batch_size,

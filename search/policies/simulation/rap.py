@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from treeshare.search.bounds import at_least
+from treeshare.search.bounds import at_least, whole_at_least
 from treeshare.search.context import Context
 from treeshare.search.graph import Node
 
@@ -63,7 +63,7 @@ class RAP:
     max_requests: ClassVar[str | None] = "num_simulations * depth"
 
     def __post_init__(self) -> None:
-        at_least(
+        whole_at_least(
             1,
             num_simulations=self.num_simulations,
             batch_size=self.batch_size,

@@ -47,9 +47,15 @@ def test_a_part_of_the_list_can_be_taken() -> None:
     [
         ({"split": "train"}, "split='train' must be one of test, all"),
         ({"start": 100}, "start=100 must be from 0 to 99"),
-        ({"start": -1}, "start=-1 must be from 0 to 99"),
-        ({"limit": 0}, "limit=0 must be from 1 to 100, or null for all"),
-        ({"start": 90, "limit": 11}, "limit=11 must be from 1 to 10, or null for all"),
+        ({"start": -1}, "start=-1 must be at least 0"),
+        ({"limit": 2.5}, "limit=2.5 must be a whole number from 1 to 100, or null for all"),
+        ({"limit": "all"}, "limit='all' must be a whole number from 1 to 100, or null for all"),
+        ({"start": 0.5}, "start=0.5 must be a whole number"),
+        ({"limit": 0}, "limit=0 must be a whole number from 1 to 100, or null for all"),
+        (
+            {"start": 90, "limit": 11},
+            "limit=11 must be a whole number from 1 to 10, or null for all",
+        ),
         (
             {"sampling": {"choose": {}}},
             "sampling: role 'choose' must be one of propose, step, io, cot, value, vote, reflect, "

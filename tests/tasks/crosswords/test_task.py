@@ -287,7 +287,7 @@ def test_a_bad_file_is_refused(tmp_path, content, message):
     [
         ({"given": 5}, "given=5 must be from 0 to 4"),
         ({"start": 2}, "start=2 must be from 0 to 1"),
-        ({"limit": 3}, "limit=3 must be from 1 to 2, or null"),
+        ({"limit": 3}, "limit=3 must be a whole number from 1 to 2, or null for all"),
     ],
 )
 def test_arguments_out_of_bound_are_refused(path, arguments, message):

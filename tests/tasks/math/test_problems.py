@@ -293,7 +293,7 @@ def test_a_part_of_the_file_can_be_taken():
         ({"levels": [1], "level": "hard"}, r".*:1: no text or number in a field 'hard'"),
         ({"levels": [4]}, r"levels=\[4\] leave no problem of .*math\.jsonl"),
         ({"start": 4}, "start=4 must be from 0 to 3"),
-        ({"limit": 0}, "limit=0 must be from 1 to 4, or null"),
+        ({"limit": 0}, "limit=0 must be a whole number from 1 to 4, or null for all"),
     ],
 )
 def test_arguments_out_of_bound_are_refused(arguments, message):
