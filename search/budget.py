@@ -21,7 +21,8 @@ class Budget:
     (search/watchdog.py).
 
     Raises:
-        ValueError: a limit is of a wrong type or below its bound, or there is a limit on money without prices.
+        ValueError: a limit is of a wrong type or below its bound, or there is a limit on money
+            without prices.
     """
 
     tokens: int | None = None  # prompt + completion tokens
