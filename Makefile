@@ -18,7 +18,7 @@ test: $(READY) $(VENV)/smollm2
 	$(BIN)/python -m pytest -n 2 --durations=10
 
 coverage: $(READY) $(VENV)/smollm2
-	$(BIN)/python -m pytest -n 2 --cov=treeshare --cov-report=term:skip-covered
+	$(BIN)/python -m pytest -n 2 --cov --cov-report=term:skip-covered
 
 check: $(READY)
 	$(BIN)/ruff format --check .

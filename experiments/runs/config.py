@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from hydra.errors import HydraException, InstantiationException, MissingConfigException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from treeshare.llm_backend.api import Engine
 from treeshare.llm_backend.reward.engine import RewardEngine
@@ -265,7 +265,9 @@ def one_line(error: BaseException, where: str = "") -> str:
         where: the key at fault, put in front unless the message or the error names one itself.
     """
     cause = error.__cause__
-    if isinstance(cause, OmegaConfBaseException) and isinstance(cause.parent_node, DictConfig):
+    # Under a debugger or a tracer OmegaConf keeps the cause of its other errors as well.
+    is_of_a_mapping = isinstance(getattr(cause, "parent_node", None), DictConfig)
+    if isinstance(cause, ConfigKeyError | ConfigAttributeError) and is_of_a_mapping:
         known = ", ".join(key for key in map(str, cause.parent_node) if key != "hydra")
         return f"unknown key {cause.full_key!r}; known there: {known or 'none'}"
     if isinstance(error, MissingConfigException) and error.options:
