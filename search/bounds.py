@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Collection
+
+from treeshare.llm_backend.api import whole_number
 
 
 def at_least(bound: float, **parameters: float | None) -> None:
@@ -36,16 +37,8 @@ def whole_at_least(bound: int, **parameters: int | None) -> None:
         ValueError: a value is no whole number, or below `bound`; the message names it.
     """
     for name, value in parameters.items():
-        if value is None:
-            continue
-        try:
-            number = operator.index(value)
-        except TypeError:
-            number = None
-        if number is None or isinstance(value, bool):
-            raise ValueError(f"{name}={value!r} must be a whole number")
-        if number < bound:
-            raise ValueError(f"{name}={value} must be at least {bound}")
+        if value is not None:
+            whole_number(name, value, bound)
 
 
 def one_of(choices: Collection[str], **parameters: str) -> None:
