@@ -61,7 +61,7 @@ class MultiStepRunner:
         self._graphs: dict[tuple[int, bool], _DecodeGraph] = {}
 
     def run(self, batch: ForwardBatch) -> Iterator[ForwardOutput]:
-        """Decode until a quarter of the sequences is done; at a new plan, until any of them is done.
+        """Decode until a quarter of the sequences is done; at a new plan, until any is done.
 
         Until then it costs less to let the rows idle than to plan anew. The device is a step ahead
         of the output that is yielded; see `Runner.run`.
