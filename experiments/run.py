@@ -37,10 +37,10 @@ def main() -> int:
         from treeshare.experiments.runs.openmp import set_wait_policy
 
         set_wait_policy()
-        from treeshare.experiments.results.summary import comparison
+        from treeshare.experiments.results.comparison import comparison
         from treeshare.experiments.runs.command import print_error, print_output, run_command
         from treeshare.experiments.runs.config import SetupError
-        from treeshare.experiments.runs.resumable_run import launch
+        from treeshare.experiments.runs.launch import launch
     finished: list[tuple[list[str], Summary]] = []  # the overrides and the summary of each job
     code = run_command("treeshare", "config", lambda cfg: launch(cfg, finished))
     if len(finished) > 1:

@@ -127,8 +127,8 @@ ROOMS = {
         *("math", "reasoning_gym"),
     ],
     "experiments": [
-        *("results", "runs", "", "reports", "viewer", "bench", "bench/attention", "bench/decode"),
-        *("soak", "training"),
+        *("results", "loggers", "runs", "", "reports", "viewer"),
+        *("bench", "bench/attention", "bench/decode", "soak", "training"),
     ],
 }
 MOST_FILES = 12  # of a room

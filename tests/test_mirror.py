@@ -80,7 +80,7 @@ ELSEWHERE = {  # module -> (the test file that covers it, why)
         "tests/experiments/runs/test_configs.py",
         "each configuration makes its objects",
     ),
-    "experiments/runs/config_file.py": (
+    "experiments/results/config_file.py": (
         "tests/experiments/results/test_hostile_runs.py",
         "files of hostile runs are read in bounded time",
     ),
@@ -91,6 +91,22 @@ ELSEWHERE = {  # module -> (the test file that covers it, why)
     "experiments/runs/marking.py": (
         "tests/experiments/runs/test_puzzle_failures.py",
         "marking is one of the places where a puzzle can fail",
+    ),
+    "experiments/loggers/logger.py": (
+        "tests/treeshare/test_api.py",
+        "the interface that the loggers share",
+    ),
+    "experiments/results/comparison.py": (
+        "tests/experiments/test_run.py",
+        "a multirun ends with the comparison of its jobs",
+    ),
+    "experiments/runs/launch.py": (
+        "tests/experiments/test_run.py",
+        "the command launches its jobs",
+    ),
+    "experiments/runs/progress.py": (
+        "tests/treeshare/test_api.py",
+        "`solve` shows a bar, or none with progress=False",
     ),
     "experiments/runs/resumable_run.py": (
         "tests/experiments/test_run.py",
@@ -288,6 +304,8 @@ ELSEWHERE = {  # module -> (the test file that covers it, why)
 
 BY_COMMAND = {  # its test runs it in a process of its own and does not import it
     "experiments/runs/command.py",
+    "experiments/results/comparison.py",
+    "experiments/runs/launch.py",
     "experiments/runs/marking.py",
     "experiments/runs/resumable_run.py",
     "tasks/sandbox/child.py",

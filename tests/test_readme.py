@@ -9,7 +9,7 @@ from hydra import compose, initialize_config_module
 from page_examples import example, run_example
 from places import PACKAGE, ROOT
 
-from treeshare.experiments.results.summary import comparison
+from treeshare.experiments.results.comparison import comparison
 from treeshare.experiments.run import run
 
 README = (ROOT / "README.md").read_text()

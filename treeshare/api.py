@@ -14,6 +14,7 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import Any, Generic
 
+from treeshare.experiments.loggers.logger import Logger, NoLogger
 from treeshare.experiments.results.digests import digests_of
 from treeshare.experiments.results.directory import RunDirectory
 from treeshare.experiments.results.rows import FailedSearch, Row, Session
@@ -25,7 +26,6 @@ from treeshare.experiments.runs.config import (
     problems_of,
     run_id,
 )
-from treeshare.experiments.runs.loggers import Logger, NoLogger
 from treeshare.experiments.runs.resumable_run import RowType, resume, search_unfinished
 from treeshare.llm_backend.api import MOST_NUMBER, Engine, whole_number
 from treeshare.search import (
@@ -101,7 +101,7 @@ def solve(
         name: the run's name in the directory; None takes that of the policy's class.
         record: keep every reply in the directory, so that an interrupted search goes on inside.
         logger: gets the figures of every puzzle, such as
-            `treeshare.experiments.runs.loggers.WandbLogger`; it needs a directory.
+            `treeshare.experiments.loggers.wandb_logger.WandbLogger`; it needs a directory.
         progress: show a progress bar on a terminal or in a notebook.
 
     Returns:

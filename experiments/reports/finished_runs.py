@@ -14,10 +14,10 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from treeshare.experiments.results.config_file import read_config
 from treeshare.experiments.results.directory import read_rows
 from treeshare.experiments.results.rows import Row, Session, check_results
 from treeshare.experiments.runs.config import UNHASHED
-from treeshare.experiments.runs.config_file import read_config
 
 from .intervals import Estimate, bootstrap, wilson
 

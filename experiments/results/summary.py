@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .markdown import markdown_table
 from .rows import FailedSearch, Row, Session
 
 
@@ -214,29 +213,6 @@ class Summary:
             f"first {first.problem}: {where}{first.error}: {first.message} "
             f"(all in {self.directory / 'failures.jsonl'})"
         )
-
-
-def comparison(jobs: Sequence[tuple[Sequence[str], Summary]]) -> str:
-    """Compare several jobs in a Markdown table.
-
-    A job's name consists of those of its overrides that not all jobs have. The mean batch is in
-    sequences per forward, KV in tokens.
-
-    Args:
-        jobs: the overrides and the summary of each job.
-    """
-    shared = set.intersection(*(set(overrides) for overrides, _ in jobs))
-    head = ["run", "top-1", "any-of-b", "requests", "rounds", "mean batch"]
-    head += ["KV unique", "KV logical"]
-    rows = []
-    for overrides, summary in jobs:
-        t = summary.totals
-        name = " ".join(override for override in overrides if override not in shared)
-        name = name.replace("|", "\\|")
-        counts = (f"{t.requests:,}", f"{t.rounds:,}", f"{t.sequences_per_forward:.1f}")
-        kv = (f"{t.unique_kv_tokens:,}", f"{t.logical_kv_tokens:,}")
-        rows.append((name, f"{t.top1:.1%}", f"{t.any_of_b:.1%}", *counts, *kv))
-    return markdown_table(head, rows)
 
 
 def _ratio(part: float, whole: float) -> float:

@@ -22,6 +22,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
+from treeshare.experiments.loggers.logger import Logger
 from treeshare.llm_backend.api import Engine
 from treeshare.llm_backend.reward.engine import RewardEngine
 from treeshare.search.budget import Budget
@@ -35,8 +36,6 @@ from treeshare.search.parts import (
     traits_of,
 )
 from treeshare.tasks.task import Problem, Task, Verifier
-
-from .loggers import Logger
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance

@@ -6,17 +6,13 @@ whichever part raises it.
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import asdict
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
-from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from omegaconf import DictConfig
-from tqdm.auto import tqdm
 
 from treeshare.experiments.results.digests import Digests, digests_of
 from treeshare.experiments.results.directory import RunDirectory
@@ -29,38 +25,12 @@ from treeshare.search.parts import Policy
 from treeshare.search.scheduler import Outcome, Scheduler
 from treeshare.tasks.task import Problem
 
-from .command import print_error, print_output
-from .config import Setup, explained, keep_given_keys, prepare
+from .config import Setup, explained, prepare
 from .failures import failure_of
 from .gc_tuning import rare_collections
 from .marking import row_of, tree_of
+from .progress import progress_bar, update_bar
 from .startup_status import StartupStatus
-
-
-def launch(cfg: DictConfig, finished: list[tuple[list[str], Summary]]) -> int:
-    """Run one job of the command line; a multirun has several.
-
-    Args:
-        cfg: the composed configuration; it is changed.
-        finished: gets the overrides and the summary of the job if it ran.
-
-    Returns:
-        0; 1 if a puzzle failed.
-
-    Raises:
-        SetupError: it cannot be run.
-    """
-    hydra_cfg = HydraConfig.get()
-    overrides = list(hydra_cfg.overrides.task)
-    keep_given_keys(cfg, overrides)
-    if not any(text.startswith("search._target_=") for text in overrides):
-        cfg.name = cfg.name or hydra_cfg.runtime.choices.search
-    summary = run_or_resume(cfg)
-    if hydra_cfg.mode == RunMode.MULTIRUN:
-        print_output(f"\n{' '.join(overrides)}")
-    print_output(summary.table())
-    finished.append((overrides, summary))
-    return print_error("treeshare", summary.failure_line(), 1) if summary.failures else 0
 
 
 def run_or_resume(cfg: DictConfig) -> Summary:
@@ -91,7 +61,7 @@ def resume(setup: Setup, on_result: OnResult | None = None) -> Summary:
                     return _summary(setup, there)
             directory = stack.enter_context(_opened(setup, digests))
         num_done = len(directory.results.rows) if directory else 0
-        with _progress_bar(setup, num_done, "loading the engine") as bar, StartupStatus(bar):
+        with progress_bar(setup, num_done, "loading the engine") as bar, StartupStatus(bar):
             engine = setup.load_engine()
         stack.callback(lambda: engine.close())  # looked up late: a recorder may replace `engine`
         if directory is None:
@@ -275,7 +245,7 @@ def search_unfinished(
             return None
 
     with (
-        _progress_bar(setup, len(directory.results.rows)) as bar,
+        progress_bar(setup, len(directory.results.rows)) as bar,
         StartupStatus(bar) as status,
     ):
         try:
@@ -292,44 +262,13 @@ def search_unfinished(
                 tally.add_row(row)
                 totals = tally.totals()
                 setup.logger.puzzle(row, totals)
-                _update_bar(bar, totals)
+                update_bar(bar, totals)
                 if on_result is not None:
                     on_result(row, outcome)
         except _FirstFailure:
             pass
         finally:
             note_session()
-
-
-def _progress_bar(setup: Setup, num_done: int, status: str | None = None) -> tqdm[Any]:
-    """Make a bar that is shown only on a terminal or in a notebook.
-
-    A bar with a status disappears when it is closed.
-    """
-    return tqdm(
-        desc=status,
-        leave=status is None,
-        total=len(setup.problems),
-        initial=num_done,
-        unit="puzzle",
-        disable=(False if _is_in_notebook() else None) if setup.options.progress else True,
-    )
-
-
-def _is_in_notebook() -> bool:
-    """Return whether this is the kernel of a notebook, whose standard error is no terminal."""
-    ipython = sys.modules.get("IPython")
-    shell = None if ipython is None else ipython.get_ipython()
-    return getattr(shell, "kernel", None) is not None
-
-
-def _update_bar(bar: tqdm[Any], totals: Totals) -> None:
-    bar.set_postfix_str(
-        f"top-1 {totals.top1:.1%}, {totals.tokens_per_second:.0f} tokens/s, "
-        f"batch {totals.requests_per_round:.1f}",
-        refresh=False,
-    )
-    bar.update()
 
 
 def _summary(setup: Setup, directory: RunDirectory) -> Summary:

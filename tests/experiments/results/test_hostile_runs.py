@@ -11,8 +11,8 @@ import shutil
 
 import pytest
 
+from treeshare.experiments.results.config_file import read_config
 from treeshare.experiments.runs.config import SetupError
-from treeshare.experiments.runs.config_file import read_config
 
 BARE = {
     "task": {"_target_": "bare_task.Bare", "size": 3, "verifier": {"_target_": "bare_task.Likely"}}

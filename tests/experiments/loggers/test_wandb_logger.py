@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from treeshare.experiments.runs.loggers import WandbLogger
+from treeshare.experiments.loggers.wandb_logger import WandbLogger
 
 WANDB = ["engine=mock", "search=io", "task.limit=2", "logger=wandb", "logger.tags=[quick]"]
 
@@ -94,7 +94,10 @@ def test_resumed_offline_run_logs_all_puzzles(mode, again, run_with, wandb_run, 
             "verifier": {"_target_": "treeshare.tasks.Game24Verifier"},
         },
         "engine": {"_target_": "troubled_engines.Refusing"},
-        "logger": {"_target_": "treeshare.experiments.runs.loggers.WandbLogger", "mode": mode},
+        "logger": {
+            "_target_": "treeshare.experiments.loggers.wandb_logger.WandbLogger",
+            "mode": mode,
+        },
     }
     assert run_with(**parts).failures
     assert puzzles_of(wandb_run) == [1, 2]

@@ -1,0 +1,1 @@
+"""Loggers, which send the results of a run to other places than its directory."""
