@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
-from itertools import product
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +93,7 @@ class Soaked:
     failed: int  # requests that failed
     lost_slots: int  # slots not free after all requests have ended and the cache is emptied
     device_mb: list[float]  # allocated on the GPU, after each quarter of the requests
+    device_captures: list[int]  # captures so far, at the same times: graphs and plans keep memory
     host_mb: float  # peak of the process
     compared: int  # sequences compared with the first attention's in its first pool
     different: int  # sequences that differ
@@ -103,7 +104,11 @@ class Soaked:
     @property
     def is_sound(self) -> bool:
         """Whether nothing was lost, nothing grew, and nothing differs by more than rounding."""
-        has_grown = len(self.device_mb) == 4 and self.device_mb[3] > 1.1 * self.device_mb[1]
+        quarters = list(zip(self.device_captures, self.device_mb, strict=True))[1:]
+        has_grown = any(
+            captures == before and mb > 1.1 * mb_before
+            for (before, mb_before), (captures, mb) in pairwise(quarters)
+        )
         is_wrong = self.is_exact and max(self.largest_gap, self.score_gap) > _TIE
         return not (self.failed or self.lost_slots or has_grown or is_wrong)
 
@@ -181,7 +186,7 @@ class Soak:
     def _served(self, name: str, engine: RecordedEngine) -> Soaked:
         began = time.perf_counter()
         replies: dict[int, Reply] = {}
-        device_mb: list[float] = []
+        quarters: list[tuple[int, float]] = []  # captures and MB after each
         waiting = list(enumerate(self._requests))[::-1]
         for call, allowed in enumerate(arrivals(self._options.requests, self._options.seed)):
             outstanding = len(self._requests) - len(waiting) - len(replies)
@@ -189,8 +194,8 @@ class Soak:
             replies |= engine.execute(dict(new))
             if call % _CHECKED_EVERY == 0:
                 engine.cache.check_integrity()
-            if len(replies) * 4 >= len(self._requests) * (len(device_mb) + 1):
-                device_mb += _device_mb(engine.model.network.device)
+            if len(replies) * 4 >= len(self._requests) * (len(quarters) + 1):
+                quarters.append((engine.stats().captures, _device_mb(engine.model.network.device)))
             if len(replies) == len(self._requests):
                 break
         seconds = time.perf_counter() - began
@@ -218,7 +223,8 @@ class Soak:
             paused=stats.paused,
             failed=len(replies) - len(done),
             lost_slots=slots.num_slots - slots.num_free,
-            device_mb=device_mb,
+            device_mb=[mb for _, mb in quarters],
+            device_captures=[captures for captures, _ in quarters],
             host_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
             compared=len(self._tokens),
             different=len(gaps),
@@ -310,5 +316,5 @@ def _score_gap(one: ScoreReply, other: ScoreReply) -> float:
     return max(abs(a - b) / count for a, b, count in columns)
 
 
-def _device_mb(device: torch.device) -> list[float]:
-    return [torch.cuda.memory_allocated(device) / 2**20] if device.type == "cuda" else []
+def _device_mb(device: torch.device) -> float:
+    return torch.cuda.memory_allocated(device) / 2**20 if device.type == "cuda" else 0.0

@@ -88,12 +88,15 @@ def test_a_wrong_token_a_lost_slot_and_a_failure_are_found(tmp_path, monkeypatch
     assert rows[3].failed == rows[3].requests
 
 
-def test_memory_that_grows_is_found():
+def test_memory_that_grows_without_a_capture_is_found():
     row = soak.Soaked(
-        "deft", 1, 1, 1, 1, 1, 1.0, 0, 0, 0.0, 0, 0, 0, 0, [1, 10, 10, 10.5], 1, 1, 0, 0, 0, True
+        *("deft", 1, 1, 1, 1, 1, 1.0, 0, 0, 0.0, 0, 0, 0, 0),
+        *([1, 10, 10, 10.5], [1, 2, 2, 2], 1, 1, 0, 0, 0, True),
     )
     assert row.is_sound
-    assert not dataclasses.replace(row, device_mb=[1, 10, 11, 12]).is_sound
+    grown = dataclasses.replace(row, device_mb=[1, 10, 10, 12])
+    assert not grown.is_sound
+    assert dataclasses.replace(grown, device_captures=[1, 2, 2, 3]).is_sound
 
 
 def test_requests_are_uneven_and_reproducible(model):
