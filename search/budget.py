@@ -36,17 +36,17 @@ class Budget:
 
     def __post_init__(self) -> None:
         for f in fields(self):
-            limit = getattr(self, f.name)
-            if limit is None:
+            limit, is_limit = getattr(self, f.name), "None" in str(f.type)
+            if limit is None and is_limit:
                 continue
+            otherwise = ", or null for no limit" if is_limit else ""
             is_whole = "int" in str(f.type)
             if isinstance(limit, bool) or not isinstance(limit, int if is_whole else int | float):
                 kind = "a whole number" if is_whole else "a number"
-                raise ValueError(f"budget.{f.name}={limit!r} must be {kind}, or null for no limit")
-            if not limit >= 0:  # NaN is not, either
-                raise ValueError(
-                    f"budget.{f.name}={limit!r} must be at least 0, or null for no limit"
-                )
+                raise ValueError(f"budget.{f.name}={limit!r} must be {kind}{otherwise}")
+            if not 0 <= limit < math.inf:  # NaN is not, either
+                bound = "finite" if limit == math.inf else "at least 0"
+                raise ValueError(f"budget.{f.name}={limit!r} must be {bound}{otherwise}")
         if self.nodes == 0:
             raise ValueError("budget.nodes=0 must be at least 1: the root is a node")
         if self.money is not None and not (self.price_prompt or self.price_completion):

@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from treeshare.llm_backend.api import (
+    Chat,
     Completion,
     Generate,
     GenerateReply,
@@ -24,13 +25,16 @@ from treeshare.llm_backend.api import (
     Score,
     ScoreReply,
 )
-from treeshare.tasks.task import ParseFailure, Problem, Step, Task
+from treeshare.tasks.task import Dialogue, HasMaxSteps, ParseFailure, Problem, Step, Task
 
 from . import checks
 from .budget import Budget, Meter, Spent
 from .coroutines import CoroutineRunner, ask, end, gather
 from .graph import Node, SearchGraph
 from .parts import Evaluator, Expander, Policy, check_needs, check_parts, traits_of
+
+DEFAULT_DEPTH = 16
+"""Steps of a search of a task that is not `HasMaxSteps`, if its policy sets no depth."""
 
 
 def value_or_least(node: Node) -> float:
@@ -59,10 +63,11 @@ class Context:
         seed: the run's seed. Every draw of the search depends on it and on the problem's id.
 
     Raises:
-        TypeError: the task lacks what the expander or the evaluator, or a part of it, needs, or the
-            root's state cannot be hashed.
-        ValueError: the task's sampling is out of its bounds, or a limit of the budget cannot be
-            used with the evaluator.
+        TypeError: the task lacks what the expander or the evaluator, or a part of it, needs, the
+            root's state cannot be hashed, or `max_steps` of the task or `default_samples` of the
+            expander is no whole number.
+        ValueError: one of these two is below 1, the task's sampling is out of its bounds, or a
+            limit of the budget cannot be used with the evaluator.
     """
 
     def __init__(
@@ -88,7 +93,11 @@ class Context:
         self._parse_failures: list[ParseFailure] = []
         self._sampling = {role: Sampling(**given) for role, given in task.sampling.items()}
         self._expander = expander
-        self._expands_once = traits_of(expander).expands_once
+        traits = traits_of(expander)
+        self._expands_once = traits.expands_once
+        name = f"{type(expander).__name__}.default_samples"
+        self._default_samples = checks.whole(traits.default_samples, name)
+        self._depth = _max_steps(task, problem)
         self._evaluator = evaluator
         self._seed = seed
         self._asked: Counter[tuple[int, str]] = Counter()
@@ -173,6 +182,14 @@ class Context:
         return checks.nodes_of(self._graph, ranked, f"what {name} returned")
 
     @property
+    def depth(self) -> int:
+        """The steps below the root that a policy searches unless its parameters say otherwise.
+
+        It is what the task says of this problem (`HasMaxSteps`); 16 for a task that says nothing.
+        """
+        return self._depth
+
+    @property
     def expands_once(self) -> bool:
         """Whether the expander gives all the children of a node at its first call."""
         return self._expands_once
@@ -192,14 +209,15 @@ class Context:
         depth = self._meter.budget.depth
         return not node.is_terminal and (depth is None or node.depth < depth)
 
-    async def expand(self, node: Node, n: int = 1) -> list[Node]:
+    async def expand(self, node: Node, n: int | None = None) -> list[Node]:
         """Ask the model for next steps of `node`, with `n` samples, and add them as children.
 
         The search ends here if the node limit is reached.
 
         Args:
             node: the node to expand.
-            n: samples to draw, at least 1.
+            n: samples to draw, at least 1. None takes the expander's `default_samples`: 4 of
+                `Sample`, 1 of an expander that does not say.
 
         Returns:
             The new children; an empty list if the node cannot be expanded or no reply could be
@@ -212,7 +230,7 @@ class Context:
                 a node that is not a child of `node`.
         """
         checks.node_of(self._graph, node, "what ctx.expand was given")
-        n = checks.whole(n, "n of ctx.expand")
+        n = self._default_samples if n is None else checks.whole(n, "n of ctx.expand")
         if not self.can_expand(node):
             return []
         await self._end_if_full()
@@ -302,7 +320,8 @@ class Context:
             raise ValueError(
                 f"task {self.task.name!r} has no sampling for {role!r}; it has {known}"
             )
-        request = Generate(prompt, n, self._sampling[role], self.request_seed(node, role))
+        seed = self.request_seed(node, role)
+        request = Generate(prompt, n, self._sampling[role], seed, _chat_of(prompt))
         (reply,) = await self.ask([request])
         assert isinstance(reply, GenerateReply)
         return list(reply.completions)
@@ -311,7 +330,7 @@ class Context:
         """Return the log-probability, in nats, of each continuation of the prompt for `role`."""
         checks.node_of(self._graph, node, "what ctx.score was given")
         prompt = self.task.prompt(role, node.state)
-        (reply,) = await self.ask([Score(prompt, tuple(continuations))])
+        (reply,) = await self.ask([Score(prompt, tuple(continuations), _chat_of(prompt))])
         assert isinstance(reply, ScoreReply)
         return list(reply.logprobs)
 
@@ -430,6 +449,26 @@ def top_k(nodes: Sequence[Node], values: Sequence[float], k: int) -> list[Node]:
 def flatten(lists: Sequence[Sequence[Node]]) -> list[Node]:
     """Return the nodes of all the lists, in order, as one list."""
     return [node for nodes in lists for node in nodes]
+
+
+def _max_steps(task: Task, problem: Problem) -> int:
+    """Return what the task says of the problem, or the default.
+
+    Raises:
+        TypeError: `max_steps` is not a method, or does not return a whole number.
+        ValueError: the number is below 1.
+    """
+    if not isinstance(task, HasMaxSteps):
+        return DEFAULT_DEPTH
+    name, given = f"{type(task).__name__}.max_steps", checks.short(task.max_steps)
+    if not callable(task.max_steps):
+        raise TypeError(f"{name} is {given}, not a method max_steps(problem)")
+    return checks.whole(task.max_steps(problem), f"what {name} returned")
+
+
+def _chat_of(prompt: tuple[str, ...]) -> Chat | None:
+    """Return a prompt as a conversation; None if its task gives plain text alone."""
+    return Chat(prompt.turns, prompt.reply) if isinstance(prompt, Dialogue) else None
 
 
 def _digest(*key: object) -> int:

@@ -15,7 +15,7 @@ from typing import ClassVar
 from treeshare.tasks.task import HasMoves, Step
 
 from . import checks
-from .bounds import whole_at_least
+from .bounds import check_numbers
 from .context import Context, known_logprob
 from .graph import Node
 
@@ -54,6 +54,7 @@ class Sample:
     first of them.
     """
 
+    default_samples: ClassVar[int] = 4  # with 1, a node has one child at most: the tree is a chain
     paper: ClassVar[str] = "Yao et al., 2305.10601"
     asks: ClassVar[str] = "step"
     max_requests: ClassVar[str | None] = "1"
@@ -97,7 +98,7 @@ class Choose:
     max_requests: ClassVar[str | None] = "1"
 
     def __post_init__(self) -> None:
-        whole_at_least(1, width=self.width)
+        check_numbers(self, width=1)
 
     async def expand(self, ctx: Context, node: Node, n: int) -> list[Node]:
         """Score the moves and add the likeliest below `node`."""

@@ -62,6 +62,7 @@ class Traits:
         needs_logprobs: the part reads the log-probabilities of the steps.
         needs_reward_model: the part sends `Reward` requests.
         expands_once: the first call of this expander gives all the children that a node can have.
+        default_samples: the samples of an expansion for which the policy names no number.
         parts: the evaluators that this evaluator is made of.
         is_oracle: this evaluator, or one of its parts, uses the right answers. The results say so.
         fixed_by: what determines this evaluator's value of a node, whichever search asks: `state`,
@@ -76,6 +77,7 @@ class Traits:
     needs_logprobs: bool = False
     needs_reward_model: bool = False
     expands_once: bool = False
+    default_samples: int = 1
     parts: Sequence[object] = ()
     is_oracle: bool = False
     fixed_by: str | None = None

@@ -47,8 +47,9 @@ class Combined:
             given = ", ".join(self.weights) or "none"
             raise ValueError(f"weights are of {given}, but evaluators are {names}")
         for name, weight in self.weights.items():
-            if not (isinstance(weight, int | float) and 0 <= weight < math.inf):
-                raise ValueError(f"weights.{name}={weight!r} must be at least 0 and finite")
+            is_number = isinstance(weight, int | float) and not isinstance(weight, bool)
+            if not (is_number and 0 <= weight < math.inf):
+                raise ValueError(f"weights.{name}={weight!r} must be a finite number, at least 0")
         if not any(self.weights.values()):
             raise ValueError(f"weights of {names} are all 0; one must be above")
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, cast
 
 from treeshare.search import checks
-from treeshare.search.bounds import one_of, whole_at_least
+from treeshare.search.bounds import check_numbers, one_of
 from treeshare.search.context import Context
 from treeshare.search.expanders import softmax
 from treeshare.search.graph import Node
@@ -53,7 +53,7 @@ class ValuePrompt:
     max_requests: ClassVar[str | None] = "nodes"
 
     def __post_init__(self) -> None:
-        whole_at_least(1, num_samples=self.num_samples)
+        check_numbers(self, num_samples=1)
         one_of(("sample", "score"), mode=self.mode)
 
     @property
@@ -138,7 +138,7 @@ class Vote:
     max_requests: ClassVar[str | None] = "1"
 
     def __post_init__(self) -> None:
-        whole_at_least(1, num_samples=self.num_samples)
+        check_numbers(self, num_samples=1)
 
     async def evaluate(self, ctx: Context, nodes: Sequence[Node]) -> list[float]:
         """Draw the votes and count them."""

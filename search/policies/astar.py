@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from heapq import heappop, heappush
 from typing import ClassVar, Literal
 
-from treeshare.search.bounds import at_least, one_of, whole_at_least
+from treeshare.search.bounds import check_numbers, one_of
 from treeshare.search.context import Context, flatten
 from treeshare.search.evaluators.prompted import LogProb
 from treeshare.search.graph import Node
@@ -34,7 +34,7 @@ class AStar:
     Returns the terminal nodes found, by f; without any, the deepest by f.
 
     Args:
-        num_samples: samples for each node.
+        num_samples: samples for each node; None takes the expander's.
         width: nodes expanded together.
         expansions: nodes expanded in all.
         cost: the cost of a step: 1 (`step`), or its negative log-probability (`logprob`).
@@ -45,7 +45,7 @@ class AStar:
             with `cost=logprob`, a step has no log-probability.
     """
 
-    num_samples: int = 1
+    num_samples: int | None = None
     width: int = 1
     expansions: int = 30
     cost: Literal["step", "logprob"] = "step"
@@ -58,10 +58,7 @@ class AStar:
     max_requests: ClassVar[str | None] = "expansions"
 
     def __post_init__(self) -> None:
-        whole_at_least(
-            1, num_samples=self.num_samples, width=self.width, expansions=self.expansions
-        )
-        at_least(0, weight=self.weight)
+        check_numbers(self, num_samples=1, width=1, expansions=1, weight=0)
         one_of(("step", "logprob"), cost=self.cost)
 
     @property

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from treeshare.search.aggregation import AGGREGATES, Aggregate, path_score
-from treeshare.search.bounds import one_of, whole_at_least
+from treeshare.search.bounds import check_numbers, one_of
 from treeshare.search.context import Context, flatten, top_k
 from treeshare.search.graph import Node
 
@@ -24,8 +24,8 @@ class Beam:
 
     Args:
         width: hypotheses kept.
-        num_samples: samples for each open hypothesis.
-        depth: levels.
+        num_samples: samples for each open hypothesis; None takes the expander's.
+        depth: levels; None takes the task's (`ctx.depth`).
         aggregate: how a score is made from the values of the steps.
 
     Raises:
@@ -33,8 +33,8 @@ class Beam:
     """
 
     width: int = 5
-    num_samples: int = 1
-    depth: int = 3
+    num_samples: int | None = None
+    depth: int | None = None
     aggregate: Aggregate = "sum"
 
     paper: ClassVar[str] = "Xie et al., 2305.00633"
@@ -44,7 +44,7 @@ class Beam:
     max_requests: ClassVar[str | None] = "1 + (depth - 1) * width"
 
     def __post_init__(self) -> None:
-        whole_at_least(1, width=self.width, num_samples=self.num_samples, depth=self.depth)
+        check_numbers(self, width=1, num_samples=1, depth=1)
         one_of(AGGREGATES, aggregate=self.aggregate)
 
     async def search(self, ctx: Context) -> list[Node]:
@@ -55,7 +55,7 @@ class Beam:
 
         beam = [ctx.root]
         try:
-            for _ in range(self.depth):
+            for _ in range(self.depth or ctx.depth):
                 expansions = (ctx.expand(node, self.num_samples) for node in beam)
                 children = flatten(await ctx.gather(*expansions))
                 await ctx.evaluate(children)

@@ -44,8 +44,9 @@ class Described(Protocol):
         paper: its source.
         asks: the roles of the task's prompts that it asks for; `expand` is the run's expander.
         max_requests: the most requests of a search (a policy), or of one call (an expander or
-            evaluator). It is an expression over the parameters, and for an evaluator over `nodes`,
-            the length of the call, and `depth`, the depth of the deepest node. None is no bound.
+            evaluator). It is an expression over the parameters (`depth` is the task's, unless it is
+            given), and for an evaluator over `nodes`, the length of the call, and `depth`, the
+            depth of the deepest node. None is no bound.
     """
 
     paper: ClassVar[str]

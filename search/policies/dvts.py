@@ -19,7 +19,7 @@ from treeshare.search.aggregation import (
     path_score,
     rank_finished,
 )
-from treeshare.search.bounds import one_of, whole_at_least
+from treeshare.search.bounds import check_numbers, one_of
 from treeshare.search.context import Context, flatten
 from treeshare.search.graph import Node
 
@@ -42,7 +42,7 @@ class DVTS:
     Args:
         subtrees: N / M.
         num_samples: M, the samples for each subtree's step.
-        depth: steps below the root.
+        depth: steps below the root; None takes the task's (`ctx.depth`).
         aggregate: how a path's score is made from the values of its steps.
         answers: how the answers are ranked.
 
@@ -52,7 +52,7 @@ class DVTS:
 
     subtrees: int = 4
     num_samples: int = 4
-    depth: int = 40
+    depth: int | None = None
     aggregate: Aggregate = "last"
     answers: AnswerRule = "weighted"
 
@@ -63,7 +63,7 @@ class DVTS:
     max_requests: ClassVar[str | None] = "1 + (depth - 1) * subtrees"
 
     def __post_init__(self) -> None:
-        whole_at_least(1, subtrees=self.subtrees, num_samples=self.num_samples, depth=self.depth)
+        check_numbers(self, subtrees=1, num_samples=1, depth=1)
         one_of(AGGREGATES, aggregate=self.aggregate)
         one_of(ANSWER_RULES, answers=self.answers)
 
@@ -73,13 +73,14 @@ class DVTS:
         def score(node: Node) -> float:
             return path_score(node, self.aggregate)
 
+        depth = self.depth or ctx.depth
         try:
             steps = await ctx.expand(ctx.root, self.subtrees * self.num_samples)
             groups = deal(steps, self.subtrees)
-            for level in range(1, self.depth + 1):
+            for level in range(1, depth + 1):
                 await ctx.evaluate(flatten(groups))
                 leaves = [max(group, key=score) for group in groups if group]
-                if level == self.depth or not leaves:
+                if level == depth or not leaves:
                     break
                 groups = await ctx.gather(*(ctx.expand(leaf, self.num_samples) for leaf in leaves))
         finally:

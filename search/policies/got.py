@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from treeshare.search.bounds import whole_at_least
+from treeshare.search.bounds import check_numbers
 from treeshare.search.context import Context, flatten, known_logprob, top_k
 from treeshare.search.graph import Node
 from treeshare.tasks.task import HasMerge, ParseFailure
@@ -49,8 +49,7 @@ class GoT:
     max_requests: ClassVar[str | None] = None
 
     def __post_init__(self) -> None:
-        whole_at_least(1, num_samples=self.num_samples, merges=self.merges)
-        whole_at_least(0, improvements=self.improvements)
+        check_numbers(self, num_samples=1, merges=1, improvements=0)
 
     async def search(self, ctx: Context) -> list[Node]:
         """Carry out the plan and rank the terminal nodes."""

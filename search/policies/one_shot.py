@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from treeshare.search.aggregation import rank_answers
-from treeshare.search.bounds import whole_at_least
+from treeshare.search.bounds import check_numbers
 from treeshare.search.context import Context, top_k
 from treeshare.search.graph import Node
 
@@ -68,7 +68,7 @@ class _ManySamples:
     max_requests: ClassVar[str | None] = "1"
 
     def __post_init__(self) -> None:
-        whole_at_least(1, num_samples=self.num_samples)
+        check_numbers(self, num_samples=1)
 
     async def search(self, ctx: Context) -> list[Node]:
         """Draw the solutions and rank them."""

@@ -16,7 +16,7 @@ from random import Random
 from typing import ClassVar, Literal
 
 from treeshare.search.aggregation import ANSWER_RULES, AnswerRule, rank_answers, rank_finished
-from treeshare.search.bounds import at_least, one_of, whole_at_least
+from treeshare.search.bounds import check_numbers, one_of
 from treeshare.search.context import Context, value_or_least
 from treeshare.search.expanders import softmax
 from treeshare.search.graph import Node
@@ -42,7 +42,7 @@ class ParticleFilter:
         values: the evaluator's scale: a `probability` in [0, 1], or a `logit`.
         resampling: `multinomial` or `systematic`.
         resample_finished: whether finished particles are resampled too.
-        depth: steps below the root.
+        depth: steps below the root; None takes the task's (`ctx.depth`).
         answers: how the answers are ranked.
 
     Raises:
@@ -54,7 +54,7 @@ class ParticleFilter:
     values: Literal["probability", "logit"] = "probability"
     resampling: Literal["multinomial", "systematic"] = "multinomial"
     resample_finished: bool = True
-    depth: int = 40
+    depth: int | None = None
     answers: AnswerRule = "best"
 
     paper: ClassVar[str] = "Puri et al., 2502.01618"
@@ -64,8 +64,7 @@ class ParticleFilter:
     max_requests: ClassVar[str | None] = "1 + (depth - 1) * particles"
 
     def __post_init__(self) -> None:
-        whole_at_least(1, particles=self.particles, depth=self.depth)
-        at_least(1e-6, temperature=self.temperature)
+        check_numbers(self, particles=1, depth=1, temperature=1e-6)
         one_of(("probability", "logit"), values=self.values)
         one_of(RESAMPLING, resampling=self.resampling)
         one_of(ANSWER_RULES, answers=self.answers)
@@ -74,7 +73,7 @@ class ParticleFilter:
         """Move the particles until all are finished, and rank their answers."""
         particles = [ctx.root] * self.particles
         try:
-            for step in range(self.depth):
+            for step in range(self.depth or ctx.depth):
                 draw = ctx.random("particles", step)
                 moved = await self._move(ctx, particles, draw)
                 if not moved:

@@ -20,7 +20,7 @@ from treeshare.search.aggregation import (
     path_score,
     rank_finished,
 )
-from treeshare.search.bounds import at_least, one_of, whole_at_least
+from treeshare.search.bounds import check_numbers, one_of
 from treeshare.search.context import Context, flatten, value_or_least
 from treeshare.search.graph import Node
 
@@ -40,7 +40,7 @@ class REBASE:
     Args:
         width: N, the budget: how many solutions to sample.
         temperature: T_b of the balance, on the evaluator's scale.
-        depth: levels.
+        depth: levels; None takes the task's (`ctx.depth`).
         aggregate: how a solution's score is made from the values of its steps.
         answers: how the answers are ranked.
 
@@ -50,7 +50,7 @@ class REBASE:
 
     width: int = 16
     temperature: float = 0.2
-    depth: int = 25
+    depth: int | None = None
     aggregate: Aggregate = "last"
     answers: AnswerRule = "weighted"
 
@@ -61,8 +61,7 @@ class REBASE:
     max_requests: ClassVar[str | None] = "1 + (depth - 1) * width"
 
     def __post_init__(self) -> None:
-        whole_at_least(1, width=self.width, depth=self.depth)
-        at_least(1e-6, temperature=self.temperature)
+        check_numbers(self, width=1, depth=1, temperature=1e-6)
         one_of(AGGREGATES, aggregate=self.aggregate)
         one_of(ANSWER_RULES, answers=self.answers)
 
@@ -74,7 +73,7 @@ class REBASE:
 
         try:
             nodes, values, budget = [ctx.root], [0.0], self.width
-            for _ in range(self.depth):
+            for _ in range(self.depth or ctx.depth):
                 counts = balanced_counts(values, budget, self.temperature)
                 shares = zip(nodes, counts, strict=True)
                 expansions = (ctx.expand(node, count) for node, count in shares if count)

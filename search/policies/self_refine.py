@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from treeshare.search.bounds import whole_at_least
+from treeshare.search.bounds import check_numbers
 from treeshare.search.context import Context, known_logprob
 from treeshare.search.graph import Node
 from treeshare.tasks.task import HasRefinement, State
@@ -46,7 +46,7 @@ class SelfRefine:
     max_requests: ClassVar[str | None] = "1 + 2 * iterations"
 
     def __post_init__(self) -> None:
-        whole_at_least(0, iterations=self.iterations)
+        check_numbers(self, iterations=0)
 
     async def search(self, ctx: Context) -> list[Node]:
         """Draw and refine solutions."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from treeshare.search.bounds import whole_at_least
+from treeshare.search.bounds import check_numbers
 from treeshare.search.context import Context, flatten, top_k, value_or_least
 from treeshare.search.graph import Node
 
@@ -21,16 +21,16 @@ class ToTBFS:
 
     Args:
         breadth: b, the states kept of each level.
-        num_samples: k, the samples for each state.
-        depth: T, the levels.
+        num_samples: k, the samples for each state; None takes the expander's.
+        depth: T, the levels; None takes the task's (`ctx.depth`).
 
     Raises:
         ValueError: a parameter is below 1.
     """
 
     breadth: int = 5
-    num_samples: int = 1
-    depth: int = 3
+    num_samples: int | None = None
+    depth: int | None = None
 
     paper: ClassVar[str] = "Yao et al., 2305.10601"
     asks: ClassVar[str] = "expand"
@@ -39,13 +39,13 @@ class ToTBFS:
     max_requests: ClassVar[str | None] = "1 + (depth - 1) * breadth"
 
     def __post_init__(self) -> None:
-        whole_at_least(1, breadth=self.breadth, num_samples=self.num_samples, depth=self.depth)
+        check_numbers(self, breadth=1, num_samples=1, depth=1)
 
     async def search(self, ctx: Context) -> list[Node]:
         """Grow the tree level by level."""
         beam = [ctx.root]
         try:
-            for _ in range(self.depth):
+            for _ in range(self.depth or ctx.depth):
                 expansions = (ctx.expand(node, self.num_samples) for node in beam)
                 children = flatten(await ctx.gather(*expansions))
                 beam = top_k(children, await ctx.evaluate(children), self.breadth)
@@ -64,21 +64,21 @@ class ToTDFS:
     Returns the terminal nodes reached, by value; without any, the best so far.
 
     Args:
-        num_samples: k, the samples for each state.
+        num_samples: k, the samples for each state; None takes the expander's.
         width: the most children followed of a state; None follows all above the threshold.
         threshold: v_th, on the evaluator's scale.
         max_leaves: terminal nodes to reach; None searches the whole tree.
-        depth: T, the levels.
+        depth: T, the levels; None takes the task's (`ctx.depth`).
 
     Raises:
         ValueError: a parameter other than `threshold` is below 1.
     """
 
-    num_samples: int = 1
+    num_samples: int | None = None
     width: int | None = None
     threshold: float = 0.0
     max_leaves: int | None = 1
-    depth: int = 3
+    depth: int | None = None
 
     paper: ClassVar[str] = "Yao et al., 2305.10601"
     asks: ClassVar[str] = "expand"
@@ -87,24 +87,19 @@ class ToTDFS:
     max_requests: ClassVar[str | None] = None
 
     def __post_init__(self) -> None:
-        whole_at_least(
-            1,
-            num_samples=self.num_samples,
-            width=self.width,
-            max_leaves=self.max_leaves,
-            depth=self.depth,
-        )
+        check_numbers(self, num_samples=1, width=1, max_leaves=1, depth=1)
 
     async def search(self, ctx: Context) -> list[Node]:
         """Grow the tree depth first."""
         stack = [ctx.root]  # the state to visit next is the last
         leaves: list[Node] = []
+        depth = self.depth or ctx.depth
         try:
             while stack and len(leaves) != self.max_leaves:
                 node = stack.pop()
                 if node.is_terminal:
                     leaves.append(node)
-                elif node.depth < self.depth:
+                elif node.depth < depth:
                     stack += reversed(await self._promising_children(ctx, node))
         finally:
             by_value = sorted(leaves, key=value_or_least, reverse=True)

@@ -13,7 +13,7 @@ from treeshare.search.evaluators.prompted import (
     ValuePrompt,
     Vote,
 )
-from treeshare.search.expanders import Choose, Sample
+from treeshare.search.expanders import Choose, Propose, Sample
 from treeshare.search.policies.got import GoT
 from treeshare.search.policies.one_shot import CoT
 from treeshare.search.policies.self_refine import SelfRefine
@@ -141,6 +141,55 @@ def test_ranking_takes_terminal_nodes_then_the_deepest(make_context):
     terminal.value = -3.0
     assert ctx.ranked() == [terminal, unvalued]
     assert ctx.ranked(key=lambda node: node.id) == [unvalued, terminal]
+
+
+def test_the_depth_is_the_tasks_or_16(make_context, Digits):
+    class Deep(Digits):
+        def max_steps(self, problem):
+            return len(problem.id)
+
+    assert make_context("abc", task=Deep()).depth == 3
+    assert make_context(task=Digits()).depth == 16
+
+
+@pytest.mark.parametrize(
+    ("max_steps", "error", "message"),
+    [
+        (3, TypeError, r"Odd.max_steps is the int 3, not a method max_steps\(problem\)"),
+        (lambda problem: 2.5, TypeError, r"what Odd.max_steps returned is .*2.5, not a whole"),
+        (lambda problem: None, TypeError, r"what Odd.max_steps returned is None, not a whole"),
+        (lambda problem: 0, ValueError, r"what Odd.max_steps returned is 0; it must be at least 1"),
+    ],
+)
+def test_a_depth_of_the_task_that_is_none_is_refused_at_once(
+    max_steps, error, message, make_context, Digits
+):
+    class Odd(Digits):
+        pass
+
+    Odd.max_steps = staticmethod(max_steps) if callable(max_steps) else max_steps
+    with pytest.raises(error, match=message):
+        make_context(task=Odd())
+
+
+@pytest.mark.parametrize(
+    ("expander", "given", "drawn"),
+    [(Sample(), None, 4), (Sample(), 2, 2), (Propose(), None, 1), (Propose(), 3, 3)],
+    ids=repr,
+)
+def test_an_expansion_without_a_number_draws_the_expanders(expander, given, drawn, run, recording):
+    engine = recording()
+    policy = ToTBFS(depth=1, num_samples=given)
+    run(policy, engine=engine, expander=expander, evaluator=Heuristic())
+    assert [request.n for request in engine.requests] == [drawn]
+
+
+def test_an_expanders_number_of_samples_is_checked(make_context):
+    class Many(Sample):
+        default_samples = 0
+
+    with pytest.raises(ValueError, match=r"Many.default_samples is 0; it must be at least 1"):
+        make_context(expander=Many())
 
 
 def test_seeds_differ_by_run_problem_node_role_and_repetition(make_context):

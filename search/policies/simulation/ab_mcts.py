@@ -18,7 +18,7 @@ from itertools import pairwise
 from random import Random
 from typing import ClassVar, Literal
 
-from treeshare.search.bounds import one_of, whole_at_least
+from treeshare.search.bounds import check_numbers, one_of
 from treeshare.search.checks import short
 from treeshare.search.context import Context, flatten
 from treeshare.search.graph import Node
@@ -47,7 +47,7 @@ class ABMCTS:
         batch_size: simulations that run together.
         posterior: `gaussian`, or `beta` for values in [0, 1].
         patience: expansions of a node in a row without a new child that end its widening.
-        depth: steps below the root; None is no limit.
+        depth: steps below the root; None takes the task's (`ctx.depth`).
 
     Raises:
         ValueError: a number is below 1, or `posterior` is not one of the two; during a search with
@@ -67,13 +67,7 @@ class ABMCTS:
     max_requests: ClassVar[str | None] = "num_simulations"
 
     def __post_init__(self) -> None:
-        whole_at_least(
-            1,
-            num_simulations=self.num_simulations,
-            batch_size=self.batch_size,
-            patience=self.patience,
-            depth=self.depth,
-        )
+        check_numbers(self, num_simulations=1, batch_size=1, patience=1, depth=1)
         one_of(DRAWS, posterior=self.posterior)
 
     async def search(self, ctx: Context) -> list[Node]:
@@ -121,7 +115,7 @@ class ABMCTS:
         beliefs[node] = Belief()
         if node.value is not None:
             beliefs[node].child.observe([node.value])
-        if not ctx.can_expand(node) or node.depth == self.depth:
+        if not ctx.can_expand(node) or node.depth == (self.depth or ctx.depth):
             exhaust(node, beliefs)
 
 

@@ -24,8 +24,15 @@ def uct_score(value_sum: float, visits: int, parent_visits: int, c: float) -> fl
     return value_sum / visits + c * math.sqrt(math.log(parent_visits) / visits)
 
 
-def puct_score(value_sum: float, visits: int, parent_visits: int, prior: float, c: float) -> float:
-    """Return W/n + c·P·√N / (1 + n), with W/n = 0 for n = 0.
+def puct_score(
+    value_sum: float,
+    visits: int,
+    parent_visits: int,
+    prior: float,
+    c: float,
+    first_play_urgency: float,
+) -> float:
+    """Return Q + c·P·√N / (1 + n), where Q is W/n, or the first-play urgency if n = 0.
 
     Args:
         value_sum: W, the sum of the values backed up through the child.
@@ -34,8 +41,9 @@ def puct_score(value_sum: float, visits: int, parent_visits: int, prior: float, 
             through the children, without the one that evaluated the parent itself.
         prior: P, the child's probability among its siblings.
         c: weight of the exploration term.
+        first_play_urgency: the Q of an unvisited child.
     """
-    mean = value_sum / visits if visits else 0.0
+    mean = value_sum / visits if visits else first_play_urgency
     return mean + c * prior * math.sqrt(parent_visits) / (1 + visits)
 
 

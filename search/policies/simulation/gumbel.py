@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import ClassVar
 
-from treeshare.search.bounds import at_least, whole_at_least
+from treeshare.search.bounds import check_numbers
 from treeshare.search.context import Context, value_or_least
 from treeshare.search.expanders import softmax
 from treeshare.search.graph import Node
@@ -43,13 +43,13 @@ class GumbelMCTS:
     Args:
         num_simulations: how many simulations to run.
         batch_size: simulations that run together, at most.
-        num_samples: samples of each expansion.
+        num_samples: samples of each expansion; None takes the expander's.
         max_num_considered_actions: m, the most steps of the root that are tried.
         gumbel_scale: scale of the Gumbel noise; 0 takes the steps of highest prior.
         maxvisit_init: c_visit, which is added to the largest number of visits in σ.
         value_scale: c_scale, the factor of Q in σ. 1 suits values in [0, 1].
         rescale: whether to rescale Q to [0, 1] at each node. mctx does, with a value_scale of 0.1.
-        depth: steps below the root; None is no limit.
+        depth: steps below the root; None takes the task's (`ctx.depth`).
 
     Raises:
         ValueError: a number is below its bound.
@@ -57,7 +57,7 @@ class GumbelMCTS:
 
     num_simulations: int = 50
     batch_size: int = 1
-    num_samples: int = 1
+    num_samples: int | None = None
     max_num_considered_actions: int = 16
     gumbel_scale: float = 1.0
     maxvisit_init: float = 50.0
@@ -72,19 +72,16 @@ class GumbelMCTS:
     max_requests: ClassVar[str | None] = "1 + num_simulations"
 
     def __post_init__(self) -> None:
-        whole_at_least(
-            1,
-            num_simulations=self.num_simulations,
-            batch_size=self.batch_size,
-            num_samples=self.num_samples,
-            max_num_considered_actions=self.max_num_considered_actions,
-            depth=self.depth,
-        )
-        at_least(
-            0,
-            gumbel_scale=self.gumbel_scale,
-            maxvisit_init=self.maxvisit_init,
-            value_scale=self.value_scale,
+        check_numbers(
+            self,
+            num_simulations=1,
+            batch_size=1,
+            num_samples=1,
+            max_num_considered_actions=1,
+            depth=1,
+            gumbel_scale=0,
+            maxvisit_init=0,
+            value_scale=0,
         )
 
     async def search(self, ctx: Context) -> list[Node]:
@@ -122,7 +119,7 @@ class GumbelMCTS:
                 )
             return improved_choice(parent, self.transformed_values(parent))
 
-        await simulate(ctx, count, pick, self.num_samples, self.depth, dead_ends)
+        await simulate(ctx, count, pick, self.num_samples, self.depth or ctx.depth, dead_ends)
 
     def transformed_values(self, parent: Node) -> list[float]:
         """Return σ(q) = (c_visit + max_b n(b)) · c_scale · q for each child.

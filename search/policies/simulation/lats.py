@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from treeshare.search import checks
-from treeshare.search.bounds import at_least, whole_at_least
+from treeshare.search.bounds import check_numbers
 from treeshare.search.context import Context
 from treeshare.search.graph import Node
 from treeshare.tasks.task import HasReflections, State
@@ -44,7 +44,7 @@ class LATS:
         value_weight: λ, the weight of the value in a first guess, against self-consistency.
         threshold: the value above which a terminal node is a success, on the evaluator's scale.
         reflections: the most reflections of a search; 0 is plain tree search.
-        depth: steps below the root.
+        depth: steps below the root; None takes the task's (`ctx.depth`).
 
     Raises:
         ValueError: a number is out of its bounds.
@@ -57,7 +57,7 @@ class LATS:
     value_weight: float = 0.5
     threshold: float = 0.5
     reflections: int = 3
-    depth: int = 7
+    depth: int | None = None
 
     needs: ClassVar[type] = HasReflections
     paper: ClassVar[str] = "Zhou et al., 2310.04406"
@@ -67,15 +67,16 @@ class LATS:
     max_requests: ClassVar[str | None] = "num_simulations * depth + reflections"
 
     def __post_init__(self) -> None:
-        whole_at_least(
-            1,
-            num_simulations=self.num_simulations,
-            batch_size=self.batch_size,
-            num_samples=self.num_samples,
-            depth=self.depth,
+        check_numbers(
+            self,
+            num_simulations=1,
+            batch_size=1,
+            num_samples=1,
+            depth=1,
+            c=0,
+            value_weight=0,
+            reflections=0,
         )
-        at_least(0, c=self.c, value_weight=self.value_weight)
-        whole_at_least(0, reflections=self.reflections)
         if self.value_weight > 1:
             raise ValueError(f"value_weight={self.value_weight!r} must be at most 1")
 
@@ -98,7 +99,7 @@ class LATS:
                 len(batch),
                 lambda parent: highest(parent.children, score),
                 lambda leaf: self._expand(ctx, leaf, list(filter(None, reflected.values()))),
-                self.depth,
+                self.depth or ctx.depth,
                 dead_ends,
             )
             values = await evaluate_and_backup(ctx, paths, dead_ends)

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from treeshare.search.bounds import at_least, whole_at_least
+from treeshare.search.bounds import check_numbers
 from treeshare.search.context import Context
 from treeshare.search.graph import Node
 
@@ -43,7 +43,7 @@ class RAP:
         num_samples: samples of each expansion.
         alpha: weight of the step's likelihood in its reward, against that of its value.
         c: w, the weight of the exploration term.
-        depth: steps below the root.
+        depth: steps below the root; None takes the task's (`ctx.depth`).
 
     Raises:
         ValueError: a number is out of its bounds.
@@ -54,7 +54,7 @@ class RAP:
     num_samples: int = 4
     alpha: float = 0.5
     c: float = 1.0
-    depth: int = 5
+    depth: int | None = None
 
     paper: ClassVar[str] = "Hao et al., 2305.14992"
     asks: ClassVar[str] = "expand"
@@ -63,14 +63,7 @@ class RAP:
     max_requests: ClassVar[str | None] = "num_simulations * depth"
 
     def __post_init__(self) -> None:
-        whole_at_least(
-            1,
-            num_simulations=self.num_simulations,
-            batch_size=self.batch_size,
-            num_samples=self.num_samples,
-            depth=self.depth,
-        )
-        at_least(0, alpha=self.alpha, c=self.c)
+        check_numbers(self, num_simulations=1, batch_size=1, num_samples=1, depth=1, alpha=0, c=0)
         if self.alpha > 1:
             raise ValueError(f"alpha={self.alpha!r} must be at most 1")
 
@@ -91,7 +84,7 @@ class RAP:
                     len(batch),
                     lambda parent: highest(parent.children, score),
                     lambda leaf: ctx.expand(leaf, self.num_samples),
-                    self.depth,
+                    self.depth or ctx.depth,
                     dead_ends,
                 )
                 for path in paths:

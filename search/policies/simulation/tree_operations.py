@@ -55,8 +55,8 @@ async def simulate(
     ctx: Context,
     count: int,
     pick: Callable[[Node], Node],
-    num_samples: int,
-    depth: int | None,
+    num_samples: int | None,
+    depth: int,
     dead_ends: set[Node],
 ) -> None:
     """Run simulations together, each of which evaluates one node and backs its value up.
@@ -68,8 +68,8 @@ async def simulate(
         ctx: the search.
         count: how many simulations.
         pick: chooses a child of a node.
-        num_samples: samples of each expansion.
-        depth: steps below the root; None is no limit.
+        num_samples: samples of each expansion; None takes the expander's.
+        depth: steps below the root.
         dead_ends: nodes whose expansion gave no children; new ones are added.
     """
     paths: list[list[Node]] = []
@@ -78,7 +78,7 @@ async def simulate(
         path = select(ctx.root, pick)
         leaf = path[-1]
         is_known = leaf.visits > 0 or leaf is ctx.root
-        is_open = ctx.can_expand(leaf) and (depth is None or leaf.depth < depth)
+        is_open = ctx.can_expand(leaf) and leaf.depth < depth
         if is_known and is_open and leaf not in dead_ends:
             growing.append(path)
         for node in path:

@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
-from treeshare.search.bounds import whole_at_least
+from treeshare.search.bounds import check_numbers
 from treeshare.search.context import Context
 from treeshare.search.graph import Node
 
@@ -101,7 +101,7 @@ class AskTell:
     max_requests: ClassVar[str | None] = "trials"
 
     def __post_init__(self) -> None:
-        whole_at_least(1, trials=self.trials, batch_size=self.batch_size)
+        check_numbers(self, trials=1, batch_size=1)
         object.__setattr__(self, "actions", tuple(self.actions))
         if not self.actions:
             raise ValueError("actions must not be empty")

@@ -102,7 +102,7 @@ def test_combined_fails_as_its_part_fails(run):
         ({"a": 1}, "weights are of a, but evaluators are a, b"),
         ({"a": 1, "c": 1}, "weights are of a, c, but evaluators are a, b"),
         ({}, "weights are of none, but evaluators are a, b"),
-        ({"a": 1, "b": -1}, "weights.b=-1 must be at least 0 and finite"),
+        ({"a": 1, "b": -1}, "weights.b=-1 must be a finite number, at least 0"),
         ({"a": 1, "b": math.inf}, "weights.b=inf must be"),
         ({"a": 1, "b": math.nan}, "weights.b=nan must be"),
         ({"a": 1, "b": "x"}, "weights.b='x' must be"),

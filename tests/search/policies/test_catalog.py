@@ -8,6 +8,7 @@ from places import ROOT
 
 import treeshare.search
 from treeshare.search import Evaluator, Expander, Oracle, Policy
+from treeshare.search.context import DEFAULT_DEPTH
 from treeshare.search.evaluators.prompted import Heuristic
 from treeshare.search.expanders import Choose, Propose, Sample
 from treeshare.search.policies.catalog import (
@@ -42,6 +43,8 @@ def exported(method):
 def bound(part, **names):
     """The number that the expression `max_requests` stands for."""
     parameters = {name: getattr(part, name) for name in getattr(part, "__dataclass_fields__", ())}
+    if parameters.get("depth", 1) is None:
+        parameters["depth"] = DEFAULT_DEPTH
     return eval(part.max_requests, {"__builtins__": {}}, parameters | names)
 
 

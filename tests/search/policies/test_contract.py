@@ -1,5 +1,6 @@
 """What every policy promises, whatever it does."""
 
+import inspect
 from collections import Counter
 
 import pytest
@@ -10,6 +11,7 @@ from treeshare.search.budget import Budget
 from treeshare.search.evaluators.prompted import Heuristic, LogProb, ValuePrompt, Vote
 from treeshare.search.evaluators.reward_models import OutcomeReward, ProcessReward
 from treeshare.search.expanders import Choose, Propose, Sample
+from treeshare.search.policies import catalog
 from treeshare.search.policies.astar import AStar
 from treeshare.search.policies.beam import Beam
 from treeshare.search.policies.best_first import BestFirst
@@ -54,8 +56,8 @@ POLICIES = {
     "lats_parallel": LATS(9, batch_size=4, num_samples=2, threshold=1.0),
     "gumbel": GumbelMCTS(15, num_samples=2),
     "gumbel_parallel": GumbelMCTS(16, batch_size=4, num_samples=2, max_num_considered_actions=4),
-    "mcts_uct": MCTS(15),
-    "mcts_uct_parallel": MCTS(16, batch_size=5, num_samples=2),
+    "mcts_uct": MCTS(15, selection="uct"),
+    "mcts_uct_parallel": MCTS(16, batch_size=5, num_samples=2, selection="uct"),
     "mcts_puct": MCTS(15, selection="puct", c=1.25),
     "mcts_puct_parallel": MCTS(16, batch_size=16, selection="puct", depth=2),
     "dvts": DVTS(subtrees=2, num_samples=3, answers="best"),
@@ -79,6 +81,10 @@ PARTS = {
     "choose-outcome": {"expander": Choose(2), "evaluator": OutcomeReward()},
     "choose-heuristic": {"expander": Choose(), "evaluator": Heuristic()},
 }
+
+WITH_DEPTH = [
+    policy for policy in catalog.POLICIES if "depth" in inspect.signature(policy).parameters
+]
 
 # Every policy meets one set of parts, the one with the most ways to go wrong: sampled proposals and
 # sampled verdicts, both of which may be unreadable. Every other set meets two policies, and those
@@ -250,6 +256,26 @@ def test_a_resumed_search_equals_an_uninterrupted_one(
         assert {*first.requests, *second.requests} == set(engine.requests)
 
 
+@pytest.mark.parametrize("policy", WITH_DEPTH, ids=lambda policy: policy.__name__)
+def test_the_depth_is_the_tasks_unless_the_policy_has_its_own(policy, run, Digits):
+    class Endless(Digits):
+        def max_steps(self, problem):
+            return 5
+
+        def moves(self, state):
+            return super().moves(state)[1:2]
+
+        def is_terminal(self, state):
+            return False
+
+    for parameters, deepest in (({}, 5), ({"depth": 2}, 2), ({"depth": 7}, 7)):
+        outcome = run(
+            policy(**parameters), task=Endless(), expander=Choose(), evaluator=Heuristic()
+        )
+        assert outcome.error is None
+        assert max(node.depth for node in outcome.graph) == deepest
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -268,9 +294,9 @@ def test_a_resumed_search_equals_an_uninterrupted_one(
         (lambda: MCTS(0), "num_simulations=0 must be at least 1"),
         (lambda: MCTS(batch_size=0), "batch_size=0 must be at least 1"),
         (lambda: MCTS(c=-0.1), "c=-0.1 must be at least 0"),
-        (lambda: MCTS(c=float("nan")), "c=nan must be at least 0"),
+        (lambda: MCTS(c=float("nan")), "c=nan must be a finite number"),
         (lambda: MCTS(depth=0), "depth=0 must be at least 1"),
-        (lambda: MCTS(selection="best"), "selection='best' must be one of uct, puct"),
+        (lambda: MCTS(selection="best"), "selection='best' must be one of puct, uct"),
         (lambda: DVTS(subtrees=0), "subtrees=0 must be at least 1"),
         (lambda: DVTS(answers="vote"), "answers='vote' must be one of majority, weighted, best"),
         (lambda: REBASE(width=0), "width=0 must be at least 1"),

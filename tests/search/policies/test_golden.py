@@ -1,5 +1,7 @@
 """Whole searches of one small tree, as drawings."""
 
+import math
+
 import pytest
 from drawn_tree import Drawn, drawing, search
 
@@ -81,15 +83,14 @@ a #1 0.6
         abb #9 0.3 *
 b #2 0.8
     ba #4 0.4
+        baa #10 0.5 *
     bb #5 0.9
 c #3 0.4
-    ca #10 0.7 *
-    cb #11 0.3
 """,
-        "ca aba abb",
+        "baa aba abb",
     ),
-    "mcts": (
-        MCTS(12),
+    "mcts_uct": (
+        MCTS(12, selection="uct", c=math.sqrt(2)),
         """
 a #1 0.6 n=4 w=1.70
     aa #6 0.2 n=1 w=0.20
@@ -105,8 +106,24 @@ c #3 0.4 n=4 w=2.10
 """,
         "ca aba",
     ),
-    "mcts_parallel": (
-        MCTS(12, batch_size=3, selection="puct", c=0.5),
+    "mcts_puct": (
+        MCTS(12),
+        """
+a #1 0.6 n=2 w=0.80
+    aa #6 0.2 n=1 w=0.20
+    ab #7 -
+b #2 0.8 n=5 w=2.60
+    ba #4 0.4 n=2 w=0.90
+        baa #10 0.5 n=1 w=0.50 *
+    bb #5 0.9 n=2 w=0.90
+c #3 0.4 n=5 w=2.80
+    ca #8 0.7 n=3 w=2.10 *
+    cb #9 0.3 n=1 w=0.30
+""",
+        "ca baa",
+    ),
+    "mcts_puct_parallel": (
+        MCTS(12, batch_size=3, c=0.5, first_play_urgency=0),
         """
 a #1 0.6 n=4 w=2.60
     aa #6 0.2 n=3 w=2.00
@@ -174,6 +191,21 @@ def test_a_terminal_node_met_early_is_not_lost(policy, ranking, run):
 def test_depth_first_prunes_and_backtracks(policy, ranking, run):
     outcome = search(run, policy, Drawn(FINISHES_EARLY))
     assert [node.text for node in outcome.ranked] == ranking.split()
+
+
+@pytest.mark.parametrize(
+    ("tree", "made", "ranking"),
+    [
+        # x is terminal, but no better than what is open
+        ("a 0.5\n    ab 0.4\n        abc 0.9 *\nx 0.1 *", " a x ab abc", "abc"),
+        # of equal nodes the deeper one comes first
+        ("a 0.5\n    ab 0.5\n        abc 0.5 *\nb 0.5\n    ba 0.5 *", " a b ab abc", "abc"),
+    ],
+)
+def test_best_first_takes_the_best_open_node_and_of_equal_ones_the_deeper(tree, made, ranking, run):
+    outcome = search(run, BestFirst(), Drawn(tree))
+    assert [node.text for node in outcome.graph] == made.split(" ")
+    assert [node.text for node in outcome.ranked] == [ranking]
 
 
 def test_best_first_expands_several_nodes_together(run):

@@ -17,9 +17,9 @@ def test_uct_score():
 
 def test_puct_score():
     # 3/4 + 2·0.3·√25 / (1 + 4) = 0.75 + 0.6
-    assert puct_score(3.0, 4, 25, 0.3, 2.0) == pytest.approx(1.35)
-    # unvisited: 0 + 2·0.3·√25 / 1
-    assert puct_score(0.0, 0, 25, 0.3, 2.0) == pytest.approx(3.0)
+    assert puct_score(3.0, 4, 25, 0.3, 2.0, 0.5) == pytest.approx(1.35)
+    # unvisited: 0.5 + 2·0.3·√25 / 1
+    assert puct_score(0.0, 0, 25, 0.3, 2.0, 0.5) == pytest.approx(3.5)
 
 
 def test_uct_with_guess():

@@ -56,7 +56,7 @@ class PlainMCTS:
         best, best_score = None, None
         for child in node.children:  # in order of decreasing prior
             if self.selection == "puct":
-                mean = child.total / child.visits if child.visits else 0.0
+                mean = child.total / child.visits if child.visits else 0.5
                 bonus = self.c * child.prior * math.sqrt(node.visits) / (1 + child.visits)
                 score = mean + bonus
             elif child.visits == 0:
@@ -125,7 +125,7 @@ def test_visits_and_values_are_conserved(length, parallel, selection, run, Rando
 
 def test_simulations_in_flight_spread_over_the_children(run, Digits, recording):
     engine = recording(MockEngine(score=logprob))
-    outcome = search(run, Digits(base=4), MCTS(4, batch_size=4), engine=engine)
+    outcome = search(run, Digits(base=4), MCTS(4, batch_size=4, selection="uct"), engine=engine)
     assert [node.visits for node in outcome.graph.root.children] == [1, 1, 1, 1]
     assert len(engine.requests) == 1  # four simulations met at the root and share its expansion
 
@@ -151,7 +151,7 @@ def test_a_dead_end_is_asked_once_and_counts_zero(parallel, run, Digits, recordi
 
     engine = recording()
     task = DeadEnds(length=5)
-    outcome = search(run, task, MCTS(50, parallel), engine=engine)
+    outcome = search(run, task, MCTS(50, parallel, selection="uct"), engine=engine)
     assert len(outcome.graph) == 5
     for node in outcome.graph.nodes[1:]:
         if node.text != "0":
@@ -170,7 +170,8 @@ def test_unreadable_replies_are_not_asked_for_again(parallel, run, recording):
 
 def test_terminal_leaves_back_their_value_up_again_without_requests(run, Digits, recording):
     engine = recording(MockEngine(score=logprob))
-    outcome = search(run, Digits(length=1), MCTS(500, batch_size=3), engine=engine)
+    policy = MCTS(500, batch_size=3, selection="uct")
+    outcome = search(run, Digits(length=1), policy, engine=engine)
     assert len(engine.requests) == 1
     root = outcome.graph.root
     assert root.visits == sum(child.visits for child in root.children) == 500
@@ -194,7 +195,7 @@ def test_a_terminal_root_is_valued_itself(run, Digits):
 def test_unvisited_children_are_tried_most_probable_first(run, Digits):
     task = Digits(base=4)
     for simulations in range(1, 5):
-        outcome = search(run, task, MCTS(simulations))
+        outcome = search(run, task, MCTS(simulations, selection="uct"))
         visits = [node.visits for node in outcome.graph.root.children]
         assert visits == [1] * simulations + [0] * (4 - simulations)
     priors = [node.prior for node in outcome.graph.root.children]

@@ -99,7 +99,8 @@ def test_a_tree_gets_the_visits_mctx_gave(monkeypatch):
     found = gumbel_visits(table, [0.1, 0.5, -0.2], monkeypatch, 40, **more)
     assert by_text(found) == GUMBEL_TREE
     # mctx counts the root's own evaluation in N, which MCTS does not make
-    puct = visits(MCTS(40, selection="puct", c=1.25), table, root_visits=1)
+    policy = MCTS(40, selection="puct", c=1.25, first_play_urgency=0)
+    puct = visits(policy, table, root_visits=1)
     assert by_text(puct) == PUCT_TREE
 
 
@@ -149,5 +150,6 @@ def test_puct_against_mctx_itself(steps, depth, c):
     tables = [Table.drawn(seed, steps, depth) for seed in range(20)]
     expected = mctx_visits(tables, 60, pb_c_init=c, **constant)
     for table, visits_by_state in zip(tables, expected, strict=True):
-        found = visits(MCTS(60, selection="puct", c=c), table, root_visits=1)
+        policy = MCTS(60, selection="puct", c=c, first_play_urgency=0)
+        found = visits(policy, table, root_visits=1)
         assert found == visits_by_state

@@ -3,7 +3,7 @@
 import pytest
 
 from treeshare.search.graph import SearchGraph
-from treeshare.search.policies.simulation.mcts import best_child
+from treeshare.search.policies.simulation.mcts import MCTS
 from treeshare.search.policies.simulation.tree_operations import (
     backup,
     batches,
@@ -34,9 +34,10 @@ def family():
 @pytest.mark.parametrize("selection", ["uct", "puct"])
 def test_ties_go_to_the_higher_prior_then_to_the_earlier_child(selection, family):
     root, a, b, c, _ = family
-    assert best_child(root, selection, 1.0) is a
+    policy = MCTS(selection=selection)
+    assert policy.best_child(root) is a
     a.prior, b.prior, c.prior = 0.2, 0.4, 0.4
-    assert best_child(root, selection, 1.0) is b
+    assert policy.best_child(root) is b
 
 
 def test_missing_priors_are_uniform(family):
@@ -45,14 +46,14 @@ def test_missing_priors_are_uniform(family):
     a.visits, b.visits, c.visits = 4, 4, 1
     a.value_sum, b.value_sum, c.value_sum = 2.0, 2.4, 0.1
     # 0.5 + 1/3·3/5, 0.6 + 1/3·3/5, 0.1 + 1/3·3/2
-    assert best_child(root, "puct", 1.0) is b
-    assert best_child(root, "puct", 2.0) is c
+    assert MCTS(c=1.0).best_child(root) is b
+    assert MCTS(c=2.0).best_child(root) is c
 
 
 def test_select_and_backup(family):
     root, a, b, c, d = family
     root.visits, a.visits, c.visits = 2, 1, 1
-    path = select(root, lambda parent: best_child(parent, "uct", 1.0))
+    path = select(root, MCTS(selection="uct").best_child)
     assert path == [root, b, d]
     backup(path, 0.5)
     backup(path, 0.25)
