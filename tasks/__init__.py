@@ -17,10 +17,12 @@ from .graph_of_thoughts.sorting import Sorting, SortingVerifier
 from .math.problems import MathProblems, MathVerifier
 from .reasoning_gym.task import ReasoningGym, ReasoningGymVerifier
 from .task import (
+    Dialogue,
     HasEqualAnswers,
     HasGrades,
     HasHeuristic,
     HasJudgement,
+    HasMaxSteps,
     HasMerge,
     HasMoves,
     HasRefinement,
@@ -43,12 +45,14 @@ __all__ = [
     "CountdownVerifier",
     "Crosswords",
     "CrosswordsVerifier",
+    "Dialogue",
     "Game24",
     "Game24Verifier",
     "HasEqualAnswers",
     "HasGrades",
     "HasHeuristic",
     "HasJudgement",
+    "HasMaxSteps",
     "HasMerge",
     "HasMoves",
     "HasRefinement",

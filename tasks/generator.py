@@ -1,4 +1,4 @@
-"""Random problems, which are the same for the same seed, and a check of arguments' bounds."""
+"""Random problems, which are the same for the same seed, and checks of arguments' bounds."""
 
 from __future__ import annotations
 
@@ -29,9 +29,11 @@ def distinct(
         The things, in the order drawn.
 
     Raises:
-        ValueError: `limit` is below 1, or `patience` draws gave nothing new.
+        ValueError: `limit` or `seed` is no whole number, `limit` is below 1, or `patience` draws
+            gave nothing new.
     """
     at_least(1, limit=limit)
+    whole(seed=seed)
     rng = random.Random(seed)
     found: dict[T, None] = {}
     misses = 0
@@ -77,11 +79,41 @@ def at_least(least: int, **given: int) -> None:
     Raises:
         ValueError: an argument is no whole number, or below `least`; the message names it.
     """
+    whole(**given)
+    for name, value in given.items():
+        if value < least:
+            raise ValueError(f"{name}={value} must be at least {least}")
+
+
+def within(least: int, most: int, **given: int) -> None:
+    """Refuse arguments that are no whole numbers, or out of their bounds.
+
+    Args:
+        least: the smallest value allowed.
+        most: the largest value allowed.
+        **given: the arguments by name.
+
+    Raises:
+        ValueError: an argument is; the message names it.
+    """
+    whole(**given)
+    for name, value in given.items():
+        if not least <= value <= most:
+            raise ValueError(f"{name}={value} must be from {least} to {most}")
+
+
+def whole(**given: int) -> None:
+    """Refuse arguments that are no whole numbers; True and 2.0 are none.
+
+    Args:
+        **given: the arguments by name.
+
+    Raises:
+        ValueError: an argument is not; the message names it.
+    """
     for name, value in given.items():
         if not _is_whole(value):
             raise ValueError(f"{name}={value!r} must be a whole number")
-        if value < least:
-            raise ValueError(f"{name}={value} must be at least {least}")
 
 
 def _is_whole(value: object) -> bool:

@@ -10,9 +10,10 @@ This module imports nothing of the package: `treeshare.search` uses it.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from functools import lru_cache
+from typing import Any, Protocol, Self, runtime_checkable
 
 State = Any
 """A state of a task: immutable and hashable. Two equal states are the same position."""
@@ -47,6 +48,78 @@ class Step:
     state: State
 
 
+class Dialogue(tuple[str, ...]):
+    """A prompt in parts, so that a chat model can be asked in turns.
+
+    As a tuple it is the same prompt as plain text, in segments: the instruction and the examples,
+    the question, the steps, the cue. A task that gives a plain tuple is always asked in plain text.
+
+    Args:
+        instruction: what to do, with the empty line that divides it from what follows.
+        examples: worked examples, each a question and the whole reply to it. In the plain text an
+            empty line follows each.
+        question: what is asked now, in segments; a string is one segment.
+        steps: how the reply begins: a segment for each step so far. A child's steps begin with its
+            parent's.
+        cue: the text after the steps with which the next one begins, such as `Step:`. It does not
+            end with a blank, because tokens begin with one.
+    """
+
+    instruction: str
+    examples: tuple[tuple[str, str], ...]
+    question: tuple[str, ...]
+    steps: tuple[str, ...]
+    cue: str
+
+    def __new__(
+        cls,
+        instruction: str = "",
+        examples: Iterable[tuple[str, str]] = (),
+        question: str | Iterable[str] = (),
+        steps: str | Iterable[str] = (),
+        cue: str = "",
+    ) -> Self:
+        """Make the segments of the parts; empty ones are left out."""
+        examples = tuple(examples)
+        question = (question,) if isinstance(question, str) else tuple(question)
+        steps = (steps,) if isinstance(steps, str) else tuple(steps)
+        preamble = _preamble(instruction, examples)
+        made = super().__new__(cls, filter(None, (preamble, *question, *steps, cue)))
+        made.instruction, made.examples, made.cue = instruction, examples, cue
+        made.question, made.steps = question, steps
+        return made
+
+    def __getnewargs__(self) -> tuple[Any, ...]:
+        """Return the arguments by which a copy is made."""
+        return self.instruction, self.examples, self.question, self.steps, self.cue
+
+    @property
+    def turns(self) -> tuple[tuple[str, str], ...]:
+        """The conversation before the reply: (`user` or `assistant`, text), the last the user's.
+
+        The instruction is at the start of the first turn, since some chat formats have no place
+        for a system prompt.
+        """
+        before = _example_turns(self.instruction, self.examples)
+        asked = "".join(self.question) if before else "".join([self.instruction, *self.question])
+        return (*before, ("user", asked.rstrip()))
+
+    @property
+    def reply(self) -> tuple[str, ...]:
+        """How the reply begins, in pieces: the pieces of a child's reply begin with its parent's.
+
+        A step that begins with the cue is divided after it, where the parent's reply ended.
+        """
+        pieces = [""]
+        for step in self.steps:
+            if self.cue and step.startswith(self.cue):
+                pieces[-1] += self.cue
+                step = step.removeprefix(self.cue)
+            pieces.append(step)
+        pieces[-1] += self.cue
+        return tuple(filter(None, pieces))
+
+
 @dataclass(frozen=True, slots=True)
 class ParseFailure:
     """A reply that the task could not read. Results count these; nothing raises them.
@@ -60,6 +133,28 @@ class ParseFailure:
     role: str
     text: str
     reason: str
+
+
+_Turns = tuple[tuple[str, str], ...]
+
+
+@lru_cache(maxsize=256)  # a task has many prompts, and few of these
+def _preamble(instruction: str, examples: _Turns) -> str:
+    """Return the instruction and the examples as text."""
+    return instruction + "".join(f"{question}{reply}\n\n" for question, reply in examples)
+
+
+@lru_cache(maxsize=256)
+def _example_turns(instruction: str, examples: _Turns) -> _Turns:
+    """Return the examples as turns, with the instruction in the first."""
+    questions = [question for question, _ in examples]
+    questions[:1] = [instruction + question for question in questions[:1]]
+    replies = [reply for _, reply in examples]
+    return tuple(
+        turn
+        for question, reply in zip(questions, replies, strict=True)
+        for turn in (("user", question.rstrip()), ("assistant", reply))
+    )
 
 
 @runtime_checkable
@@ -85,7 +180,8 @@ class Task(Protocol):
     def prompt(self, role: str, state: State) -> tuple[str, ...]:
         """Return the segments of the prompt for `role`, first the part that all states share.
 
-        The prompt is the segments joined. The roles are:
+        The prompt is the segments joined. A `Dialogue` is a tuple of segments that can also be
+        asked in turns. The roles are:
 
         - `propose`: list next steps;
         - `step`: write one next step;
@@ -184,6 +280,18 @@ class HasHeuristic(Protocol):
 
     def heuristic(self, state: State) -> float:
         """Return an estimate, in [0, 1], that is cheap to compute."""
+        ...
+
+
+@runtime_checkable
+class HasMaxSteps(Protocol):
+    """A task that says how deep a search must go, for policies that are given no `depth`.
+
+    A policy searches other tasks 16 steps deep (`ctx.depth`).
+    """
+
+    def max_steps(self, problem: Problem) -> int:
+        """Return the most steps from the problem's root to a solution, at least 1."""
         ...
 
 

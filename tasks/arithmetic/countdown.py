@@ -12,15 +12,16 @@ import random
 from fractions import Fraction
 from typing import NamedTuple
 
-from treeshare.tasks.generator import at_least, distinct
-from treeshare.tasks.prompts import read_prompts
+from treeshare.tasks.arguments import keeps_arguments
+from treeshare.tasks.generator import at_least, distinct, within
+from treeshare.tasks.prompts import PromptTexts, Shots, read_prompts
 from treeshare.tasks.task import Problem, RoleSampling, merge_sampling
 from treeshare.tasks.verifiers import verifier_of
 
 from .replies import is_equation
 from .rules import Position, can_make
 from .task import SAMPLING, ArithmeticTask, ArithmeticVerifier
-from .templates import PromptTemplates
+from .templates import ArithmeticTemplates
 
 EXAMPLES = frozenset(
     {
@@ -51,6 +52,7 @@ class Puzzle(NamedTuple):
     target: int
 
 
+@keeps_arguments
 class Countdown(ArithmeticTask):
     """The task of Countdown, with generated puzzles.
 
@@ -64,13 +66,16 @@ class Countdown(ArithmeticTask):
         limit: number of puzzles; a larger limit gives the same puzzles first.
         seed: seed of the puzzles.
         sampling: per role, fields that replace those of the defaults.
+        prompts: by role, a file or a text that replaces the prompt.
+        shots: the number of examples in each prompt, or by role; None takes all.
 
     Raises:
+        OSError: a prompt's file cannot be read.
         ValueError: an argument is out of its bound, or there are fewer puzzles than `limit`.
     """
 
     name = "countdown"
-    templates = PromptTemplates(**read_prompts(__package__, "countdown"), is_target_shown=True)
+    templates = ArithmeticTemplates(read_prompts(__package__, "countdown"), is_target_shown=True)
     default_sampling = merge_sampling(
         SAMPLING,
         {
@@ -92,10 +97,11 @@ class Countdown(ArithmeticTask):
         limit: int = 100,
         seed: int = 0,
         sampling: RoleSampling | None = None,
+        prompts: PromptTexts | None = None,
+        shots: Shots | None = None,
     ) -> None:
-        super().__init__(sampling)
-        if not 3 <= numbers <= 6:
-            raise ValueError(f"numbers={numbers} must be from 3 to 6")
+        super().__init__(sampling, prompts, shots)
+        within(3, 6, numbers=numbers)
         at_least(1, largest=largest, smallest_target=smallest_target)
         at_least(smallest_target, largest_target=largest_target)
 
@@ -117,6 +123,10 @@ class Countdown(ArithmeticTask):
         """Return the position with all of the puzzle's numbers."""
         numbers, target = problem.data
         return Position.start(numbers, Fraction(target))
+
+    def max_steps(self, problem: Problem) -> int:
+        """Return one less than the numbers of the puzzle: each step leaves one number fewer."""
+        return len(problem.data.numbers) - 1
 
 
 class CountdownVerifier(ArithmeticVerifier):

@@ -8,7 +8,8 @@ numbers, so none can be a puzzle.
 
 from __future__ import annotations
 
-from treeshare.tasks.prompts import read_prompts
+from treeshare.tasks.arguments import keeps_arguments
+from treeshare.tasks.prompts import PromptTexts, Shots, read_prompts
 from treeshare.tasks.task import Problem, RoleSampling
 from treeshare.tasks.verifiers import verifier_of
 
@@ -16,9 +17,10 @@ from .game24_puzzles import read_puzzles, select, solvable_puzzles
 from .replies import is_equation
 from .rules import GAME_OF_24, Position
 from .task import ArithmeticTask, ArithmeticVerifier
-from .templates import PromptTemplates
+from .templates import ArithmeticTemplates
 
 
+@keeps_arguments
 class Game24(ArithmeticTask):
     """The task of the Game of 24.
 
@@ -29,6 +31,8 @@ class Game24(ArithmeticTask):
         start: index of the first puzzle taken, from 0 in the split.
         limit: number of puzzles taken; None takes all that follow.
         sampling: per role, fields that replace those of the defaults.
+        prompts: by role, a file or a text that replaces the prompt.
+        shots: the number of examples in each prompt, or by role; None takes all.
 
     Raises:
         OSError: the file cannot be opened.
@@ -36,7 +40,7 @@ class Game24(ArithmeticTask):
     """
 
     name = "game24"
-    templates = PromptTemplates(**read_prompts(__package__, "game24"), is_target_shown=False)
+    templates = ArithmeticTemplates(read_prompts(__package__, "game24"), is_target_shown=False)
 
     def __init__(
         self,
@@ -46,8 +50,10 @@ class Game24(ArithmeticTask):
         start: int = 0,
         limit: int | None = None,
         sampling: RoleSampling | None = None,
+        prompts: PromptTexts | None = None,
+        shots: Shots | None = None,
     ) -> None:
-        super().__init__(sampling)
+        super().__init__(sampling, prompts, shots)
         puzzles = solvable_puzzles() if path is None else read_puzzles(path)
         self._puzzles = select(puzzles, split, start, limit)
 
@@ -63,6 +69,10 @@ class Game24(ArithmeticTask):
     def root(self, problem: Problem) -> Position:
         """Return the position with all four numbers."""
         return Position.start(problem.data)
+
+    def max_steps(self, problem: Problem) -> int:
+        """Return 3: each step leaves one number fewer."""
+        return len(problem.data) - 1
 
 
 class Game24Verifier(ArithmeticVerifier):

@@ -91,12 +91,17 @@ def _is_in_range(number: str) -> bool:
 
 def _column(path: str) -> Iterator[tuple[int, str]]:
     """Yield the line number and the text of each row's puzzle."""
-    with Path(path).open(encoding="utf-8-sig", newline="") as file:
-        rows = csv.DictReader(file)
-        try:
+    try:
+        with Path(path).open(encoding="utf-8-sig", newline="") as file:
+            rows = csv.DictReader(file)
             if _COLUMN not in (rows.fieldnames or ()):
                 raise ValueError(f"{path}:1: no column {_COLUMN!r} among {rows.fieldnames or []}")
             for row in rows:
                 yield rows.line_num, row[_COLUMN] or ""
-        except (csv.Error, UnicodeDecodeError) as error:
-            raise ValueError(f"{path}: not a CSV file in UTF-8: {error}") from error
+    except FileNotFoundError:
+        raise FileNotFoundError(
+            f"there is no file {path!r}; ToT's 24.csv is in src/tot/data/24 of "
+            "https://github.com/princeton-nlp/tree-of-thought-llm"
+        ) from None
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not a CSV file in UTF-8: {error}") from error

@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from treeshare.tasks.prompts import PromptTexts, Shots
 from treeshare.tasks.replies import is_approved, read_steps, read_verdict
 from treeshare.tasks.task import ParseFailure, Problem, RoleSampling, State, Step, merge_sampling
 from treeshare.tasks.votes import read_vote
 
 from .replies import final_expression, is_equation, normalize_signs, read_step
 from .rules import Position, can_make, combine, evaluate, operations
-from .templates import PromptTemplates
+from .templates import ArithmeticTemplates
 
 SAMPLING: RoleSampling = {
     "propose": {"max_tokens": 120, "temperature": 0.7, "stop": ("\n\n",)},
@@ -37,11 +38,17 @@ class ArithmeticTask:
 
     Args:
         sampling: per role, fields that replace those of the defaults.
+        prompts: by role, a file or a text that replaces the prompt.
+        shots: the number of examples in each prompt, or by role; None takes all.
+
+    Raises:
+        OSError: a prompt's file cannot be read.
+        ValueError: a value is out of its bound.
     """
 
     name: str
-    templates: PromptTemplates
-    """The texts of the prompts."""
+    templates: ArithmeticTemplates
+    """The prompts."""
     default_sampling: RoleSampling = SAMPLING
     """The sampling by role that `sampling` overrides."""
     values: Mapping[str, float] = {" sure": 1.0, " likely": 0.05, " impossible": 0.00005}
@@ -49,8 +56,14 @@ class ArithmeticTask:
     yes_no = (" yes", " no")
     """The judgements."""
 
-    def __init__(self, sampling: RoleSampling | None = None) -> None:
+    def __init__(
+        self,
+        sampling: RoleSampling | None = None,
+        prompts: PromptTexts | None = None,
+        shots: Shots | None = None,
+    ) -> None:
         self.sampling = merge_sampling(self.default_sampling, sampling)
+        self.templates = self.templates.customized(prompts, shots)
 
     def prompt(self, role: str, state: State) -> tuple[str, ...]:
         """Return the segments of the prompt for `role`, the constant one first.

@@ -1,42 +1,47 @@
-"""The prompts of arithmetic tasks: constant texts, then lines that show a position."""
+"""The prompts of arithmetic tasks: which lines show a position, by role."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
-from .rules import Position
+from treeshare.tasks.prompts import REPLY, Preamble, PromptTemplates, Values
 
-ROLES = (
-    *("propose", "step", "io", "cot", "value", "vote", "reflect", "feedback", "refine"),
-    *("choose", "judge"),
-)
-"""The roles of the task."""
+from .rules import GAME_OF_24, Position
 
 
-@dataclass(frozen=True, slots=True)
-class PromptTemplates:
-    """Makes prompts of a task's texts, which hold the instructions and worked examples.
+class ArithmeticTemplates(PromptTemplates):
+    """The prompts of a task that combines numbers into a target.
 
-    Attributes:
-        propose, value, judge, vote, reflect, feedback, refine: the text of the role of that name.
-        steps: the text of the roles `step`, `choose` and `cot`.
-        solve: the text of the role `io`.
+    Args:
+        preambles: the instructions and examples: `solve` for the role `io`, `steps` for the roles
+            `step`, `choose` and `cot`, and one of the role's name for each other role.
         is_target_shown: whether the prompts show the target on a line of its own, because the
-            texts do not name it.
+            instructions do not name it.
     """
 
-    propose: str
-    steps: str
-    solve: str
-    value: str
-    judge: str
-    vote: str
-    reflect: str
-    feedback: str
-    refine: str
-    is_target_shown: bool
+    def __init__(self, preambles: Mapping[str, Preamble], *, is_target_shown: bool) -> None:
+        target = ["Target: {target}\n"] if is_target_shown else []
+        puzzle = "".join([*target, "Numbers: {numbers}\n"])
+        steps = ("steps", puzzle, "{lessons}", REPLY, "{steps}", "Step:")
+        makes = "Makes {target}:" if is_target_shown else f"Makes {GAME_OF_24}:"
+        super().__init__(
+            preambles,
+            {
+                "propose": ("propose", puzzle, "{lessons}", REPLY, "Next steps:\n"),
+                "step": steps,
+                "io": ("solve", puzzle, REPLY, "Answer:"),
+                "cot": steps,
+                "value": ("value", puzzle, "{answer}", REPLY, "Verdict:"),
+                "vote": ("vote", *target, "{options}", REPLY, "Best option:"),
+                "reflect": ("reflect", puzzle, "{steps}", "{answer}", REPLY, "Lesson:"),
+                "feedback": ("feedback", puzzle, "{answer}", REPLY, "Feedback:"),
+                "refine": ("refine", puzzle, "{attempts}", REPLY, "Answer:"),
+                "choose": steps,
+                "judge": ("judge", puzzle, "{answer}", REPLY, makes),
+            },
+        )
+        self.is_target_shown = is_target_shown
 
     def prompt(self, role: str, state: Any) -> tuple[str, ...]:
         """Return the segments of a prompt (see `ArithmeticTask.prompt`).
@@ -44,70 +49,38 @@ class PromptTemplates:
         Raises:
             ValueError: there is no such role.
         """
-        match role:
-            case "propose":
-                left = self._numbers(state, state)
-                return self.propose, left, *_lesson_lines(state), "Next steps:\n"
-            case "step" | "choose" | "cot":
-                puzzle = self._puzzle(state)
-                return self.steps, puzzle, *_lesson_lines(state), *_step_lines(state), "Step:"
-            case "io":
-                return self.solve, self._puzzle(state), "Answer:"
-            case "value":
-                return self.value, *self._judged(state), "Verdict:"
-            case "judge":
-                return self.judge, *self._judged(state), f"Makes {state.target}:"
-            case "vote":
-                options = (f"Option {i}: {_one_line(each)}\n" for i, each in enumerate(state, 1))
-                return self.vote, *self._target(state[0]), *options, "Best option:"
-            case "reflect":
-                answer = [f"Answer: {_one_line(state)}\n"] if state.is_final else []
-                return self.reflect, self._puzzle(state), *_step_lines(state), *answer, "Lesson:"
-            case "feedback":
-                return self.feedback, self._puzzle(state), _claim(state), "Feedback:"
-            case "refine":
-                return self.refine, *self._criticised(state), "Answer:"
-        raise ValueError(f"role={role!r} must be one of {', '.join(ROLES)}")
+        if role == "vote":
+            options = [f"Option {i}: {_one_line(each)}\n" for i, each in enumerate(state, 1)]
+            return self.render(role, {"target": str(state[0].target), "options": options})
+        if role == "refine":
+            attempts = [line for attempt in state for line in _attempt_lines(*attempt)]
+            return self.render(role, {**_values(state[0][0]), "attempts": attempts})
+        if role == "propose" or (role in ("value", "judge") and not state.is_final):
+            return self.render(role, {**_values(state), "numbers": str(state)})  # what is left
+        return self.render(role, _values(state))
 
     def solution(self, state: Position) -> tuple[str, ...]:
         """Return the question, the steps and, of a final position, the answer (`HasSolution`)."""
-        question = " ".join([self.solve.splitlines()[0], *self._puzzle(state).splitlines()])
+        target = [f"Target: {state.target}"] if self.is_target_shown else []
+        numbers = f"Numbers: {' '.join(map(str, state.puzzle))}"
+        question = " ".join([self.instruction("io"), *target, numbers])
         steps = (f"Step {i}: {step}" for i, step in enumerate(state.steps, start=1))
         return question, *steps, *([f"Answer: {_one_line(state)}"] if state.is_final else [])
 
-    def _target(self, state: Position) -> list[str]:
-        return [f"Target: {state.target}\n"] if self.is_target_shown else []
 
-    def _numbers(self, state: Position, numbers: object) -> str:
-        return "".join([*self._target(state), f"Numbers: {numbers}\n"])
-
-    def _puzzle(self, state: Position) -> str:
-        return self._numbers(state, " ".join(map(str, state.puzzle)))
-
-    def _judged(self, state: Position) -> list[str]:
-        """Show what is left, or the puzzle and the answer of a final position."""
-        if state.is_final:
-            return [self._puzzle(state), f"Answer: {_one_line(state)}\n"]
-        return [self._numbers(state, state)]
-
-    def _criticised(self, attempts: Sequence[tuple[Position, str]]) -> list[str]:
-        """Show the puzzle, then each attempt at it with its feedback."""
-        segments = [self._puzzle(attempts[0][0])]
-        for position, feedback in attempts:
-            segments += [_claim(position), f"Feedback: {' '.join(feedback.split())}\n"]
-        return segments
+def _values(state: Position) -> Values:
+    """Return what a position puts in place of the placeholders of most roles."""
+    return {
+        "target": str(state.target),
+        "numbers": " ".join(map(str, state.puzzle)),
+        "lessons": [f"Lesson: {reflection}\n" for reflection in state.reflections],
+        "steps": [f"Step: {step}\n" for step in state.steps],
+        "answer": [f"Answer: {_one_line(state)}\n"] if state.is_final else [],
+    }
 
 
-def _step_lines(state: Position) -> list[str]:
-    return [f"Step: {step}\n" for step in state.steps]
-
-
-def _lesson_lines(state: Position) -> list[str]:
-    return [f"Lesson: {reflection}\n" for reflection in state.reflections]
-
-
-def _claim(state: Position) -> str:
-    return f"Answer: {state.answer} = {state.target}\n"
+def _attempt_lines(position: Position, feedback: str) -> list[str]:
+    return [f"Answer: {_one_line(position)}\n", f"Feedback: {' '.join(feedback.split())}\n"]
 
 
 def _one_line(state: Position) -> str:

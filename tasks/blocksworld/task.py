@@ -14,8 +14,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from treeshare.tasks.generator import distinct
-from treeshare.tasks.prompts import read_prompts
+from treeshare.tasks.arguments import keeps_arguments
+from treeshare.tasks.generator import distinct, within
+from treeshare.tasks.prompts import (
+    REPLY,
+    PromptTemplates,
+    PromptTexts,
+    Shots,
+    Values,
+    read_prompts,
+)
 from treeshare.tasks.replies import normalize_characters, read_steps, read_verdict
 from treeshare.tasks.task import ParseFailure, Problem, RoleSampling, State, Step, merge_sampling
 from treeshare.tasks.verifiers import verifier_of
@@ -35,9 +43,20 @@ from .rules import (
 
 BLOCKS = "ABCDEF"
 """The names of the blocks."""
-PROMPTS = read_prompts(__package__)
-"""The constant parts of the prompts."""
 
+_STEPS = ("steps", "Goal: {goal}\n", "Blocks: {start}\n", REPLY, "{steps}", "Step:")
+_TEMPLATES = PromptTemplates(
+    read_prompts(__package__),
+    {
+        "propose": ("propose", "Goal: {goal}\n", "{state}", REPLY, "Moves:\n"),
+        "step": _STEPS,
+        "io": ("solve", "Goal: {goal}\n", "Blocks: {start}\n", REPLY, "Plan:"),
+        "cot": _STEPS,
+        "value": ("value", "Goal: {goal}\n", "{state}", REPLY, "Verdict:"),
+        "choose": _STEPS,
+        "judge": ("judge", "Goal: {goal}\n", "{state}", REPLY, "On the way:"),
+    },
+)
 _SAMPLING: RoleSampling = {
     "propose": {"max_tokens": 120, "temperature": 0.7, "stop": ("\n\n",)},
     "step": {"max_tokens": 32, "temperature": 0.7, "stop": ("\n",)},
@@ -86,6 +105,7 @@ class World:
         return stacks_to_text(self.stacks) if self.plan is None else plan_to_text(self.plan)
 
 
+@keeps_arguments
 class Blocksworld:
     """The task of Blocksworld, with generated puzzles.
 
@@ -98,12 +118,17 @@ class Blocksworld:
         limit: number of puzzles; a larger limit gives the same puzzles first.
         seed: seed of the puzzles.
         sampling: per role, fields that replace those of the defaults.
+        prompts: by role, a file or a text that replaces the prompt.
+        shots: the number of examples in each prompt, or by role; None takes all.
 
     Raises:
+        OSError: a prompt's file cannot be read.
         ValueError: an argument is out of its bound, or there are fewer puzzles than `limit`.
     """
 
     name = "blocksworld"
+    templates = _TEMPLATES
+    """The prompts."""
     values: Mapping[str, float] = {" sure": 1.0, " likely": 0.5, " impossible": 0.0}
     """The value of each verdict."""
     yes_no = (" yes", " no")
@@ -117,12 +142,14 @@ class Blocksworld:
         limit: int = 100,
         seed: int = 0,
         sampling: RoleSampling | None = None,
+        prompts: PromptTexts | None = None,
+        shots: Shots | None = None,
     ) -> None:
         self.sampling = merge_sampling(_SAMPLING, sampling)
-        if not 3 <= blocks <= len(BLOCKS):
-            raise ValueError(f"blocks={blocks} must be from 3 to {len(BLOCKS)}")
-        if not 1 <= moves <= 2 * blocks - 2:
-            raise ValueError(f"moves={moves} must be from 1 to {2 * blocks - 2}")
+        self.templates = self.templates.customized(prompts, shots)
+        within(3, len(BLOCKS), blocks=blocks)
+        within(1, 2 * blocks - 2, moves=moves)
+        self._num_moves = moves
 
         def draw(rng: random.Random) -> Puzzle | None:
             start = draw_stacks(rng, BLOCKS[:blocks])
@@ -143,6 +170,10 @@ class Blocksworld:
         start, goal = problem.data
         return World(start, start, goal)
 
+    def max_steps(self, problem: Problem) -> int:
+        """Return the number of moves of the shortest plan, which all puzzles share."""
+        return self._num_moves
+
     def prompt(self, role: str, state: State) -> tuple[str, ...]:
         """Return the segments of the prompt for `role`, the constant one first.
 
@@ -153,24 +184,17 @@ class Blocksworld:
         Raises:
             ValueError: there is no such role.
         """
-        goal = f"Goal: {stacks_to_text(state.goal)}\n"
-        start = f"Blocks: {stacks_to_text(state.start)}\n"
-        now = [goal, f"Blocks: {stacks_to_text(state.stacks)}\n"]
+        start, now = stacks_to_text(state.start), stacks_to_text(state.stacks)
+        shown = [f"Blocks: {now}\n"]
         if state.plan is not None:
-            now = [goal, start, f"Plan: {state}\n"]
-        match role:
-            case "propose":
-                return PROMPTS["propose"], *now, "Moves:\n"
-            case "step" | "choose" | "cot":
-                return PROMPTS["steps"], goal, start, *_move_lines(state), "Step:"
-            case "io":
-                return PROMPTS["solve"], goal, start, "Plan:"
-            case "value":
-                return PROMPTS["value"], *now, "Verdict:"
-            case "judge":
-                return PROMPTS["judge"], *now, "On the way:"
-        known = ", ".join((*self.sampling, "choose", "judge"))
-        raise ValueError(f"role={role!r} must be one of {known}")
+            shown = [f"Blocks: {start}\n", f"Plan: {state}\n"]
+        values: Values = {
+            "goal": stacks_to_text(state.goal),
+            "start": start,
+            "state": shown,
+            "steps": _move_lines(state),
+        }
+        return self.templates.render(role, values)
 
     def parse(self, role: str, state: World, text: str) -> list[Step] | ParseFailure:
         """Read the steps of a reply.

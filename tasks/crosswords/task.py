@@ -16,8 +16,9 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
-from treeshare.tasks.generator import take
-from treeshare.tasks.prompts import read_prompts
+from treeshare.tasks.arguments import keeps_arguments
+from treeshare.tasks.generator import take, within
+from treeshare.tasks.prompts import REPLY, PromptTemplates, PromptTexts, Shots, read_prompts
 from treeshare.tasks.replies import normalize_characters, read_steps, read_verdict
 from treeshare.tasks.task import ParseFailure, Problem, RoleSampling, State, Step, merge_sampling
 from treeshare.tasks.verifiers import verifier_of
@@ -32,10 +33,19 @@ SLOTS = {
 
 They are in the order of a game's clues. The board is stored row by row.
 """
-PROMPTS = read_prompts(__package__)
-"""The constant parts of the prompts."""
 
 _OPEN = "_"
+_TEMPLATES = PromptTemplates(
+    read_prompts(__package__),
+    {
+        "propose": ("propose", "{clues}", REPLY, "Words:\n"),
+        "step": ("steps", "{clues}", REPLY, "Words:\n", "{words}"),
+        "io": ("solve", "{clues}", REPLY, "Rows:"),
+        "cot": ("steps", "{clues}", REPLY, "Words:\n", "{words}"),
+        "value": ("value", "{clues}", REPLY, "Verdict:"),
+        "judge": ("judge", "{clues}", REPLY, "Right:"),
+    },
+)
 _SAMPLING: RoleSampling = {
     "propose": {"max_tokens": 160, "temperature": 0.7, "stop": ("\n\n",)},
     "step": {"max_tokens": 24, "temperature": 0.7, "stop": ("\n",)},
@@ -103,6 +113,7 @@ class Board:
         return replace(self, letters=filled, words=(*self.words, f"{slot}. {word}"))
 
 
+@keeps_arguments
 class Crosswords:
     """The task of the mini crosswords.
 
@@ -113,6 +124,8 @@ class Crosswords:
         start: index of the first game taken, from 0.
         limit: number of games taken; None takes all that follow.
         sampling: per role, fields that replace those of the defaults.
+        prompts: by role, a file or a text that replaces the prompt.
+        shots: the number of examples in each prompt, or by role; None takes all.
 
     Raises:
         OSError: the file cannot be opened.
@@ -120,6 +133,8 @@ class Crosswords:
     """
 
     name = "crosswords"
+    templates = _TEMPLATES
+    """The prompts."""
     values: Mapping[str, float] = {" sure": 1.0, " maybe": 0.5, " impossible": 0.0}
     """The value of each verdict."""
     yes_no = (" yes", " no")
@@ -133,12 +148,14 @@ class Crosswords:
         start: int = 0,
         limit: int | None = None,
         sampling: RoleSampling | None = None,
+        prompts: PromptTexts | None = None,
+        shots: Shots | None = None,
     ) -> None:
         self.path = path
         self.sampling = merge_sampling(_SAMPLING, sampling)
+        self.templates = self.templates.customized(prompts, shots)
         games = read_games(path)
-        if not 0 <= given < SIZE:
-            raise ValueError(f"given={given} must be from 0 to {SIZE - 1}")
+        within(0, SIZE - 1, given=given)
         chosen = take(games, start, limit)
         shown = SIZE * given
         self._problems = [
@@ -157,6 +174,13 @@ class Crosswords:
         rows = [slot for slot in SLOTS if slot[0] == "h" and _OPEN not in board.word(slot)]
         return replace(board, words=tuple(f"{slot}. {board.word(slot)}" for slot in rows))
 
+    def max_steps(self, problem: Problem) -> int:
+        """Return the most words that can be filled in, each into a slot with an open letter.
+
+        On an empty board that is nine of the ten slots, whose letters cross.
+        """
+        return 2 * SIZE - 1 - len(self.root(problem).words)
+
     def prompt(self, role: str, state: State) -> tuple[str, ...]:
         """Return the segments of the prompt for `role`, the constant one first.
 
@@ -166,22 +190,13 @@ class Crosswords:
         Raises:
             ValueError: there is no such role.
         """
-        clues = list(zip(SLOTS, state.clues, strict=True))
-        shown = "".join(f"{slot}. {clue}: {state.word(slot)}\n" for slot, clue in clues)
-        match role:
-            case "propose":
-                return PROMPTS["propose"], shown, "Words:\n"
-            case "step" | "cot":
-                asked = "".join(f"{slot}. {clue}\n" for slot, clue in clues)
-                words = "".join(f"{word}\n" for word in state.words)
-                return PROMPTS["steps"], asked, f"Words:\n{words}"
-            case "io":
-                return PROMPTS["solve"], shown, "Rows:"
-            case "value":
-                return PROMPTS["value"], shown, "Verdict:"
-            case "judge":
-                return PROMPTS["judge"], shown, "Right:"
-        raise ValueError(f"role={role!r} must be one of {', '.join((*self.sampling, 'judge'))}")
+        is_step = role in ("step", "cot")
+        clues = [
+            f"{slot}. {clue}\n" if is_step else f"{slot}. {clue}: {state.word(slot)}\n"
+            for slot, clue in zip(SLOTS, state.clues, strict=True)
+        ]
+        words = [f"{word}\n" for word in state.words]
+        return self.templates.render(role, {"clues": "".join(clues), "words": words})
 
     def parse(self, role: str, state: Board, text: str) -> list[Step] | ParseFailure:
         """Read the steps of a reply.
@@ -283,6 +298,11 @@ def read_games(path: str) -> tuple[tuple[tuple[str, ...], str], ...]:
     """
     try:
         games = json.loads(Path(path).read_bytes())
+    except FileNotFoundError:
+        raise FileNotFoundError(
+            f"there is no file {path!r}; ToT's mini0505_0_100_5.json is in src/tot/data/crosswords "
+            "of https://github.com/princeton-nlp/tree-of-thought-llm"
+        ) from None
     except ValueError as error:
         raise ValueError(f"{path}: not JSON: {error}") from error
     if not isinstance(games, list) or not games:

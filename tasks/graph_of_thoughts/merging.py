@@ -10,10 +10,18 @@ from __future__ import annotations
 import random
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from treeshare.tasks.generator import at_least, distinct
+from treeshare.tasks.prompts import (
+    REPLY,
+    Preamble,
+    PromptTemplates,
+    PromptTexts,
+    Shots,
+    Values,
+)
 from treeshare.tasks.replies import normalize_characters
 from treeshare.tasks.task import ParseFailure, Problem, RoleSampling, State, Step, merge_sampling
 
@@ -54,28 +62,31 @@ class Thought:
         return len(self.part) == self.size
 
 
-@dataclass(frozen=True, slots=True)
-class MergingTemplates:
-    """The texts of a task's prompts, with instructions and worked examples, and the lists' labels.
+def make_templates(
+    preambles: Mapping[str, Preamble], part: str, other: str | None, answer: str
+) -> PromptTemplates:
+    """Make the prompts of a task.
 
-    Attributes:
-        split, merge: the text of the role of that name.
-        solve: the text of the roles `solve` and `io`, and of `step` without a result.
-        reason: the text of the role `cot`.
-        improve: the text of the role `improve`, and of `step` with a result.
+    Args:
+        preambles: the instructions and examples: `solve` for the roles `solve` and `io`, `reason`
+            for the role `cot`, and one of the role's name for each other role.
         part: the label of the list, such as `Input`.
         other: the label of the other set, if there is one.
         answer: the label of the result, such as `Sorted`.
     """
-
-    split: str
-    solve: str
-    reason: str
-    merge: str
-    improve: str
-    part: str
-    other: str | None
-    answer: str
+    lists = [f"{other}: {{other}}\n"] if other else []
+    lists.append(f"{part}: {{list}}\n")
+    return PromptTemplates(
+        preambles,
+        {
+            "solve": ("solve", *lists, REPLY, f"{answer}:"),
+            "merge": ("merge", "{results}", REPLY, "Merged:"),
+            "improve": ("improve", *lists, "Wrong: {wrong}\n", REPLY, f"{answer}:"),
+            "io": ("solve", *lists, REPLY, f"{answer}:"),
+            "split": ("split", "Parts of {part_size} of: {list}\n", REPLY, "Part 1:"),
+            "cot": ("reason", *lists, REPLY, "Reasoning:"),
+        },
+    )
 
 
 class MergingTask(ABC):
@@ -85,22 +96,34 @@ class MergingTask(ABC):
         size: length of a list, at least 2.
         part_size: length of each part that `split` asks for, 1 to `size`.
         sampling: per role, fields that replace those of the defaults.
+        prompts: by role, a file or a text that replaces the prompt.
+        shots: the number of examples in each prompt, or by role; None takes all.
 
     Raises:
+        OSError: a prompt's file cannot be read.
         ValueError: an argument is out of its bound.
     """
 
     name: str
     """The task's name."""
-    templates: MergingTemplates
-    """The texts of the prompts."""
+    templates: PromptTemplates
+    """The prompts (`make_templates`)."""
     _problems: list[Problem]
 
-    def __init__(self, size: int, part_size: int, sampling: RoleSampling | None) -> None:
+    def __init__(
+        self,
+        size: int,
+        part_size: int,
+        sampling: RoleSampling | None = None,
+        prompts: PromptTexts | None = None,
+        shots: Shots | None = None,
+    ) -> None:
         at_least(2, size=size)
-        if not 1 <= part_size <= size:
+        at_least(1, part_size=part_size)
+        if part_size > size:
             raise ValueError(f"part_size={part_size} must be from 1 to size={size}")
         self._size, self._part_size = size, part_size
+        self.templates = self.templates.customized(prompts, shots)
         room = 4 * size + 16  # tokens: a number, a comma, a space, and one more for each number
         whole = {"max_tokens": room, "temperature": 1.0, "stop": ("\n",)}
         lines = {**whole, "max_tokens": 2 * room, "stop": ("\n\n",)}
@@ -117,6 +140,10 @@ class MergingTask(ABC):
         prefix = f"{self.name}/{self._size}-seed{seed}"
         self._problems = [Problem(f"{prefix}/{i}", data) for i, data in drawn]
 
+    def max_steps(self, problem: Problem) -> int:
+        """Return 4: a first result, and three corrections."""
+        return 4
+
     @abstractmethod
     def errors(self, thought: Thought) -> int:
         """Count the errors of a thought's result as the paper does."""
@@ -130,27 +157,20 @@ class MergingTask(ABC):
         Raises:
             ValueError: there is no such role.
         """
-        texts = self.templates
+        if role not in self.sampling:
+            raise ValueError(f"role={role!r} must be one of {', '.join(self.sampling)}")
         if role == "step":
             role = "solve" if state.result is None else "improve"
-        match role:
-            case "split":
-                return (
-                    texts.split,
-                    f"Parts of {self._part_size} of: {list_to_text(state.part)}\n",
-                    "Part 1:",
-                )
-            case "solve" | "io":
-                return texts.solve, *self._list_lines(state), f"{texts.answer}:"
-            case "cot":
-                return texts.reason, *self._list_lines(state), "Reasoning:"
-            case "merge":
-                results = (f"List {i}: {thought}\n" for i, thought in enumerate(state, start=1))
-                return texts.merge, *results, "Merged:"
-            case "improve":
-                wrong = f"Wrong: {state}\n"
-                return texts.improve, *self._list_lines(state), wrong, f"{texts.answer}:"
-        raise ValueError(f"role={role!r} must be one of {', '.join(self.sampling)}")
+        if role == "merge":
+            results = [f"List {i}: {thought}\n" for i, thought in enumerate(state, start=1)]
+            return self.templates.render(role, {"results": results})
+        values: Values = {
+            "list": list_to_text(state.part),
+            "other": list_to_text(state.other),
+            "wrong": str(state),
+            "part_size": str(self._part_size),
+        }
+        return self.templates.render(role, values)
 
     def parse(self, role: str, state: Thought, text: str) -> list[Step] | ParseFailure:
         """Read the steps of a reply.
@@ -202,14 +222,6 @@ class MergingTask(ABC):
         if state.result is None:
             return 0.0
         return max(0.0, 1 - self.errors(state) / len(state.part))
-
-    def _list_lines(self, state: Thought) -> list[str]:
-        other = (
-            [f"{self.templates.other}: {list_to_text(state.other)}\n"]
-            if self.templates.other
-            else []
-        )
-        return [*other, f"{self.templates.part}: {list_to_text(state.part)}\n"]
 
 
 class MergingVerifier(ABC):

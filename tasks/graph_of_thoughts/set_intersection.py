@@ -12,11 +12,12 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from treeshare.tasks.prompts import read_prompts
+from treeshare.tasks.arguments import keeps_arguments
+from treeshare.tasks.prompts import PromptTexts, Shots, read_prompts
 from treeshare.tasks.task import Problem, RoleSampling
 from treeshare.tasks.verifiers import verifier_of
 
-from .merging import MergingTask, MergingTemplates, MergingVerifier, Numbers, Thought
+from .merging import MergingTask, MergingVerifier, Numbers, Thought, make_templates
 
 
 class Sets(NamedTuple):
@@ -26,6 +27,7 @@ class Sets(NamedTuple):
     second: Numbers
 
 
+@keeps_arguments
 class SetIntersection(MergingTask):
     """The task of set intersection, with generated pairs of sets.
 
@@ -38,14 +40,17 @@ class SetIntersection(MergingTask):
         limit: number of problems; a larger limit gives the same problems first.
         seed: seed of the sets.
         sampling: per role, fields that replace those of the defaults.
+        prompts: by role, a file or a text that replaces the prompt.
+        shots: the number of examples in each prompt, or by role; None takes all.
 
     Raises:
+        OSError: a prompt's file cannot be read.
         ValueError: an argument is out of its bound, or there are fewer problems than `limit`.
     """
 
     name = "set_intersection"
-    templates = MergingTemplates(
-        **read_prompts(__package__, "set_intersection"), part="Set 2", other="Set 1", answer="Both"
+    templates = make_templates(
+        read_prompts(__package__, "set_intersection"), part="Set 2", other="Set 1", answer="Both"
     )
 
     def __init__(
@@ -56,8 +61,10 @@ class SetIntersection(MergingTask):
         limit: int = 100,
         seed: int = 0,
         sampling: RoleSampling | None = None,
+        prompts: PromptTexts | None = None,
+        shots: Shots | None = None,
     ) -> None:
-        super().__init__(size, part_size, sampling)
+        super().__init__(size, part_size, sampling, prompts, shots)
         if size > 5000:
             raise ValueError(f"size={size} must be at most 5000")
 

@@ -11,14 +11,16 @@ from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise
 
+from treeshare.tasks.arguments import keeps_arguments
 from treeshare.tasks.generator import at_least
-from treeshare.tasks.prompts import read_prompts
+from treeshare.tasks.prompts import PromptTexts, Shots, read_prompts
 from treeshare.tasks.task import Problem, RoleSampling
 from treeshare.tasks.verifiers import verifier_of
 
-from .merging import MergingTask, MergingTemplates, MergingVerifier, Numbers, Thought
+from .merging import MergingTask, MergingVerifier, Numbers, Thought, make_templates
 
 
+@keeps_arguments
 class Sorting(MergingTask):
     """The task of sorting, with generated lists.
 
@@ -29,14 +31,17 @@ class Sorting(MergingTask):
         limit: number of lists; a larger limit gives the same lists first.
         seed: seed of the lists.
         sampling: per role, fields that replace those of the defaults.
+        prompts: by role, a file or a text that replaces the prompt.
+        shots: the number of examples in each prompt, or by role; None takes all.
 
     Raises:
+        OSError: a prompt's file cannot be read.
         ValueError: an argument is out of its bound, or there are fewer lists than `limit`.
     """
 
     name = "sorting"
-    templates = MergingTemplates(
-        **read_prompts(__package__, "sorting"), part="Input", other=None, answer="Sorted"
+    templates = make_templates(
+        read_prompts(__package__, "sorting"), part="Input", other=None, answer="Sorted"
     )
 
     def __init__(
@@ -48,8 +53,10 @@ class Sorting(MergingTask):
         limit: int = 100,
         seed: int = 0,
         sampling: RoleSampling | None = None,
+        prompts: PromptTexts | None = None,
+        shots: Shots | None = None,
     ) -> None:
-        super().__init__(size, part_size, sampling)
+        super().__init__(size, part_size, sampling, prompts, shots)
         at_least(1, largest=largest)
         if largest > 9999:
             raise ValueError(f"largest={largest} must be at most 9999")

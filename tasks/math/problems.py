@@ -1,25 +1,30 @@
-"""Mathematics problems with a final answer, from a user's file such as GSM8K's or MATH's.
+"""Mathematics problems with a final answer, from a data set such as GSM8K or MATH.
 
-A step is a line of the solution. `MathProblems` keeps the questions of the file, and `MathVerifier`
-keeps the answers.
+A step is a line of the solution. `MathProblems` keeps the questions of the data set, and
+`MathVerifier` keeps the answers.
 """
 
 from __future__ import annotations
 
-import json
 import random
 import re
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
-from pathlib import Path
 from textwrap import shorten
-from typing import Any
 
-from treeshare.tasks.generator import take
-from treeshare.tasks.prompts import read_prompts
+from treeshare.tasks.arguments import keeps_arguments
+from treeshare.tasks.data import read_fields
+from treeshare.tasks.generator import take, whole
+from treeshare.tasks.prompts import (
+    REPLY,
+    PromptTemplates,
+    PromptTexts,
+    Shots,
+    Values,
+    read_prompts,
+)
 from treeshare.tasks.replies import read_verdict
-from treeshare.tasks.sandbox.parent import Sandbox, SandboxFailure
+from treeshare.tasks.sandbox.parent import Sandbox, SandboxFailure, check_seconds
 from treeshare.tasks.task import ParseFailure, Problem, RoleSampling, State, Step, merge_sampling
 from treeshare.tasks.verifiers import verifier_of
 
@@ -33,9 +38,17 @@ from .answers import (
 )
 from .replies import LONGEST_ANSWER
 
-PROMPTS = read_prompts(__package__)
-"""The constant parts of the prompts."""
-
+_QUESTION = "Question: {question}\n"
+_TEMPLATES = PromptTemplates(
+    read_prompts(__package__),
+    {
+        "step": ("steps", _QUESTION, REPLY, "Solution:\n", "{steps}"),
+        "io": ("solve", _QUESTION, REPLY, "Answer:"),
+        "cot": ("steps", _QUESTION, REPLY, "Solution:\n", "{steps}"),
+        "value": ("value", _QUESTION, "Solution:\n", "{steps}", REPLY, "Verdict:"),
+        "judge": ("judge", _QUESTION, "Solution:\n", "{steps}", REPLY, "Right so far:"),
+    },
+)
 _SAMPLING: RoleSampling = {
     "step": {"max_tokens": 128, "temperature": 0.7, "stop": ("\n",)},
     # A blank line does not stop, because replies begin with one and hold more of them. A base
@@ -62,26 +75,35 @@ class Solution:
     answer: str | None = None
 
 
+@keeps_arguments
 class MathProblems:
     """The task of mathematics problems.
 
     Args:
-        path: a file of JSON lines.
+        path: a file, a data set of the Hugging Face hub, or one that `datasets` saved
+            (`treeshare.tasks.data`).
+        name: the task's name in results and in the problems' ids.
+        id: the field that identifies a problem, in ids such as `math500/test/algebra/1.json`; None
+            takes the index of the row.
         question: the field that holds the question.
         level: the field that holds the difficulty, such as `Level 3` or 3; needed with `levels`.
         levels: the levels of the problems taken; None takes all.
-        seed: seed of the order; None keeps the file's order.
+        seed: seed of the order; None keeps the data set's order.
         start: index of the first problem taken, from 0 in that order.
         limit: number of problems taken; None takes all that follow.
         sampling: per role, fields that replace those of the defaults.
+        prompts: by role, a file or a text that replaces the prompt.
+        shots: the number of examples in each prompt, or by role; None takes all.
 
     Raises:
-        OSError: the file cannot be opened.
-        ValueError: a line lacks a field or has an empty one, or another argument is out of its
-            bound.
+        ImportError: the path needs the extra `datasets`.
+        OSError: the data set cannot be read or loaded.
+        ValueError: a row lacks a field or has an empty one, two rows have the same id, or another
+            argument is out of its bound.
     """
 
-    name = "math"
+    templates = _TEMPLATES
+    """The prompts."""
     values: Mapping[str, float] = {" sure": 1.0, " likely": 0.5, " impossible": 0.0}
     """The value of each verdict."""
     yes_no = (" yes", " no")
@@ -91,6 +113,8 @@ class MathProblems:
         self,
         path: str,
         *,
+        name: str = "math",
+        id: str | None = None,
         question: str = "question",
         level: str = "level",
         levels: Sequence[int] | None = None,
@@ -98,10 +122,16 @@ class MathProblems:
         start: int = 0,
         limit: int | None = None,
         sampling: RoleSampling | None = None,
+        prompts: PromptTexts | None = None,
+        shots: Shots | None = None,
     ) -> None:
-        self.path = path
+        if not name or "/" in name:
+            raise ValueError(f"name={name!r} must be a text without `/`")
+        self.name, self.path, self.id = name, path, id
         self.sampling = merge_sampling(_SAMPLING, sampling)
+        self.templates = self.templates.customized(prompts, shots)
         questions = [text for _, text in read_fields(path, question)]
+        ids = _ids(path, id, len(questions))
         chosen = list(range(len(questions)))
         if levels is not None:
             found = [re.search("[0-9]+", text) for _, text in read_fields(path, level)]
@@ -109,16 +139,23 @@ class MathProblems:
             if not chosen:
                 raise ValueError(f"levels={list(levels)} leave no problem of {path}")
         if seed is not None:
+            whole(seed=seed)
             random.Random(seed).shuffle(chosen)
-        self._problems = [Problem(_id(i), questions[i]) for i in take(chosen, start, limit)]
+        self._problems = [
+            Problem(f"{name}/{ids[i]}", questions[i]) for i in take(chosen, start, limit)
+        ]
 
     def problems(self) -> list[Problem]:
-        """Return the problems; an id such as `math/7` has the index in the file, from 0."""
+        """Return the problems; an id such as `math/7` has the index of the row, from 0."""
         return self._problems
 
     def root(self, problem: Problem) -> Solution:
         """Return the question without any line."""
         return Solution(problem.data)
+
+    def max_steps(self, problem: Problem) -> int:
+        """Return 16: few solutions have more lines."""
+        return 16
 
     def prompt(self, role: str, state: State) -> tuple[str, ...]:
         """Return the segments of the prompt for `role`, the constant one first.
@@ -129,19 +166,11 @@ class MathProblems:
         Raises:
             ValueError: there is no such role.
         """
-        question = f"Question: {' '.join(state.question.split())}\n"
-        lines = [f"{line}\n" for line in state.lines]
-        judged = lines or ([] if state.answer is None else [f"Answer: {state.answer}\n"])
-        match role:
-            case "io":
-                return PROMPTS["solve"], question, "Answer:"
-            case "step" | "cot":
-                return PROMPTS["steps"], question, "Solution:\n", *lines
-            case "value":
-                return PROMPTS["value"], question, "Solution:\n", *judged, "Verdict:"
-            case "judge":
-                return PROMPTS["judge"], question, "Solution:\n", *judged, "Right so far:"
-        raise ValueError(f"role={role!r} must be one of {', '.join((*self.sampling, 'judge'))}")
+        steps = [f"{line}\n" for line in state.lines]
+        if role in ("value", "judge") and not steps and state.answer is not None:
+            steps = [f"Answer: {state.answer}\n"]
+        values: Values = {"question": " ".join(state.question.split()), "steps": steps}
+        return self.templates.render(role, values)
 
     def solution(self, state: Solution) -> tuple[str, ...]:
         """Return the question and the lines for a reward model."""
@@ -203,10 +232,11 @@ class MathProblems:
 
 
 class MathVerifier:
-    r"""Compares answers with those in the task's file.
+    r"""Compares answers with those in the task's data set.
 
     Args:
-        path: the task's file.
+        path: the task's path.
+        id: the task's field that identifies a problem.
         answer: the field that holds the answer: alone, after `####` as in GSM8K, or in `\boxed{}`
             as in MATH.
         symbolic: whether math-verify (pip install "treeshare[math]") compares answers that are not
@@ -215,25 +245,30 @@ class MathVerifier:
 
     Raises:
         ImportError: `symbolic` is true and math-verify is not installed.
-        OSError: the file cannot be opened.
-        ValueError: a line lacks the field or has an empty one, or its answer is one that no reply
-            can give.
+        OSError: the data set cannot be read or loaded.
+        ValueError: a row lacks the field or has an empty one, its answer is one that no reply can
+            give, or `seconds` is not from 0.1 to 3600.
     """
 
     def __init__(
-        self, path: str, *, answer: str = "answer", symbolic: bool = False, seconds: float = 5.0
+        self,
+        path: str,
+        *,
+        id: str | None = None,
+        answer: str = "answer",
+        symbolic: bool = False,
+        seconds: float = 5.0,
     ) -> None:
-        self.path, self.answer = path, answer
+        self.path, self.id, self.answer = path, id, answer
+        check_seconds(seconds)
         self.symbolic, self.seconds = symbolic, seconds
         self._sandbox: Sandbox | None = None
         if symbolic:
             require_math_verify()
             module = "treeshare.tasks.math.answers"
             self._sandbox = Sandbox(module, imports=["math_verify"], seconds=seconds)
-        self._answers = {
-            _id(i): _gold(text, f"{path}:{line}")
-            for i, (line, text) in enumerate(read_fields(path, answer))
-        }
+        golds = [_gold(text, where) for where, text in read_fields(path, answer)]
+        self._answers = dict(zip(_ids(path, id, len(golds)), golds, strict=True))
 
     @property
     def scoring_failures(self) -> Mapping[str, int]:
@@ -244,11 +279,11 @@ class MathVerifier:
         return {} if self._sandbox is None else dict(self._sandbox.failures)
 
     def right_answer(self, problem: Problem) -> str:
-        """Return the file's answer, without the words around it."""
-        return self._answers[problem.id]
+        """Return the data set's answer, without the words around it."""
+        return self._answers[problem.id.partition("/")[2]]
 
     def check(self, problem: Problem, answer: str) -> bool:
-        """Return whether `answer` equals the file's (`are_same`). A malformed answer is wrong."""
+        """Return whether `answer` is the right one (`are_same`). A malformed answer is wrong."""
         right = self.right_answer(problem)
         if are_same(answer, right):
             return True
@@ -266,54 +301,23 @@ class MathVerifier:
 
 @verifier_of.register
 def _make_verifier(task: MathProblems) -> MathVerifier:
-    return MathVerifier(task.path)
+    return MathVerifier(task.path, id=task.id)
 
 
-@cache
-def read_fields(path: str, name: str) -> tuple[tuple[int, str], ...]:
-    """Read one field of every line of a file of JSON lines.
-
-    Args:
-        path: the file.
-        name: the field, which holds a text or a number.
-
-    Returns:
-        Each line's number, from 1, and the field's text. Of a number it is the text in the file, so
-        `1e-07` stays exact.
+def _ids(path: str, name: str | None, count: int) -> list[str]:
+    """Return what identifies each row: the field of that name, or the row's index.
 
     Raises:
-        OSError: the file cannot be opened.
-        ValueError: a line is not a JSON object with the field, the field is empty, or there is no
-            line.
+        ValueError: two rows have the same.
     """
-    fields = []
-    with Path(path).open(encoding="utf-8-sig") as file:
-        try:
-            for number, line in enumerate(file, start=1):
-                if line.strip():
-                    fields.append((number, _field(line, name, f"{path}:{number}")))
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{path}: not a file in UTF-8: {error}") from error
-    if not fields:
-        raise ValueError(f"{path}: no problems; at least one line is needed")
-    return tuple(fields)
-
-
-def _field(line: str, name: str, where: str) -> str:
-    try:
-        row: Any = json.loads(line, parse_float=str, parse_int=str, parse_constant=_no_number)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{where}: not JSON: {error}") from error
-    if not isinstance(row, dict) or not isinstance(row.get(name), str):
-        raise ValueError(f"{where}: no text or number in a field {name!r}")
-    text: str = row[name]
-    if not text.strip():
-        raise ValueError(f"{where}: the field {name!r} is empty")
-    return text
-
-
-def _no_number(name: str) -> None:
-    raise ValueError(f"{name} is no number")
+    if name is None:
+        return [str(i) for i in range(count)]
+    places: dict[str, str] = {}
+    for where, text in read_fields(path, name):
+        if text in places:
+            raise ValueError(f"{where}: the {name} {text!r} is also that of {places[text]}")
+        places[text] = where
+    return list(places)
 
 
 def _gold(text: str, where: str) -> str:
@@ -328,7 +332,3 @@ def _gold(text: str, where: str) -> str:
             f"{where}: no answer of at most {LONGEST_ANSWER} characters in {shorten(gold, 60)!r}"
         )
     return gold
-
-
-def _id(index: int) -> str:
-    return f"{MathProblems.name}/{index}"

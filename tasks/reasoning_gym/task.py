@@ -4,7 +4,7 @@ The package has over a hundred generators of puzzles, from arithmetic to games, 
 scorer; the extra `reasoning-gym` installs it. It runs in separate processes, because some scorers
 evaluate answers as Python, and one data set runs programs that come with it. One process makes the
 questions and ends; another holds the scorer for `ReasoningGymVerifier`. The task keeps only the
-questions.
+questions. A step is a paragraph of reasoning, or the answer.
 """
 
 from __future__ import annotations
@@ -15,7 +15,16 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from treeshare.tasks.generator import at_least
+from treeshare.tasks.arguments import keeps_arguments
+from treeshare.tasks.generator import at_least, whole
+from treeshare.tasks.prompts import (
+    REPLY,
+    PromptTemplates,
+    PromptTexts,
+    Shots,
+    Values,
+    read_prompts,
+)
 from treeshare.tasks.replies import read_verdict
 from treeshare.tasks.sandbox.parent import Sandbox, SandboxFailure
 from treeshare.tasks.task import ParseFailure, Problem, RoleSampling, State, Step, merge_sampling
@@ -24,6 +33,7 @@ from treeshare.tasks.verifiers import verifier_of
 _SAMPLING: RoleSampling = {
     "io": {"max_tokens": 256, "temperature": 0.7, "stop": ("</answer>",)},
     "cot": {"max_tokens": 1024, "temperature": 0.7, "stop": ("</answer>",)},
+    "step": {"max_tokens": 256, "temperature": 0.7, "stop": ("\n\n", "</answer>")},
     "value": {"max_tokens": 6, "temperature": 0.7, "stop": ("\n",)},
 }
 _MARKER = "treeshare.tasks.reasoning_gym.marker"
@@ -36,32 +46,37 @@ _MOST_MARKS = 1_000  # marks that are kept, so that `check` and `grades` mark an
 _LONGEST = 100_000
 """Characters of an answer; the longest right answers have some 4,000."""
 
-SOLVE = """\
-Answer the question. Write the answer, and nothing else, between <answer> and </answer>, in the \
-format that the question asks for.
-
-"""
-
-REASON = """\
-Answer the question. Think step by step first. Then write the answer, and nothing else, between \
-<answer> and </answer>, in the format that the question asks for.
-
-"""
-
-VALUE = """\
-Is the answer to the question right? Say sure, likely or impossible.
-
-"""
+_QUESTION = "Question:\n{question}\n\n"
+_TEMPLATES = PromptTemplates(
+    read_prompts(__package__),
+    {
+        "io": ("solve", _QUESTION, REPLY, "<answer>"),
+        "cot": ("reason", _QUESTION, REPLY, "Reasoning:\n", "{reasoning}"),
+        "step": ("reason", _QUESTION, REPLY, "Reasoning:\n", "{reasoning}"),
+        "value": ("value", _QUESTION, "<answer>{answer}</answer>\n", REPLY, "Verdict:"),
+        "value_reasoning": (
+            *("value_reasoning", _QUESTION, "Reasoning:\n", "{reasoning}", REPLY, "Verdict:"),
+        ),
+    },
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A state: a question, and the answer to it, right or wrong, once there is one."""
+    """A state of a question.
+
+    Attributes:
+        question: the question.
+        reasoning: the paragraphs of reasoning so far.
+        answer: the answer, right or wrong.
+    """
 
     question: str
+    reasoning: tuple[str, ...] = ()
     answer: str | None = None
 
 
+@keeps_arguments
 class ReasoningGym:
     """The task of a data set.
 
@@ -71,6 +86,8 @@ class ReasoningGym:
         limit: number of questions, 1 to 5,000; a larger limit gives the same questions first.
         seed: seed of the questions.
         sampling: per role, fields that replace those of the defaults.
+        prompts: by role, a file or a text that replaces the prompt.
+        shots: None or 0, because the prompts have no examples.
 
     Raises:
         ImportError: reasoning-gym is not installed.
@@ -81,6 +98,8 @@ class ReasoningGym:
     """
 
     name = "reasoning_gym"
+    templates = _TEMPLATES
+    """The prompts."""
     values: Mapping[str, float] = {" sure": 1.0, " likely": 0.5, " impossible": 0.0}
     """The value of each verdict."""
 
@@ -92,12 +111,15 @@ class ReasoningGym:
         limit: int = 100,
         seed: int = 0,
         sampling: RoleSampling | None = None,
+        prompts: PromptTexts | None = None,
+        shots: Shots | None = None,
     ) -> None:
         self.dataset = dataset
         self.options = dict(options or {})
         self.limit = limit
         self.seed = seed
         self.sampling = merge_sampling(_SAMPLING, sampling)
+        self.templates = self.templates.customized(prompts, shots)
         with (
             closing(_sandbox(dataset, options, limit, seed)) as sandbox,
             _explained(dataset, options),
@@ -113,34 +135,46 @@ class ReasoningGym:
         """Return the question without an answer."""
         return Reply(problem.data)
 
+    def max_steps(self, problem: Problem) -> int:
+        """Return 8: seven paragraphs of reasoning, and the answer."""
+        return 8
+
     def prompt(self, role: str, state: State) -> tuple[str, ...]:
         """Return the segments of the prompt for `role`, the constant one first.
+
+        `step` and `cot` share one prompt, which holds the reasoning so far, so a child's prompt
+        begins with its parent's.
 
         Raises:
             ValueError: there is no such role.
         """
-        question = f"Question:\n{state.question.strip()}\n\n"
-        match role:
-            case "io":
-                return SOLVE, question, "<answer>"
-            case "cot":
-                return REASON, question, "Reasoning:\n"
-            case "value":
-                return VALUE, question, f"<answer>{state.answer}</answer>\n", "Verdict:"
-        raise ValueError(f"role={role!r} must be one of {', '.join(self.sampling)}")
+        if role == "value" and state.answer is None:
+            role = "value_reasoning"
+        values: Values = {
+            "question": state.question.strip(),
+            "reasoning": [f"{paragraph}\n\n" for paragraph in state.reasoning],
+            "answer": str(state.answer),
+        }
+        return self.templates.render(role, values)
 
     def parse(self, role: str, state: Reply, text: str) -> list[Step] | ParseFailure:
         """Read the answer in a reply, which may have several lines.
 
-        It follows the last `<answer>`. A reply to `io` without one is an answer as a whole.
+        It follows the last `<answer>`. Without one, a reply to `io` is an answer as a whole, and a
+        reply to `step` a paragraph of reasoning.
 
         Raises:
             ValueError: the role has no such reply.
         """
-        if role not in ("io", "cot"):
-            raise ValueError(f"role={role!r} must be one of io, cot")
+        if role not in ("io", "cot", "step"):
+            raise ValueError(f"role={role!r} must be one of io, cot, step")
         if role == "cot" and "<answer>" not in text:
             return ParseFailure(role, text, "no <answer>")
+        if role == "step" and "<answer>" not in text:
+            paragraph = text.strip()
+            if not paragraph:
+                return ParseFailure(role, text, "empty reply")
+            return [Step(paragraph, replace(state, reasoning=(*state.reasoning, paragraph)))]
         answer = text.rpartition("<answer>")[2].partition("</answer>")[0].strip()
         if not answer:
             return ParseFailure(role, text, "empty answer")
@@ -263,6 +297,7 @@ def _sandbox(
     if importlib.util.find_spec("reasoning_gym") is None:
         raise ImportError('task=reasoning_gym needs `pip install "treeshare[reasoning-gym]"`')
     at_least(1, limit=limit)
+    whole(seed=seed)
     if limit > _SIZE:
         raise ValueError(f"limit={limit} must be at most {_SIZE}")
     if dataset == "composite":

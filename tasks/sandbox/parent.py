@@ -47,6 +47,17 @@ class SandboxFailure(Exception):
         self.error = error
 
 
+def check_seconds(seconds: float) -> None:
+    """Check a limit of wall time for a call.
+
+    Raises:
+        ValueError: it is no number from 0.1 to 3600.
+    """
+    is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
+    if not (is_number and 0.1 <= seconds <= 3600):
+        raise ValueError(f"seconds={seconds!r} must be a number from 0.1 to 3600")
+
+
 class Sandbox:
     """Calls functions of a module in a child process, one at a time.
 
@@ -76,8 +87,7 @@ class Sandbox:
     ) -> None:
         if os.name != "posix":
             raise OSError("marking replies in a process of its own needs a POSIX system")
-        if not (isinstance(seconds, int | float) and 0.1 <= seconds <= 3600):
-            raise ValueError(f"seconds={seconds!r} must be a number from 0.1 to 3600")
+        check_seconds(seconds)
         self.seconds = seconds
         self.failures: Counter[str] = Counter()
         """The number of calls that failed, by kind."""

@@ -31,10 +31,11 @@ def make(name):
 
 
 def task_nodes():
-    """Return the configuration of each task by the file's name."""
+    """Return the configuration of each task class by the file's name."""
     files = sorted((PACKAGE / "conf" / "task").glob("*.yaml"))
     nodes = {path.stem: yaml.safe_load(path.read_text()) for path in files}
-    return {name: node.get("task", node) for name, node in nodes.items()}
+    tasks = {name: node.get("task", node) for name, node in nodes.items()}
+    return {name: node for name, node in tasks.items() if "_target_" in node}
 
 
 @pytest.mark.parametrize("name", MADE)

@@ -126,7 +126,13 @@ def test_arguments_out_of_bound_are_refused(arguments: dict[str, int], message: 
 @pytest.mark.parametrize("role", ["propose", "step", "choose", "io", "cot", "value", "judge"])
 def test_a_prompt_names_the_target_of_its_puzzle(role: str) -> None:
     constant, given, *_ = TASK.prompt(role, ROOT)
-    assert constant in (TEXTS.propose, TEXTS.steps, TEXTS.solve, TEXTS.value, TEXTS.judge)
+    assert constant in (
+        TEXTS.preamble("propose"),
+        TEXTS.preamble("step"),
+        TEXTS.preamble("io"),
+        TEXTS.preamble("value"),
+        TEXTS.preamble("judge"),
+    )
     assert given == "Target: 31\nNumbers: 2 3 7 15 18\n"
     end = TASK.prompt(role, ROOT)[-1]
     assert end == "Makes 31:" if role == "judge" else not end.endswith(" ")
@@ -161,7 +167,7 @@ def examples(text: str) -> Iterator[tuple[Position, list[str]]]:
 
 
 def test_examples_of_proposals_are_right() -> None:
-    for state, (_, *lines) in examples(TEXTS.propose):
+    for state, (_, *lines) in examples(TEXTS.preamble("propose")):
         steps = TASK.parse("propose", state, "\n".join(lines))
         assert isinstance(steps, list) and [step.text for step in steps] == lines
         assert can_make(state.values, state.target)
@@ -171,7 +177,9 @@ def is_right(state: Position, answer: str) -> bool:
     return VERIFIER.check(Problem("", (state.puzzle, int(state.target))), answer)
 
 
-@pytest.mark.parametrize("text", [TEXTS.steps, TEXTS.solve], ids=["steps", "solve"])
+@pytest.mark.parametrize(
+    "text", [TEXTS.preamble("step"), TEXTS.preamble("io")], ids=["steps", "solve"]
+)
 def test_examples_of_solutions_are_right(text: str) -> None:
     for start, (*steps, answer) in examples(text):
         state = start
@@ -183,30 +191,32 @@ def test_examples_of_solutions_are_right(text: str) -> None:
         assert is_right(start, answer.removeprefix("Answer: "))
 
 
-@pytest.mark.parametrize("text", [TEXTS.value, TEXTS.judge], ids=["value", "judge"])
+@pytest.mark.parametrize(
+    "text", [TEXTS.preamble("value"), TEXTS.preamble("judge")], ids=["value", "judge"]
+)
 def test_examples_of_verdicts_are_right(text: str) -> None:
     for state, (*answer, verdict) in examples(text):
         good = can_make(state.values, state.target)
         if answer:
             good = is_right(state, answer[0].removeprefix("Answer: "))
-        if text is TEXTS.judge:
+        if text == TEXTS.preamble("judge"):
             assert verdict == f"Makes {state.target}: {'yes' if good else 'no'}"
         else:
             assert verdict in ("Verdict: likely", f"Verdict: {'sure' if good else 'impossible'}")
 
 
 def test_examples_of_mistakes_are_mistakes_and_of_mending_right() -> None:
-    for state, (*steps, answer, _) in examples(TEXTS.reflect):
+    for state, (*steps, answer, _) in examples(TEXTS.preamble("reflect")):
         for line in steps:
             (step,) = TASK.parse("step", state, line)
             assert line == f"Step: {step.text}"
             state = step.state
         assert answer == f"Answer: {state.numbers[0].expression} = {state}"
         assert state.is_final and state.values != (state.target,)
-    for state, (answer, feedback) in examples(TEXTS.feedback):
+    for state, (answer, feedback) in examples(TEXTS.preamble("feedback")):
         right = is_right(state, answer.removeprefix("Answer: "))
         assert right == TASK.is_satisfied(state, feedback.removeprefix("Feedback: "))
-    for state, (wrong, _, right) in examples(TEXTS.refine):
+    for state, (wrong, _, right) in examples(TEXTS.preamble("refine")):
         assert not is_right(state, wrong.removeprefix("Answer: "))
         assert is_right(state, right.removeprefix("Answer: "))
 

@@ -17,13 +17,13 @@ VERIFIER = Game24Verifier()
 ROOT = Position.start((2, 8, 8, 14))
 ROLES = ("propose", "step", "choose", "io", "cot", "value", "judge", "reflect")
 CONSTANTS = {
-    "propose": TASK.templates.propose,
-    "steps": TASK.templates.steps,
-    "solve": TASK.templates.solve,
-    "value": TASK.templates.value,
-    "judge": TASK.templates.judge,
-    "vote": TASK.templates.vote,
-    "reflect": TASK.templates.reflect,
+    "propose": TASK.templates.preamble("propose"),
+    "steps": TASK.templates.preamble("step"),
+    "solve": TASK.templates.preamble("io"),
+    "value": TASK.templates.preamble("value"),
+    "judge": TASK.templates.preamble("judge"),
+    "vote": TASK.templates.preamble("vote"),
+    "reflect": TASK.templates.preamble("reflect"),
 }
 
 
@@ -82,7 +82,7 @@ def test_reflections_are_shown_where_steps_are_asked_for_and_inherited() -> None
 
 
 def test_examples_of_reflections_are_failures_and_their_steps_right() -> None:
-    for numbers, (*steps, answer, lesson) in examples(TASK.templates.reflect):
+    for numbers, (*steps, answer, lesson) in examples(TASK.templates.preamble("reflect")):
         state = Position.start(numbers)
         for line in steps:
             (step,) = read("step", state, line)
@@ -109,13 +109,15 @@ def examples(constant: str) -> Iterator[tuple[tuple[int, ...], list[str]]]:
 
 
 def test_examples_of_proposals_are_right() -> None:
-    for numbers, (_, *lines) in examples(TASK.templates.propose):
+    for numbers, (_, *lines) in examples(TASK.templates.preamble("propose")):
         steps = read("propose", Position.start(numbers), "\n".join(lines))
         assert [step.text for step in steps] == lines
 
 
 @pytest.mark.parametrize(
-    "constant", [TASK.templates.steps, TASK.templates.solve], ids=["steps", "solve"]
+    "constant",
+    [TASK.templates.preamble("step"), TASK.templates.preamble("io")],
+    ids=["steps", "solve"],
 )
 def test_examples_of_solutions_are_right(constant: str) -> None:
     for numbers, (*steps, answer) in examples(constant):
@@ -129,7 +131,7 @@ def test_examples_of_solutions_are_right(constant: str) -> None:
 
 
 def test_examples_of_verdicts_are_right() -> None:
-    for numbers, (*answer, verdict) in examples(TASK.templates.value):
+    for numbers, (*answer, verdict) in examples(TASK.templates.preamble("value")):
         state = Position.start(numbers)
         is_right = count_solutions(state.values) > 0
         if answer:
@@ -139,7 +141,7 @@ def test_examples_of_verdicts_are_right() -> None:
 
 def test_examples_of_judgements_are_right_and_balanced() -> None:
     judged = []
-    for numbers, (*answer, judgement) in examples(TASK.templates.judge):
+    for numbers, (*answer, judgement) in examples(TASK.templates.preamble("judge")):
         is_right = count_solutions(tuple(map(Fraction, numbers))) > 0
         if answer:
             is_right = VERIFIER.check(Problem("some", numbers), answer[0].removeprefix("Answer: "))
@@ -149,7 +151,7 @@ def test_examples_of_judgements_are_right_and_balanced() -> None:
 
 
 def test_examples_of_votes_are_right() -> None:
-    for block in TASK.templates.vote.strip().split("\n\n")[1:]:
+    for block in TASK.templates.preamble("vote").strip().split("\n\n")[1:]:
         *lines, vote = [line.partition(": ")[2] for line in block.split("\n")]
         options = [
             line.endswith("= 24") or count_solutions(left(line).values) > 0 for line in lines
@@ -161,5 +163,5 @@ def test_examples_of_votes_are_right() -> None:
 def test_no_example_is_a_puzzle() -> None:
     puzzles = set(solvable_puzzles())
     for constant in CONSTANTS.values():
-        if constant is not TASK.templates.vote:  # its options have at most three numbers
+        if constant != TASK.templates.preamble("vote"):  # its options have at most three numbers
             assert puzzles.isdisjoint(tuple(sorted(numbers)) for numbers, _ in examples(constant))

@@ -20,7 +20,6 @@ from treeshare.tasks.blocksworld.rules import (
     stacks_to_text,
 )
 from treeshare.tasks.blocksworld.task import (
-    PROMPTS,
     Blocksworld,
     BlocksworldVerifier,
     Puzzle,
@@ -41,6 +40,9 @@ TASK = Blocksworld(limit=5)
 VERIFIER = BlocksworldVerifier()
 PROBLEM = Problem("some", Puzzle(("AC", "B"), ("ABC",)))
 ROOT = TASK.root(PROBLEM)
+PROMPTS = {
+    role: TASK.templates.preamble(role) for role in ("propose", "step", "io", "value", "judge")
+}
 PLAN = "move C to the table; move B onto A; move C onto B"
 
 

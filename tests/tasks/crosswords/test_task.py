@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from places import DATA
 
 from treeshare.tasks.crosswords.task import (
-    PROMPTS,
     SLOTS,
     Board,
     Crosswords,
@@ -188,7 +187,7 @@ def test_rows_can_be_given(path, verifier):
 def test_prompts_show_the_clues_and_the_letters(task):
     state = filled(task, "h1. scent")
     for role in (*task.sampling, "judge"):
-        first, shown, last = task.prompt(role, state)
+        first, shown, *_, last = task.prompt(role, state)
         assert first.endswith("\n\n") and shown.count("\n") == 10 and "clue of v5" in shown
         assert not last.endswith(" ")
         assert ("v1. clue of v1: s____\n" in shown) == (role not in ("step", "cot"))
@@ -202,8 +201,8 @@ def test_prompts_show_the_clues_and_the_letters(task):
 
 def test_examples_in_the_prompts_are_right(task):
     squares = [Board(tuple(CLUES), "".join(letters).lower()) for _, letters in GAMES]
-    for text in PROMPTS.values():
-        for block, square in zip(text.strip().split("\n\n")[1:], squares * 2, strict=False):
+    for role in ("propose", "step", "io", "value", "judge"):
+        for block, square in zip(task.templates.examples(role), squares * 2, strict=False):
             shown = re.findall(r"^([hv][1-5])\. .*?(?:: ([a-z_]{5}))?$", block, re.MULTILINE)
             if "Verdict: maybe" in block:
                 square = squares[1]

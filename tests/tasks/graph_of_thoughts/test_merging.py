@@ -132,13 +132,13 @@ def test_a_whole_answer_is_taken_right_or_wrong(task, role):
 
 @TASKS
 def test_examples_in_the_prompts_are_what_a_perfect_model_says(task):
-    texts = task.templates
-    for text in (texts.solve, texts.reason, texts.merge, texts.improve, texts.split):
+    for role in ("solve", "cot", "merge", "improve", "split"):
+        text = task.templates.preamble(role)
         examples = re.sub(r"Reasoning: .*\n", "", text).strip().split("\n\n")[1:]
         assert len(examples) >= 2
         for example in examples:
             first, *rest = example.split("\n")
-            shown = [first] if text is texts.split else [first, *rest[:-1]]
+            shown = [first] if role == "split" else [first, *rest[:-1]]
             label, reply = example.removeprefix("\n".join(shown) + "\n").split(":", 1)
             assert perfect(text + "\n".join([*shown, f"{label}:"])).strip() in (
                 reply.strip(),

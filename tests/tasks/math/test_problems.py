@@ -13,8 +13,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from treeshare.tasks.math.answers import are_same, final_answer, normalize_answer, read_number
-from treeshare.tasks.math.problems import PROMPTS, MathProblems, MathVerifier
+from treeshare.tasks.math.problems import MathProblems, MathVerifier
 from treeshare.tasks.task import HasJudgement, HasSolution, HasValues, ParseFailure, Task
+from treeshare.tasks.verifiers import verifier_of
 
 PATH = str(Path(task_options.__file__).parent / "task_files/math.jsonl")
 TASK = MathProblems(PATH)
@@ -260,13 +261,13 @@ def test_prompts_show_the_question_in_one_line():
 
 def test_examples_in_the_prompts_agree_with_each_other():
     right = {}
-    for text in (PROMPTS["steps"], PROMPTS["solve"]):
-        for block in text.strip().split("\n\n")[1:]:
+    for role in ("step", "io"):
+        for block in TASK.templates.examples(role):
             question = re.search("Question: (.*)", block)[1]
             answer = final_answer(block.rpartition("\n")[2])
             assert are_same(right.setdefault(question, answer), answer)
-    for text in (PROMPTS["value"], PROMPTS["judge"]):
-        for block in text.strip().split("\n\n")[1:]:
+    for role in ("value", "judge"):
+        for block in TASK.templates.examples(role):
             question = re.search("Question: (.*)", block)[1]
             answered = re.search("Answer: (.*)", block)
             if answered:
@@ -286,9 +287,33 @@ def test_a_part_of_the_file_can_be_taken():
     assert ids(seed=3, limit=2) == ids(seed=3)[:2]
 
 
+def test_problems_can_be_named_by_a_field(tmp_path):
+    path = tmp_path / "named.jsonl"
+    rows = [{"q": "one?", "a": "#### 1", "id": "test/7.json"}, {"q": "two?", "a": 2, "id": 12}]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    task = MathProblems(str(path), name="mine", id="id", question="q", seed=1)
+    verifier = MathVerifier(str(path), id="id", answer="a")
+    right = {p.id: verifier.right_answer(p) for p in task.problems()}
+    assert right == {"mine/test/7.json": "1", "mine/12": "2"}
+    assert task.name == "mine" and verifier_of(MathProblems(PATH, id="question")).id == "question"
+    by_index = MathProblems(str(path), name="mine", question="q").problems()[1]
+    assert by_index.id == "mine/1"
+    assert MathVerifier(str(path), answer="a").right_answer(by_index) == "2"
+
+
+def test_ids_that_are_not_unique_are_refused(tmp_path):
+    path = tmp_path / "twice.jsonl"
+    path.write_text("".join(f'{{"question": "{i}?", "answer": {i}, "id": 5}}\n' for i in range(2)))
+    for make in (MathProblems, MathVerifier):
+        with pytest.raises(ValueError, match=rf"^{path}:2: the id '5' is also that of {path}:1$"):
+            make(str(path), id="id")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        ({"name": "a/b"}, "name='a/b' must be a text without `/`"),
+        ({"id": "level"}, r".*:4: the level 'Level 1' is also that of .*:1"),
         ({"question": "problem"}, r".*math\.jsonl:1: no text or number in a field 'problem'"),
         ({"levels": [1], "level": "hard"}, r".*:1: no text or number in a field 'hard'"),
         ({"levels": [4]}, r"levels=\[4\] leave no problem of .*math\.jsonl"),

@@ -88,15 +88,36 @@ def test_replies_and_prompts(pair):
     )
     (step,) = task.parse("io", root, "5")
     assert task.prompt("value", step.state)[2:] == ("<answer>5</answer>\n", "Verdict:")
-    for role in ("io", "cot"):
+    for role in ("io", "cot", "step"):
         first, question, _ = task.prompt(role, root)
         assert first.endswith("\n\n") and root.question.strip() in question
     assert task.parse_value(root, "Sure.") == 1.0
     assert isinstance(task.parse_value(root, "surely"), ParseFailure)
-    with pytest.raises(ValueError, match="role='step' must be one of io, cot, value"):
-        task.prompt("step", root)
-    with pytest.raises(ValueError, match="role='step' must be one of io, cot"):
-        task.parse("step", root, "5")
+    with pytest.raises(ValueError, match="role='propose' must be one of io, cot, step, value"):
+        task.prompt("propose", root)
+    with pytest.raises(ValueError, match="role='propose' must be one of io, cot, step"):
+        task.parse("propose", root, "5")
+
+
+def test_a_step_is_a_paragraph_or_the_answer(pair):
+    task = pair[0]
+    root = task.root(task.problems()[0])
+    (first,) = task.parse("step", root, "\nTwo and two\nare four.")
+    (second,) = task.parse("step", first.state, "So it is 4.")
+    assert first.text == "Two and two\nare four." and not task.is_terminal(second.state)
+    assert task.prompt("step", second.state)[3:] == (
+        "Two and two\nare four.\n\n",
+        "So it is 4.\n\n",
+    )
+    assert task.prompt("step", second.state)[:4] == task.prompt("step", first.state)
+    assert task.prompt("value", first.state)[2:] == (
+        "Reasoning:\n",
+        "Two and two\nare four.\n\n",
+        "Verdict:",
+    )
+    (last,) = task.parse("step", second.state, "That is <answer>4")
+    assert task.is_terminal(last.state) and task.answer(last.state) == "4"
+    assert task.parse("step", root, " \n") == ParseFailure("step", " \n", "empty reply")
 
 
 @pytest.mark.parametrize(
@@ -124,7 +145,7 @@ def test_arguments_out_of_bound_are_refused(gym, arguments, error, message):
 def test_nothing_raises(pair, text):
     task, verifier = pair
     (problem,) = task.problems()
-    for role in ("io", "cot"):
+    for role in ("io", "cot", "step"):
         assert isinstance(task.parse(role, task.root(problem), text), list | ParseFailure)
     verifier.check(problem, text)
 
