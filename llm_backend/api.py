@@ -86,6 +86,11 @@ def _strings(name: str, value: Any) -> tuple[str, ...]:
     return texts
 
 
+def _check_chat(value: Any) -> None:
+    if value is not None and not isinstance(value, Chat):
+        raise ValueError(f"chat={_shown(value)} must be a Chat")
+
+
 def _shown(value: Any) -> str:
     """Write a value for an error message: one line of bounded length."""
     try:
@@ -143,6 +148,42 @@ class Sampling:
 
 
 @dataclass(frozen=True, slots=True)
+class Chat:
+    """A prompt as a conversation, for a model that has a chat format.
+
+    Args:
+        turns: pairs of a role and a text: `system` first or not at all, then `user` and `assistant`
+            in turns, the last the user's.
+        reply: how the assistant's reply begins, in pieces. Each piece is turned into tokens by
+            itself, so the tokens of a prompt begin those of every prompt with the same turns and
+            the same first pieces.
+
+    Raises:
+        ValueError: a field is of another type, or the roles do not alternate.
+    """
+
+    turns: tuple[tuple[str, str], ...]
+    reply: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        try:
+            turns = tuple(map(tuple, self.turns))
+            roles, texts = zip(*turns, strict=True)
+            "".join(texts)  # it raises a TypeError unless all are strings
+        except (TypeError, ValueError):
+            shown = _shown(self.turns)
+            raise ValueError(f"turns={shown} must be pairs of a role and a text") from None
+        asked = roles[roles[0] == "system" :]
+        if asked != ("user", "assistant") * (len(asked) // 2) + ("user",):
+            raise ValueError(
+                f"the roles of the turns are {_shown(roles)}: they must be system or nothing, then "
+                "user and assistant in turns, the last user"
+            )
+        object.__setattr__(self, "turns", turns)
+        object.__setattr__(self, "reply", _strings("reply", self.reply))
+
+
+@dataclass(frozen=True, slots=True)
 class Generate:
     """A request for `n` completions of one prompt.
 
@@ -156,6 +197,8 @@ class Generate:
         n: number of completions, from 1 to `MOST_SAMPLES`.
         sampling: how each completion is drawn.
         seed: from 0 to 2^64 - 1.
+        chat: the prompt as a conversation, which an engine whose model has a chat format takes in
+            place of the segments; None asks in plain text.
 
     Raises:
         ValueError: a field is of another type or out of its bound.
@@ -165,6 +208,7 @@ class Generate:
     n: int = 1
     sampling: Sampling = Sampling()
     seed: int = 0
+    chat: Chat | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "prefix_segments", _strings("prompt", self.prefix_segments))
@@ -172,6 +216,7 @@ class Generate:
         object.__setattr__(self, "seed", whole_number("seed", self.seed, 0, (1 << 64) - 1))
         if not isinstance(self.sampling, Sampling):
             raise ValueError(f"sampling={_shown(self.sampling)} must be a Sampling")
+        _check_chat(self.chat)
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +232,8 @@ class Score:
     Args:
         prefix_segments: the prompt; one string is one segment.
         continuations: one string is one continuation.
+        chat: the prompt as a conversation, as of `Generate`. Its tokens end where the reply ends,
+            and each continuation is turned into tokens by itself.
 
     Raises:
         ValueError: a field is of another type, or there is no continuation, or an empty one.
@@ -194,6 +241,7 @@ class Score:
 
     prefix_segments: Prompt
     continuations: tuple[str, ...]
+    chat: Chat | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "prefix_segments", _strings("prompt", self.prefix_segments))
@@ -201,6 +249,7 @@ class Score:
         object.__setattr__(self, "continuations", texts)
         if not texts or "" in texts:
             raise ValueError(f"continuations={texts!r} must be non-empty strings")
+        _check_chat(self.chat)
 
 
 @dataclass(frozen=True, slots=True)
@@ -333,12 +382,15 @@ class EngineCapabilities:
         seeds: the sample of a `Generate` depends on its seed, and not on other requests.
         logprobs: completions have log-probabilities; otherwise these are NaN.
         rewards: it serves `Reward`.
+        chat: the form in which it asks `chat`, such as `template 3f2a91c0`; None reads the segments
+            of every prompt as plain text.
     """
 
     scores: bool
     seeds: bool
     logprobs: bool
     rewards: bool = False
+    chat: str | None = None
 
 
 class Engine(Protocol):

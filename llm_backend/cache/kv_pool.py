@@ -143,6 +143,11 @@ class KVPool:
             for heads, _, width in layers
         ]
 
+    @property
+    def num_bytes(self) -> int:
+        """Memory of all keys and values."""
+        return sum(tensor.nbytes for tensor in (*self.keys, *self.values))
+
     def clear(self, slots: np.ndarray) -> None:
         """Write zeros to slots [N] int64."""
         rows = torch.from_numpy(slots).to(self.keys[0].device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,6 +13,8 @@ from treeshare.llm_backend.cache.tree_cache import TreeCache
 from treeshare.llm_backend.runtime.admission import Admission
 from treeshare.llm_backend.runtime.observer import StepRecorder
 from treeshare.llm_backend.runtime.sequence import Job, NotANumber
+
+_log = logging.getLogger(__name__)
 
 
 def collect(
@@ -63,6 +66,7 @@ def _drop_failed(
         Ids of the requests that are tried again.
     """
     by_id = {job.request_id: job for job in failed}
+    _log.debug("%d requests failed, such as by: %s", len(by_id), failed[0].error)
     admission.drop(by_id.keys())
     for job in failed:
         anchor, slots = job.leaves[0].anchor, [leaf.slots for leaf in job.leaves]

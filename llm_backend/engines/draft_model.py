@@ -25,10 +25,12 @@ class ModelDrafter:
     Args:
         model: the smaller one.
         num_tokens: guesses for one sequence.
-        kv_tokens: size of its KV pool. A sequence that does not fit into it, or into the smaller
-            model's context, is decoded without guesses.
-        max_num_seqs: sequences in one of its forwards.
-        max_num_batched_tokens: tokens in one of its forwards.
+        kv_tokens: size of its KV pool, or `auto`. A sequence that does not fit into it, or into the
+            smaller model's context, is decoded without guesses.
+        max_num_seqs: sequences in one of its forwards, or `auto`.
+        max_num_batched_tokens: tokens in one of its forwards, or `auto`.
+        memory: the share of a GPU's free memory that is used if `kv_tokens` is `auto`. The larger
+            model and its pool need the rest.
 
     Attributes:
         engine: the engine that the smaller model runs on.
@@ -41,13 +43,16 @@ class ModelDrafter:
         self,
         model: Model,
         num_tokens: int = 4,
-        kv_tokens: int = 16384,
-        max_num_seqs: int = 256,
-        max_num_batched_tokens: int = 1024,
+        kv_tokens: int | str = 16384,
+        max_num_seqs: int | str = 256,
+        max_num_batched_tokens: int | str = 1024,
+        memory: float = 0.1,
     ) -> None:
         self.num_tokens = whole_number("engine.speculative.num_tokens", num_tokens)
-        self.engine = TreeEngine(model, kv_tokens, max_num_seqs, max_num_batched_tokens)
-        self._longest = min(model.network.context_length, kv_tokens)  # tokens
+        self.engine = TreeEngine(
+            model, kv_tokens, max_num_seqs, max_num_batched_tokens, memory=memory
+        )
+        self._longest = min(model.network.context_length, self.engine.limits.kv_tokens)  # tokens
 
     def check(self, model: Model) -> None:
         """Check that the two models share their vocabulary; see `Drafter.check`."""

@@ -22,7 +22,6 @@ import torch
 
 from treeshare.llm_backend.api import (
     Completion,
-    EngineCapabilities,
     EngineStats,
     Failure,
     Generate,
@@ -40,7 +39,13 @@ from treeshare.llm_backend.model.tokenizer import Tokenizer, TokenizerError
 from treeshare.llm_backend.runtime.sequence import NotANumber
 from treeshare.llm_backend.sampling.sampler import SamplingParamsBatch, sample, streams, uniforms
 
-from .requests import context_misfit, refused
+from .requests import (
+    capabilities_of,
+    context_misfit,
+    encode_continuations,
+    encode_prompts,
+    refused,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -71,15 +76,21 @@ class HuggingFaceEngine:
         ValueError: `max_num_seqs` is below 1.
     """
 
-    capabilities = EngineCapabilities(scores=True, seeds=True, logprobs=True)
-
     def __init__(self, model: Model, max_num_seqs: int | None = 64) -> None:
         if max_num_seqs is not None:
             whole_number("engine.max_num_seqs", max_num_seqs, otherwise=", or null for no limit")
+        self.capabilities = capabilities_of(model)
+        self._model = model
         self._tokenizer = model.tokenizer
         self._network = model.network
         self._attention = _own_attention(model)
         self._accepts = set(inspect.signature(model.network.hf.forward).parameters)
+        self._can_pad = self._ignores_padding()
+        if not self._can_pad:
+            logger.info(
+                "%s reads padding, so a batch holds texts of one length",
+                type(model.network.hf).__name__,
+            )
         self._max_num_seqs = max_num_seqs
         self._ends = sorted(model.network.end_tokens)
         known = (token for token in self._ends if token < model.network.vocabulary_size)
@@ -88,6 +99,15 @@ class HuggingFaceEngine:
         self._waiting: dict[object, deque[_Row]] = defaultdict(deque)  # by what a batch shares
         self._done: dict[int, list[Any]] = {}  # by request id, in order
         self._stats = EngineStats()
+
+    @property
+    def resources(self) -> dict[str, Any]:
+        """What the engine computes with, by the names of the configuration's keys."""
+        return self._network.resources | {
+            "attention": self._attention,
+            "fused": False,
+            "max_num_seqs": self._max_num_seqs,
+        }
 
     def execute(self, requests: Mapping[int, Request]) -> Mapping[int, Reply]:
         """Serve one batch, and further ones until a request is answered; see `Engine.execute`.
@@ -104,7 +124,8 @@ class HuggingFaceEngine:
                 replies[request_id] = refused(request)
                 continue
             try:
-                self._waiting[_kind(request)] += self._rows(request_id, request)
+                for row in self._rows(request_id, request):
+                    self._waiting[self._shared(row)].append(row)
             except ValueError as error:  # of its text or its length
                 replies[request_id] = Failure(error)
         try:
@@ -114,8 +135,13 @@ class HuggingFaceEngine:
                     results.append(result)
                     if len(results) == _num_rows(row.request):
                         replies[row.request_id] = _reply(row, self._done.pop(row.request_id))
-        except BaseException:  # some rows of the requests are lost, so none is answered
+        except BaseException as error:  # some rows of the requests are lost, so none is answered
             self.close()
+            if isinstance(error, torch.OutOfMemoryError):
+                raise MemoryError(
+                    f"out of memory on {self._network.device}: lower "
+                    f"engine.max_num_seqs={self._max_num_seqs}"
+                ) from error
             raise
         self._stats.seconds += time.perf_counter() - began
         return replies
@@ -147,13 +173,15 @@ class HuggingFaceEngine:
         Raises:
             ValueError: its text cannot be encoded, is empty, or does not fit the model's context.
         """
-        text = "".join(request.prefix_segments)
+        (prompt,) = encode_prompts(self._model, [request])
+        if isinstance(prompt, ValueError):
+            raise prompt
         if isinstance(request, Generate):
-            prompt, num_more = self._tokenizer.encode(text), request.sampling.max_tokens
+            num_more = request.sampling.max_tokens
             seeds = streams([request.seed] * request.n, range(request.n)).tolist()
             rows = [_Row(request_id, request, prompt, stream=stream) for stream in seeds]
         else:
-            prompt, ends = self._tokenizer.encode_continuations(text, request.continuations)
+            prompt, ends = encode_continuations(self._model, request, prompt)
             num_more = max(map(len, ends))
             rows = [_Row(request_id, request, prompt + end, len(end)) for end in ends]
         if not prompt:
@@ -162,6 +190,28 @@ class HuggingFaceEngine:
         if misfit is not None:
             raise misfit
         return rows
+
+    @torch.inference_mode()
+    def _ignores_padding(self) -> bool:
+        """Return whether padding before a text leaves its logits as they are."""
+        self._network.use_attention(self._attention)
+        if hasattr(self._network.hf.config.get_text_config(), "index_topk"):
+            return False  # an index of keys counts those of padding, in texts longer than these
+        length = min(12, self._network.context_length)
+        padding = length // 3
+        ids = (13 + 7919 * torch.arange(length, device=self._network.device))[None]
+        ids %= self._network.vocabulary_size
+        mask = (torch.arange(length, device=ids.device) >= padding).long()[None]
+        alone = self._forward(ids[:, padding:], mask[:, padding:], 1)
+        padded = self._forward(ids, mask, 1)
+        bound = 1e-3 if alone.dtype == torch.float32 else 0.1
+        return bool((padded - alone).float().norm() <= bound * alone.float().norm())
+
+    def _shared(self, row: _Row) -> object:
+        """Return what all rows of a batch share."""
+        request = row.request
+        kind = request.sampling if isinstance(request, Generate) else Score
+        return kind if self._can_pad else (kind, len(row.tokens))
 
     def _next_batch(self) -> list[_Row]:
         """Take rows from the front of the longest queue, so that all can go through one call."""
@@ -198,20 +248,25 @@ class HuggingFaceEngine:
     ) -> list[tuple[float, int]]:
         """Return (log-probability, number of tokens) of each row's end, from one forward."""
         kept = max(row.scored for row in rows)
-        options = {
-            "position_ids": (mask.cumsum(1) - 1).clamp_(min=0),
-            "logits_to_keep": kept + 1,
-            "use_cache": False,
-        }
-        accepted = {name: value for name, value in options.items() if name in self._accepts}
-        output = self._network.hf(input_ids=ids, attention_mask=mask, **accepted)
-        logits = output.logits[:, -(kept + 1) : -1].float()
+        logits = self._forward(ids, mask, kept + 1)[:, :-1].float()
         logprobs = logits.log_softmax(-1).gather(2, ids[:, -kept:, None])[..., 0]
         self._count(len(rows), 1)
         return [
             (float(logprobs[i, kept - row.scored :].sum()), row.scored)
             for i, row in enumerate(rows)
         ]
+
+    def _forward(self, ids: torch.Tensor, mask: torch.Tensor, kept: int) -> torch.Tensor:
+        """Compute the logits of the last `kept` tokens of each row."""
+        options = {
+            "position_ids": (mask.cumsum(1) - 1).clamp_(min=0),
+            "logits_to_keep": kept,
+            "use_cache": False,
+        }
+        accepted = {name: value for name, value in options.items() if name in self._accepts}
+        output = self._network.hf(input_ids=ids, attention_mask=mask, **accepted)
+        logits: torch.Tensor = output.logits[:, -kept:]
+        return logits
 
     def _completions(
         self, rows: Sequence[_Row], ids: torch.Tensor, mask: torch.Tensor
@@ -386,11 +441,6 @@ def _first_stop(text: str, stop: tuple[str, ...]) -> int | None:
 
 def _num_rows(request: Generate | Score) -> int:
     return request.n if isinstance(request, Generate) else len(request.continuations)
-
-
-def _kind(request: Generate | Score) -> object:
-    """Return what all rows of a batch share."""
-    return request.sampling if isinstance(request, Generate) else Score
 
 
 def _reply(row: _Row, results: list[Any]) -> Reply:

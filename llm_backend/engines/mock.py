@@ -50,7 +50,7 @@ class MockEngine:
         if not callable(replies) and not replies:
             raise ValueError("replies must not be empty")
         self._replies = replies
-        self._score = score or (lambda prompt, continuation: -10 * _uniform(prompt, continuation))
+        self._score = score or _hashed_score
         self._stats = EngineStats()
 
     def execute(self, requests: Mapping[int, Request]) -> Mapping[int, Reply]:
@@ -105,6 +105,10 @@ class MockEngine:
         self._stats.unique_kv_reads += usage.unique_kv_tokens
         self._stats.logical_kv_reads += usage.logical_kv_tokens
         return usage
+
+
+def _hashed_score(prompt: str, continuation: str) -> float:
+    return -10 * _uniform(prompt, continuation)
 
 
 def _uniform(*key: object) -> float:

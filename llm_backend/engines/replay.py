@@ -25,6 +25,7 @@ from treeshare.llm_backend.api import (
     GenerateReply,
     Reply,
     Request,
+    Reward,
     RewardReply,
     ScoreReply,
     Usage,
@@ -35,8 +36,9 @@ class ReplayEngine:
     """Serves requests that are in a log, and passes others on to an engine.
 
     Args:
-        log: JSONL, one reply a line, keyed by the whole request (prompt, n, sampling, seed). A
-            half-written last line, left by a run that was killed, is cut off.
+        log: JSONL, one reply a line, keyed by the whole request (prompt, n, sampling, seed; and the
+            turns, if the engine asks in a chat format). A half-written last line, left by a run
+            that was killed, is cut off.
         engine: serves requests that are not in the log; each of its replies is appended and flushed
             as it comes. Without one, such a request fails its search with a LookupError.
 
@@ -65,12 +67,19 @@ class ReplayEngine:
             return self._engine.capabilities
         return EngineCapabilities(scores=True, seeds=True, logprobs=True, rewards=True)
 
+    @property
+    def resources(self) -> Mapping[str, Any]:
+        """What the engine behind computes with, as far as it says."""
+        resources: Mapping[str, Any] = getattr(self._engine, "resources", {})
+        return resources
+
     def execute(self, requests: Mapping[int, Request]) -> Mapping[int, Reply]:
         """Answer known requests at once; otherwise wait for the engine behind."""
         replies: dict[int, Reply] = {}
         unknown: dict[int, Request] = {}
         for number, request in requests.items():
-            reply = self._known.get(request_key(request))
+            known = (self._known.get(key) for key in self._keys(request))
+            reply = next((reply for reply in known if reply is not None), None)
             if reply is not None:
                 replies[number] = reply
             elif self._engine is not None:
@@ -116,6 +125,15 @@ class ReplayEngine:
             if self._engine is not None:
                 self._engine.close()
 
+    def _keys(self, request: Request) -> tuple[str, ...]:
+        """Return the keys under which a reply may be: with the turns of a conversation or without.
+
+        An engine that asks in plain text does not read the turns. A log alone may be of any engine.
+        """
+        if self._engine is None:
+            return request_key(request), request_key(request, in_turns=False)
+        return (request_key(request, in_turns=self._engine.capabilities.chat is not None),)
+
     def _read(self) -> None:
         data = self._path.read_bytes()
         whole = data[: data.rfind(b"\n") + 1]
@@ -131,10 +149,13 @@ class ReplayEngine:
     def _append(self, request: Request, reply: Reply) -> None:
         if isinstance(reply, Failure):
             return
-        key = request_key(request)
+        (key,) = self._keys(request)
         self._known[key] = reply
         row = {"key": key, "prompt": "".join(request.prefix_segments), **asdict(reply)}
-        assert self._file is not None
+        assert self._file is not None and self._engine is not None
+        chat = None if isinstance(request, Reward) else request.chat
+        if chat is not None and self._engine.capabilities.chat is not None:
+            row["chat"] = asdict(chat)
         try:
             self._file.write(json.dumps(row) + "\n")
             self._file.flush()
@@ -142,9 +163,16 @@ class ReplayEngine:
             raise OSError(error.errno, error.strerror, str(self._path)) from error
 
 
-def request_key(request: Request) -> str:
-    """Return a digest of all that determines a reply."""
+def request_key(request: Request, *, in_turns: bool = True) -> str:
+    """Return a digest of all that determines a reply.
+
+    Args:
+        request: the request.
+        in_turns: whether the turns of its conversation, if it has one, are asked.
+    """
     fields = asdict(request) | {"prefix_segments": "".join(request.prefix_segments)}
+    if not in_turns or fields.get("chat") is None:  # as in logs of earlier versions
+        fields.pop("chat", None)
     if isinstance(request, Generate):
         fields["sampling"] = sampling = asdict(request.sampling)
         if not sampling["ignore_eos"]:  # logs of earlier versions have no such field

@@ -1,10 +1,12 @@
-"""The engine's jobs for new requests, or the reason why a request cannot be served."""
+"""The engines' tokens and jobs for new requests, or the reason why a request cannot be served."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
 from treeshare.llm_backend.api import (
+    Chat,
+    EngineCapabilities,
     Failure,
     Generate,
     OutOfKVMemory,
@@ -15,8 +17,14 @@ from treeshare.llm_backend.api import (
 )
 from treeshare.llm_backend.cache.tree_cache import TreeCache
 from treeshare.llm_backend.model.model import Model
-from treeshare.llm_backend.model.tokenizer import Ids, TokenizerError
+from treeshare.llm_backend.model.tokenizer import Ids
 from treeshare.llm_backend.runtime.sequence import Job, ScoreRequestState, SequenceGroup
+
+
+def capabilities_of(model: Model) -> EngineCapabilities:
+    """Return what an engine that runs a model can do."""
+    chat = None if model.chat is None else str(model.chat)
+    return EngineCapabilities(scores=True, seeds=True, logprobs=True, chat=chat)
 
 
 def make_jobs(
@@ -41,19 +49,60 @@ def make_jobs(
             served[request_id] = request
         else:
             failures[request_id] = refused(request)
-    texts = ["".join(request.prefix_segments) for request in served.values()]
-    prompts = model.tokenizer.encode_all(texts)
-    for (request_id, request), text, prompt in zip(served.items(), texts, prompts, strict=True):
+    prompts = encode_prompts(model, list(served.values()))
+    for (request_id, request), prompt in zip(served.items(), prompts, strict=True):
         made: Sequence[Job] | Exception
         try:
-            made = _jobs(model, cache, request_id, request, text, prompt)
-        except TokenizerError as error:
+            made = _jobs(model, cache, request_id, request, prompt)
+        except ValueError as error:  # of its text
             made = error
         if isinstance(made, Exception):
             failures[request_id] = Failure(made)
         else:
             jobs += made
     return jobs, failures
+
+
+def encode_prompts(model: Model, requests: Sequence[Generate | Score]) -> list[Ids | ValueError]:
+    """Return the tokens of the prompts; in place of one that has none, why."""
+    chats = [None if model.chat is None else request.chat for request in requests]
+    texts = [
+        "".join(request.prefix_segments)
+        for request, chat in zip(requests, chats, strict=True)
+        if chat is None
+    ]
+    if texts and model.chat is not None:
+        model.chat.warn_of_plain_text()
+    plain = iter(model.tokenizer.encode_all(texts))
+    return [next(plain) if chat is None else _encoded_chat(model, chat) for chat in chats]
+
+
+def encode_continuations(model: Model, request: Score, prompt: Ids) -> tuple[Ids, list[Ids]]:
+    """Return the tokens after which a request's continuations are scored, and their tokens.
+
+    Args:
+        model: its tokenizer and chat format are used.
+        request: the request.
+        prompt: the tokens of its prompt.
+
+    Raises:
+        ValueError: a continuation has no tokens.
+    """
+    tokenizer, texts = model.tokenizer, request.continuations
+    if model.chat is None or request.chat is None:
+        return tokenizer.encode_continuations("".join(request.prefix_segments), texts)
+    ends = [tokenizer.encode_after(text) for text in texts]
+    if not all(ends):
+        raise ValueError(f"the continuation {texts[ends.index(())]!r} adds no token to the prompt")
+    return prompt, ends
+
+
+def _encoded_chat(model: Model, chat: Chat) -> Ids | ValueError:
+    assert model.chat is not None
+    try:
+        return model.chat.encode(chat)
+    except ValueError as error:
+        return error
 
 
 def refused(request: object) -> Failure:
@@ -85,11 +134,10 @@ def _jobs(
     cache: TreeCache,
     request_id: int,
     request: Generate | Score,
-    text: str,
-    prompt: Ids | TokenizerError,
+    prompt: Ids | ValueError,
 ) -> Sequence[Job] | Exception:
-    """Return the jobs of a request, whose prompt has this text and these tokens, or a reason."""
-    if isinstance(prompt, TokenizerError):
+    """Return the jobs of a request, whose prompt has these tokens, or a reason."""
+    if isinstance(prompt, ValueError):
         return prompt
     if not prompt:
         return ValueError("the prompt is empty")
@@ -100,7 +148,7 @@ def _jobs(
             return misfit
         ends = model.network.end_tokens
         return SequenceGroup(request_id, request, prompt, cache, model.tokenizer, ends).sequences()
-    start, continuations = model.tokenizer.encode_continuations(text, request.continuations)
+    start, continuations = encode_continuations(model, request, prompt)
     job = ScoreRequestState(request_id, start, continuations, cache)
     longest = max(len(tokens) for tokens in continuations)
     return _misfit(model, cache, start, longest, job.capacity) or [job]

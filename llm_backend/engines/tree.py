@@ -7,21 +7,23 @@ continuous batching (Orca, OSDI 2022).
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import abc
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
+
+import torch
 
 from treeshare.llm_backend.api import (
-    EngineCapabilities,
     EngineStats,
     Reply,
     Request,
-    whole_number,
 )
 from treeshare.llm_backend.cache.kv_pool import SlotAllocator
 from treeshare.llm_backend.cache.tree_cache import TreeCache
-from treeshare.llm_backend.model.attention import make_backend
+from treeshare.llm_backend.model.device import gib
 from treeshare.llm_backend.model.model import Model
 from treeshare.llm_backend.runtime.admission import Admission
 from treeshare.llm_backend.runtime.observer import EngineObserver, StepRecorder
@@ -30,8 +32,11 @@ from treeshare.llm_backend.runtime.sequence import Job, Sequence
 from treeshare.llm_backend.speculative.verify import Drafter
 
 from .collect import collect
-from .requests import make_jobs
+from .memory import Asked, fit
+from .requests import capabilities_of, make_jobs
 from .schedule import ScheduledDecode, ScheduledForward
+
+_log = logging.getLogger(__name__)
 
 
 class TreeEngine:
@@ -41,6 +46,8 @@ class TreeEngine:
     for which the model's logits are NaN. An exception in the middle of a step (memory, an
     interrupt) is raised to the caller; then the engine is as a new one, all requests and stored
     prefixes dropped. If that fails as well, all later calls are refused.
+
+    Each of the three limits may be `auto`: what suits the device and its memory (`memory.py`).
 
     Args:
         model: tokenizer, network, and the name of the attention to run on.
@@ -53,8 +60,10 @@ class TreeEngine:
         speculative: drafts tokens that are verified several in one forward; replies stay the same.
             Drafts take what the others leave of `max_num_batched_tokens`.
         observer: receives every step, for benchmarks.
+        memory: the share of a GPU's free memory that is used if `kv_tokens` is `auto`.
 
     Attributes:
+        limits: the three limits as numbers.
         cache: the tree cache.
         pool: the KV pool.
         running: the jobs that have started, the oldest first.
@@ -63,32 +72,35 @@ class TreeEngine:
 
     Raises:
         ValueError: a limit is not a whole number of at least 1, the network's architecture is not
-            supported by tree attention, the attention does not run on the network's device, or the
-            drafter cannot draft for the model.
+            supported by tree attention, the attention does not run on the network's device, the
+            KV pool does not fit its memory, or the drafter cannot draft for the model.
     """
-
-    capabilities = EngineCapabilities(scores=True, seeds=True, logprobs=True)
 
     def __init__(
         self,
         model: Model,
-        kv_tokens: int = 16384,
-        max_num_seqs: int = 256,
-        max_num_batched_tokens: int = 1024,
+        kv_tokens: int | str = 16384,
+        max_num_seqs: int | str = 256,
+        max_num_batched_tokens: int | str = 1024,
         speculative: Drafter | None = None,
         observer: EngineObserver | None = None,
+        memory: float = 0.9,
     ) -> None:
-        kv_tokens = whole_number("engine.kv_tokens", kv_tokens)
-        self.max_num_seqs = whole_number("engine.max_num_seqs", max_num_seqs)
-        self.max_num_batched_tokens = whole_number(
-            "engine.max_num_batched_tokens", max_num_batched_tokens
-        )
+        asked = Asked(kv_tokens, max_num_seqs, max_num_batched_tokens, memory)
         if speculative is not None:
             speculative.check(model)
         self.model = model
-        self.attention = make_backend(model.attention, model.network.device)
-        model.network.check(self.attention)
-        self.pool = model.network.new_pool(kv_tokens)
+        self.capabilities = capabilities_of(model)
+        try:
+            self.attention = model.make_attention()
+            self.limits = fit(model.network, self.attention, asked)
+            self.pool = model.network.new_pool(self.limits.kv_tokens)
+        except torch.OutOfMemoryError as error:
+            raise ValueError(
+                f"{model.network.device} has too little free memory: lower "
+                f"engine.kv_tokens={kv_tokens} or engine.memory={memory}, or take a smaller model"
+            ) from error
+        self._log_choices()
         self._drafter = speculative
         self._observer = observer
         self._stats = EngineStats()
@@ -99,19 +111,41 @@ class TreeEngine:
         """Set the state of an engine that has served nothing; CUDA graphs are captured anew."""
         self.pool.slots = SlotAllocator(self.pool.slots.num_slots)
         self.cache = TreeCache(self.pool.slots)
-        self.admission = Admission(self.cache, self.max_num_seqs, self._stats)
+        self.admission = Admission(self.cache, self.limits.max_num_seqs, self._stats)
         self.running: list[Job] = []
         self.runners: Runners = choose_runners(
             self.model.network,
             self.attention,
             self.pool,
-            self.max_num_seqs,
+            self.limits.max_num_seqs,
             self._stats,
             has_drafter=self._drafter is not None,
         )
         self._recorder = StepRecorder(self._stats, self.cache, self._observer)
         self._replies: dict[int, Reply] = {}  # ready, and not handed out
         self._outstanding: set[int] = set()  # request ids
+
+    @property
+    def resources(self) -> dict[str, Any]:
+        """What the engine computes with, by the names of the configuration's keys."""
+        network = self.model.network
+        return network.resources | {
+            "attention": self.attention.name,
+            "fused": network.merged is not None,
+            **self.limits._asdict(),
+        }
+
+    def _log_choices(self) -> None:
+        """Log in one line what the engine computes with."""
+        chosen = self.resources
+        _log.info(
+            "%s %s %s%s, %s KV tokens (%s), at most %s sequences and %s tokens in a forward",
+            *(chosen["device"], chosen["dtype"], chosen["attention"]),
+            " fused" if chosen["fused"] else "",
+            f"{self.limits.kv_tokens:,}",
+            gib(self.pool.num_bytes),
+            *(f"{limit:,}" for limit in self.limits[1:]),
+        )
 
     def execute(self, requests: Mapping[int, Request]) -> Mapping[int, Reply]:
         """Serve requests until some are answered; see `Engine.execute`.
@@ -204,12 +238,13 @@ class TreeEngine:
             self._drafter.reset()
 
     def close(self) -> None:
-        """Drop all work under way and free the pool's memory; later calls are refused."""
+        """Drop all work under way, and free the pool and the graphs; later calls are refused."""
         self._refusal = "this engine is closed; make a new one"
         self.admission.waiting.clear()
         self.running.clear()
         self.pool.keys.clear()
         self.pool.values.clear()
+        vars(self).pop("runners", None)  # their graphs hold memory
         if self._drafter is not None:
             self._drafter.close()
 
@@ -246,7 +281,10 @@ class TreeEngine:
         else:
             runner = self.runners.forward
             scheduled = ScheduledForward(
-                self.running, self.max_num_batched_tokens, self._drafter, self._recorder
+                self.running,
+                self.limits.max_num_batched_tokens,
+                self._drafter,
+                self._recorder,
             )
         for output in runner.run(scheduled.batch):
             scheduled.accept(output)
@@ -260,11 +298,22 @@ class TreeEngine:
         try:
             yield
         except BaseException as error:
+            is_memory = isinstance(error, torch.OutOfMemoryError)
+            raised = MemoryError(self._what_to_lower()) if is_memory else error
             reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
             self._refusal = f"this engine failed in an earlier call ({reason}); make a new one"
             self._begin()
             if self._drafter is not None:
                 self._drafter.reset()
             self._refusal = None
-            raise
+            if raised is error:
+                raise
+            raise raised from error
         self._stats.seconds += time.perf_counter() - began
+
+    def _what_to_lower(self) -> str:
+        limits = self.limits._asdict()
+        return (
+            f"out of memory on {self.model.network.device} with {len(self.running)} sequences "
+            f"running: lower {', '.join(f'engine.{key}={limits[key]}' for key in limits)}"
+        )

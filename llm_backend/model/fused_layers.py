@@ -132,6 +132,8 @@ def _check_plain(network: Any) -> None:
         is_known = kind.__module__.startswith(_KNOWN_MODULES)
         if name.endswith(("_proj", "lm_head")):
             is_known = kind is torch.nn.Linear
+            if is_known and type(module.weight.data) is not torch.Tensor:
+                kind, is_known = type(module.weight.data), False  # torchao's, of quantised weights
         if not is_known:
             raise ValueError(
                 f"fused=true would leave out what {kind.__name__} adds at {name}: merge adapters "

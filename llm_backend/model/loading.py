@@ -20,7 +20,9 @@ from typing import Any
 
 import torch
 import transformers
-from safetensors import SafetensorError
+
+from .device import AUTO, DTYPES, check_dtype, choose_device, choose_dtype, free_memory, gib, gpu_of
+from .stored import StoredModel
 
 EMBEDDED = "embedded"
 """Name of the model in this package: embedded/MODEL_CARD.md."""
@@ -46,54 +48,36 @@ def load_pretrained(
     Args:
         group: group of the configuration, for error messages.
         kind: one of transformers' `Auto` classes.
-        name: `embedded`, `smollm2`, a directory in Hugging Face's format, or an id on the Hugging
-            Face hub.
-        dtype: `float32`, `bfloat16` or `float16`.
-        device: a device of PyTorch, such as `cpu` or `cuda`.
+        name: `embedded`, `smollm2`, a directory in Hugging Face's format, an id on the Hugging Face
+            hub, or a GGUF file in one of these.
+        dtype: `float32`, `bfloat16`, `float16`, or `auto` (`device.choose_dtype`).
+        device: a device of PyTorch, such as `cpu` or `cuda`, or `auto`: a GPU if there is one.
         trust_remote_code: run the code that the directory or the hub's repository holds.
         options: other arguments of the network's `from_pretrained`.
 
     Raises:
         ValueError: no such network, dtype or device; it has code of its own that is not trusted;
-            weights are missing; or transformers cannot read it.
+            weights are missing; transformers cannot read it; or the device has too little memory.
     """
     if not isinstance(trust_remote_code, bool):
         raise ValueError(f"{group}.trust_remote_code={trust_remote_code!r} must be true or false")
-    dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-    if dtype not in dtypes:
-        raise ValueError(f"{group}.dtype={dtype!r} is not one of {sorted(dtypes)}")
-    check_device(f"{group}.device", device)
-    if not os.path.isdir(name) and not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name):
+    check_dtype(f"{group}.dtype", dtype)
+    device = choose_device(f"{group}.device", device)
+    is_here = os.path.isdir(name) or (name.endswith(".gguf") and os.path.isfile(name))
+    if not is_here and not re.fullmatch(r"[\w.-]+(/[\w.-]+)?(/[\w.-]+\.gguf)?", name):
         raise ValueError(
             f"{group}.name={name!r} is no directory, and no Hugging Face hub id either"
         )
-    logger.info("loading %s (%s) on %s", name, dtype, device)
-    source = _BUILT_IN[name]() if name in _BUILT_IN else name
-    try:
+    source = BUILT_IN[name]() if name in BUILT_IN else name
+    with _explained(group, name):
         with quiet():
-            network, info = getattr(transformers, kind).from_pretrained(
-                source,
-                dtype=dtypes[dtype],
-                output_loading_info=True,
-                ignore_mismatched_sizes=True,  # refused below, by name
-                trust_remote_code=trust_remote_code,
-                **options,
-            )
-            tokenizer = transformers.AutoTokenizer.from_pretrained(
-                source, clean_up_tokenization_spaces=False, trust_remote_code=trust_remote_code
-            )
-    except OSError as error:
-        raise ValueError(
-            f"{group}.name={name!r} is neither a directory with a Hugging Face model, nor found "
-            f"on the Hugging Face hub: {_reason(error)}"
-        ) from error
-    except (ValueError, ImportError, SafetensorError) as error:
-        if "trust_remote_code" in str(error):
-            raise ValueError(
-                f"{group}.name={name!r} needs code of its own; if you trust it, "
-                f"+{group}.trust_remote_code=true runs it"
-            ) from error
-        raise ValueError(f"{group}.name={name!r} cannot be loaded: {_reason(error)}") from error
+            stored = StoredModel(source, trust_remote_code)
+        if dtype == AUTO:
+            dtype = _suitable_dtype(stored.config, device)
+        logger.info("loading %s (%s) on %s", name, dtype, device)
+        with quiet():
+            network, info = stored.network(kind, DTYPES[dtype], device, **options)
+            tokenizer = stored.tokenizer()
     if info["missing_keys"]:
         missing = ", ".join(sorted(info["missing_keys"])[:3])
         raise ValueError(f"{group}.name={name!r} is not for {kind}: it has no weights {missing}")
@@ -103,21 +87,66 @@ def load_pretrained(
             f"{group}.name={name!r} has other weights than its configuration says: {key} has shape "
             f"{list(stored)}, not {list(expected)}"
         )
-    return network.to(device), tokenizer
+    return _moved(network, device, f"{group}.name={name!r}"), tokenizer
 
 
-def check_device(name: str, device: str) -> None:
-    """Check that a CUDA device exists.
+@contextmanager
+def _explained(group: str, name: str) -> Iterator[None]:
+    """Turn what transformers raises for a model into a ValueError of one line."""
+    try:
+        yield
+    except OSError as error:
+        raise ValueError(
+            f"{group}.name={name!r} is neither a directory with a Hugging Face model, nor found "
+            f"on the Hugging Face hub: {_reason(error)}"
+        ) from error
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        raise ValueError(f"{group}.name={name!r} does not fit the memory") from error
+    except Exception as error:  # several hundred classes of transformers, and quantisers
+        if "trust_remote_code" in str(error):
+            raise ValueError(
+                f"{group}.name={name!r} needs code of its own; if you trust it, "
+                f"+{group}.trust_remote_code=true runs it"
+            ) from error
+        raise ValueError(f"{group}.name={name!r} cannot be loaded: {_reason(error)}") from error
 
-    Args:
-        name: its key in the configuration, for the message.
-        device: a device of PyTorch.
+
+def _suitable_dtype(config: Any, device: str) -> str:
+    """Return the data type that `auto` means for a model on a device, and log what it changes."""
+    gpu = gpu_of(device)
+    if gpu is None:
+        return choose_dtype(None, gpu)
+    stored = config.dtype or config.get_text_config().dtype
+    dtype = choose_dtype(stored, gpu)
+    if stored is None or stored.itemsize > 2:
+        logger.info("the weights are rounded to %s; dtype=float32 keeps them as they are", dtype)
+    elif stored == torch.bfloat16 and not gpu.has_bfloat16:
+        logger.warning(
+            "this GPU has no bfloat16, so dtype=auto is float16, in which numbers of some models "
+            "overflow; dtype=float32 is safe"
+        )
+    return dtype
+
+
+def _moved(network: Any, device: str, name: str) -> Any:
+    """Move a network to a device.
 
     Raises:
-        ValueError: PyTorch sees no CUDA device.
+        ValueError: its weights do not fit there.
     """
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError(f"{name}={device!r}: PyTorch sees no CUDA device here")
+    if network.device.type != "cpu":  # a quantiser has put it there
+        return network
+    needed = sum(tensor.nbytes for tensor in [*network.parameters(), *network.buffers()])
+    free = free_memory(device) if gpu_of(device) else None
+    try:
+        if free is None or needed <= free:
+            return network.to(device)
+    except torch.OutOfMemoryError:
+        free = free_memory(device)  # another process has taken some
+    raise ValueError(
+        f"{name} has weights of {gib(needed)} in {network.dtype}, and {device} has "
+        f"{gib(free or 0)} free: take a smaller model, 16 bits (dtype=bfloat16) or device=cpu"
+    )
 
 
 def _smollm2_directory() -> str:
@@ -142,21 +171,11 @@ def _smollm2_directory() -> str:
 def _convert_gguf(weights: Path, directory: Path) -> None:
     """Write a GGUF file as bf16 safetensors; `directory` appears complete or not at all."""
     with tempfile.TemporaryDirectory(dir=directory.parent) as scratch, quiet():
-        network = transformers.AutoModelForCausalLM.from_pretrained(
-            weights.parent,
-            gguf_file=weights.name,
-            dtype=torch.bfloat16,
-            trust_remote_code=False,
-        )
-        tokenizer = transformers.AutoTokenizer.from_pretrained(
-            weights.parent, gguf_file=weights.name, trust_remote_code=False
-        )
-        # The weights are plain bf16 now; transformers would refuse to save them as quantized.
-        del network.config.quantization_config
-        network.hf_quantizer, network.is_quantized = None, False
+        stored = StoredModel(str(weights))
+        network, _ = stored.network("AutoModelForCausalLM", torch.bfloat16, "cpu")
         converted = Path(scratch) / directory.name
         network.save_pretrained(converted)
-        tokenizer.save_pretrained(converted)
+        stored.tokenizer().save_pretrained(converted)
         if not directory.exists():
             shutil.move(converted, directory)
 
@@ -190,4 +209,5 @@ def _embedded_directory() -> str:
     return str(Path(__file__).parents[1] / EMBEDDED)
 
 
-_BUILT_IN = {EMBEDDED: _embedded_directory, SMOLLM2: _smollm2_directory}
+BUILT_IN = {EMBEDDED: _embedded_directory, SMOLLM2: _smollm2_directory}
+"""By name, where the models are that come with this package or with one of PyPI."""

@@ -20,6 +20,7 @@ from treeshare.llm_backend.cache.kv_pool import KVPool
 
 from .attention import AttentionBackend, TreeBatch, hf_attention
 from .compatibility import Probe
+from .device import AUTO, gpu_of
 from .fused_layers import FusedDecoder
 from .loading import quiet
 from .rotary import chosen_context, fix_rotary
@@ -38,7 +39,9 @@ class Network:
     Args:
         hf: a Hugging Face causal language model, loaded with `attn_implementation="eager"`.
         tokenizer: its Hugging Face tokenizer, for the end token where the model states none.
-        fused: run the layers with merged and compiled parts (`fused_layers.FusedDecoder`).
+        fused: run the layers with merged and compiled parts (`fused_layers.FusedDecoder`); `auto`
+            does so on a GPU that runs our kernels, where the network's layers can be merged and
+            give the same logits.
         context: tokens that a text may have; None is the network's `max_position_embeddings`.
 
     Attributes:
@@ -51,14 +54,16 @@ class Network:
             fused.
 
     Raises:
-        ValueError: the context is not within the network's.
+        ValueError: `fused` or the context is out of its bound.
     """
 
     layers: list[tuple[int, int, int]]
 
     def __init__(
-        self, hf: Any, tokenizer: Any, fused: bool = False, context: int | None = None
+        self, hf: Any, tokenizer: Any, fused: bool | str = False, context: int | None = None
     ) -> None:
+        if fused not in (True, False, AUTO):
+            raise ValueError(f"model.fused={fused!r} must be auto, true or false")
         self.hf = hf.eval()
         self.device: torch.device = hf.device
         self.dtype: torch.dtype = hf.dtype
@@ -70,7 +75,7 @@ class Network:
             ends = tokenizer.eos_token_id
         self.end_tokens = frozenset([ends] if isinstance(ends, int) else ends or [])
         fix_rotary(hf, self.context_length)
-        self._is_fused = fused
+        self._fused = fused
         self.merged: FusedDecoder | None = None
         self._implementation: str = hf.config._attn_implementation
         self._checked: set[str] = set()  # names of attention backends
@@ -92,13 +97,31 @@ class Network:
         pool = self.new_pool(probe.num_tokens)
         logits, options = probe.logits(self._run_plain, attention, pool)
         probe.check("on tree attention", logits, probe.own)
-        if self._is_fused:
-            if self.merged is None:
-                logger.info("merging layers")
-                self.merged = FusedDecoder(self.hf, options, self.context_length)
-            merged, _ = probe.logits(self.merged, attention, pool)
-            probe.check("with merged layers", merged, logits)
+        if may_stay_unfused := self._fused == AUTO:
+            gpu = gpu_of(self.device)
+            self._fused = gpu is not None and gpu.runs_kernels
+        if self._fused:
+            try:
+                if self.merged is None:
+                    logger.info("merging layers")
+                    self.merged = FusedDecoder(self.hf, options, self.context_length)
+                merged, _ = probe.logits(self.merged, attention, pool)
+                probe.check("with merged layers", merged, logits, "set model.fused=false")
+            except ValueError as error:
+                if not may_stay_unfused:
+                    raise
+                logger.info("layers are not merged: %s", error)
+                self.merged, self._fused = None, False
         self._checked.add(attention.name)
+
+    @property
+    def resources(self) -> dict[str, Any]:
+        """Device and data type, by the names of the configuration's keys."""
+        device = self.device
+        return {
+            "device": str(device) if device.index else device.type,
+            "dtype": str(self.dtype).removeprefix("torch."),
+        }
 
     def new_pool(self, num_slots: int) -> KVPool:
         """Return a KV pool for the network's layers."""
@@ -138,11 +161,11 @@ class Network:
             rows: indices of the tokens whose next-token logits are wanted.
 
         Returns:
-            Logits [len(rows), vocabulary], fp32.
+            Logits [len(rows), vocabulary], in the network's dtype.
         """
         where = torch.from_numpy(slots).to(self.device)
         batch = TreeBatch(attention, pool, where, attention.plan(positions, segments))
-        return self.run(batch, *self._tensors(tokens, positions, rows)).float()
+        return self.run(batch, *self._tensors(tokens, positions, rows))
 
     @torch.inference_mode()
     def run(

@@ -13,7 +13,7 @@ import tokenizers
 import torch
 import transformers
 
-from .loading import check_device
+from .device import check_device
 from .model import Model, load_model
 from .network import Network
 

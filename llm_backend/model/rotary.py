@@ -31,6 +31,7 @@ def chosen_context(network: Any, context: int | None) -> int:
     """
     name = type(network).__name__
     stated = getattr(network.config.get_text_config(), "max_position_embeddings", None)
+    stated = None if stated == -1 else stated  # XLNet's word for no limit
     if context is None:
         if stated is None:
             raise ValueError(

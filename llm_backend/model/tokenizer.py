@@ -1,8 +1,8 @@
 """Text to token ids and back, for any Hugging Face tokenizer, with the rules that requests need.
 
-A prompt's text is text: names of special tokens in it are read letter by letter. A reply's text is
-what the tokens add to the text before them, with the names of special tokens. Whatever a tokenizer
-raises becomes a `TokenizerError`.
+A prompt's text is text: names of special tokens in it are read letter by letter, except in what a
+chat template renders. A reply's text is what the tokens add to the text before them, with the names
+of special tokens. Whatever a tokenizer raises becomes a `TokenizerError`.
 """
 
 from __future__ import annotations
@@ -73,6 +73,14 @@ class Tokenizer:
         """Texts whose tokens are kept."""
         return len(self._known)
 
+    @cached_property
+    def special_tokens(self) -> dict[int, str]:
+        """The special tokens with a name of more than one character, by id.
+
+        The token for unknown characters is not among them, since a text may need it.
+        """
+        return self._call(self._special_tokens)
+
     @property
     def vocabulary(self) -> dict[str, int]:
         """Ids by token."""
@@ -123,6 +131,34 @@ class Tokenizer:
                 "score a continuation after"
             )
         return start, [end[shared:] for end in ends]
+
+    def encode_after(self, text: str) -> Ids:
+        """Return the tokens of a text that follows another one and is not joined to its end.
+
+        It gets no tokens in front: neither BOS, nor the blank that SentencePiece puts before a
+        text's first word.
+
+        Raises:
+            TokenizerError: as of `encode`.
+        """
+        before = "a" if text[:1].isspace() else "\n"  # no tokenizer joins these to what follows
+        start, whole = self._lookup([before, before + text])
+        if whole[: len(start)] == start:
+            return whole[len(start) :]
+        return self._lookup([text])[0]
+
+    def encode_marked(self, text: str) -> Ids:
+        """Return the tokens of a text in which each name of a special token stands for the token.
+
+        It gets no further special tokens. The text must not be a user's.
+
+        Raises:
+            TokenizerError: the text cannot be encoded, or an id is none of the model's.
+        """
+        _check_characters(text)
+        ids = tuple(self._call(lambda: self.hf(text, add_special_tokens=False)["input_ids"]))
+        self._check_range(ids)
+        return ids
 
     def safe_cut(self, body: str) -> int:
         """Return a place to cut a prompt so that its tokens are those of both parts.
@@ -191,14 +227,6 @@ class Tokenizer:
                 return whole[:begin]
         raise TokenizerError("the tokenizer puts special tokens into a text, not before it")
 
-    @cached_property
-    def _special(self) -> dict[int, str]:
-        """Special tokens with a name of more than one character, by id.
-
-        The token for unknown characters is not among them, since a text may need it.
-        """
-        return self._call(self._special_tokens)
-
     def _special_tokens(self) -> dict[int, str]:
         tokenizer = self.hf
         added = tokenizer.added_tokens_decoder
@@ -235,7 +263,7 @@ class Tokenizer:
         for text in texts:
             _check_characters(text)
         # With this option a tokenizer that is not fast reads no added token at all.
-        names = self._special.values()
+        names = self.special_tokens.values()
         splits = self.hf.is_fast or any(name in text for text in texts for name in names)
         return self._call(lambda: self._ids(texts, splits))
 
@@ -247,15 +275,19 @@ class Tokenizer:
             ]
         ]
         for ids in rows:
-            if ids and not 0 <= min(ids) <= max(ids) < self._num_ids:
-                beyond = next(token for token in ids if not 0 <= token < self._num_ids)
-                raise TokenizerError(
-                    f"token {beyond} of the text is none of the model's {self._num_ids} embeddings"
-                )
-            if not self._special.keys().isdisjoint(ids):
-                name = next(self._special[token] for token in ids if token in self._special)
+            self._check_range(ids)
+            if not self.special_tokens.keys().isdisjoint(ids):
+                names = (self.special_tokens.get(token) for token in ids)
+                name = next(filter(None, names))
                 raise TokenizerError(f"the text names {name!r}, which the tokenizer cannot split")
         return rows
+
+    def _check_range(self, ids: Ids) -> None:
+        if ids and not 0 <= min(ids) <= max(ids) < self._num_ids:
+            beyond = next(token for token in ids if not 0 <= token < self._num_ids)
+            raise TokenizerError(
+                f"token {beyond} of the text is none of the model's {self._num_ids} embeddings"
+            )
 
     # Places to cut a prompt so that its tokens are those of both parts.
 

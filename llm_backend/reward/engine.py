@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Protocol
+from typing import Any, Protocol
 
 from treeshare.llm_backend.api import (
     Engine,
@@ -51,6 +51,12 @@ class RewardEngine:
     def capabilities(self) -> EngineCapabilities:
         """Those of the engine, and rewards."""
         return replace(self._engine.capabilities, rewards=True)
+
+    @property
+    def resources(self) -> Mapping[str, Any]:
+        """What the engine computes with, as far as it says."""
+        resources: Mapping[str, Any] = getattr(self._engine, "resources", {})
+        return resources
 
     def execute(self, requests: Mapping[int, Request]) -> Mapping[int, Reply]:
         """Score answers at once, and leave other requests to the engine."""

@@ -52,8 +52,8 @@ class HuggingFaceRewardModel:
             raise ValueError(
                 f"reward_model.label=null, but it must be one of {count} labels: {names}"
             )
-        if label is not None and not 0 <= label < count:
-            raise ValueError(f"reward_model.label={label} must be from 0 to {count - 1}")
+        if label is not None:
+            whole_number("reward_model.label", label, 0, count - 1)
         whole_number("reward_model.max_num_seqs", max_num_seqs)
         self._network = network.eval()
         self._tokenizer = tokenizer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import abc, deque
 from collections.abc import Iterable
 
@@ -10,6 +11,8 @@ from treeshare.llm_backend.cache.tree_cache import CacheNode, TreeCache
 from treeshare.llm_backend.model.tokenizer import Ids
 
 from .sequence import Job
+
+_log = logging.getLogger(__name__)
 
 
 class Admission:
@@ -59,7 +62,8 @@ class Admission:
             if job.prefix is not prefix:  # the sequences of one prompt follow each other
                 node = self._cache.match(job.prefix)
             if not self._make_room(job, node):
-                self._stats.paused += job is not self._last_paused
+                if job is not self._last_paused:
+                    self._note_pause(len(running))
                 self._last_paused = job
                 self._full_at = len(running)
                 return
@@ -94,6 +98,17 @@ class Admission:
         ids = {job.request_id, running[0].request_id}
         return len(ids) == 1 or self._suspects.isdisjoint(ids)
 
+    def _note_pause(self, num_running: int) -> None:
+        """Count a job that waits for memory; warn of the first one."""
+        self._stats.paused += 1
+        if self._stats.paused == 1:
+            _log.warning(
+                "the KV pool of %d tokens is full with %d sequences running, and others wait for "
+                "them to end; a larger engine.kv_tokens runs more of them together",
+                *(self._cache.num_slots, num_running),
+            )
+        _log.debug("%d sequences run and %d wait for KV memory", num_running, len(self.waiting))
+
     def _make_room(self, job: Job, node: CacheNode) -> bool:
         """Evict until the job's own tokens, and its prefix below `node`, fit.
 
@@ -104,6 +119,8 @@ class Admission:
         free = self._cache.num_free
         if needed > free:
             self._cache.lock(node)
-            free += self._cache.evict(needed - free)
+            num_evicted = self._cache.evict(needed - free)
             self._cache.unlock(node)
+            free += num_evicted
+            _log.debug("evicted %d KV tokens for a sequence of %d", num_evicted, needed)
         return needed <= free

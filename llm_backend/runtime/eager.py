@@ -15,6 +15,9 @@ from treeshare.llm_backend.sampling.sampler import SamplingParamsBatch, draw_tok
 from .batch import ForwardBatch, ForwardOutput
 from .packing import pack
 
+MOST_SCORED_ROWS = 256
+"""Rows of logits whose log-probabilities are computed at once, as that takes copies in fp32."""
+
 
 class EagerRunner:
     """Runs one forward a batch, operation by operation (`runner.Runner`).
@@ -79,7 +82,7 @@ def _logprobs(logits: torch.Tensor, rows: Sequence[int], tokens: Sequence[int]) 
     if not rows:
         return []
     index, chosen = torch.tensor([rows, tokens], device=logits.device)
-    logprobs: list[float] = (
-        logits[index, chosen] - torch.logsumexp(logits, dim=-1)[index]
-    ).tolist()
+    parts = torch.chunk(logits, -(-len(logits) // MOST_SCORED_ROWS))  # of equal size
+    totals = torch.cat([torch.logsumexp(part.float(), dim=-1) for part in parts])
+    logprobs: list[float] = (logits[index, chosen].float() - totals[index]).tolist()
     return logprobs

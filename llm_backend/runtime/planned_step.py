@@ -80,6 +80,6 @@ class PlannedStep:
         for tensor, values in zip(self._state, before, strict=True):
             tensor.copy_(values)
         seconds = time.perf_counter() - began
-        _log.info("captured %s in %.1f s", self._name, seconds)
+        _log.debug("captured %s in %.1f s", self._name, seconds)
         self._stats.captures += 1
         self._stats.capture_seconds += seconds

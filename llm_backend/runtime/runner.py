@@ -7,6 +7,7 @@ steps of one batch, and the host reads the tokens of a step while the device com
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from typing import NamedTuple, Protocol
 
@@ -19,6 +20,8 @@ from .batch import ForwardBatch, ForwardOutput
 from .cuda_graphs import CudaGraphRunner
 from .eager import EagerRunner
 from .multi_step import MultiStepRunner
+
+_log = logging.getLogger(__name__)
 
 
 class Runner(Protocol):
@@ -58,7 +61,7 @@ def choose_runners(
     *,
     has_drafter: bool,
 ) -> Runners:
-    """Choose runners by what the attention can do.
+    """Choose runners by what the attention can do, and log the choice.
 
     Args:
         network: computes the logits.
@@ -69,8 +72,13 @@ def choose_runners(
         has_drafter: whether drafted tokens are verified, which needs the host after every step.
     """
     if not attention.capabilities.captures:
+        _log.info("attention %s without CUDA graphs", attention.name)
         return Runners(EagerRunner(network, attention, pool), None)
     forward = CudaGraphRunner(network, attention, pool, stats)
     if has_drafter:
+        _log.info(
+            "attention %s with CUDA graphs, one step at a time for the drafts", attention.name
+        )
         return Runners(forward, None)
+    _log.info("attention %s with CUDA graphs of several decode steps", attention.name)
     return Runners(forward, MultiStepRunner(network, attention, pool, max_num_seqs, stats))

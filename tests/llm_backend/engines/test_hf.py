@@ -223,6 +223,7 @@ def other_decoders():
         "lfm2",
         "llama4",
         "phimoe window",
+        "bart",  # its positions count the padding
     )
     return {name: REFUSED[name][0] for name in names}
 

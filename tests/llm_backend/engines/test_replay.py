@@ -1,10 +1,12 @@
 """The request log: what was answered once is answered again without an engine."""
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from treeshare.llm_backend.api import Failure, Generate, Sampling, Score
+from treeshare.llm_backend.api import Chat, Failure, Generate, Sampling, Score
 from treeshare.llm_backend.engines.mock import MockEngine
 from treeshare.llm_backend.engines.replay import ReplayEngine, request_key
 from treeshare.llm_backend.engines.tree import TreeEngine
@@ -32,6 +34,65 @@ def test_records_and_replays(tmp_path):
     assert engine.served == 2
     recorder.close()
     assert ReplayEngine(log).execute(REQUESTS) == first
+
+
+CHATS = {
+    number: replace(request, chat=Chat((("user", "a"),), ("prompt",)))
+    for number, request in REQUESTS.items()
+}
+
+
+class Asking(MockEngine):
+    """An engine that asks in turns."""
+
+    capabilities = replace(MockEngine.capabilities, chat="template 12345678")
+
+
+def test_conversations_are_replayed_without_a_tokenizer(tmp_path):
+    log = tmp_path / "requests.jsonl"
+    recorder = ReplayEngine(log, Asking())
+    first = recorder.execute(CHATS)
+    recorder.close()
+    assert ReplayEngine(log).execute(CHATS) == first
+    rows = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [row["prompt"] for row in rows] == ["a prompt", "a prompt"]
+    assert rows[0]["chat"] == {"turns": [["user", "a"]], "reply": ["prompt"]}
+    other = replace(CHATS[0], chat=Chat((("user", "b"),)))
+    (reply,) = ReplayEngine(log).execute({0: other}).values()
+    assert isinstance(reply, Failure)
+
+
+def test_turns_do_not_count_for_an_engine_that_does_not_ask_in_turns(tmp_path):
+    """So logs of earlier versions, whose requests had no turns, are replayed."""
+    log = tmp_path / "requests.jsonl"
+    recorder = ReplayEngine(log, MockEngine())
+    first = recorder.execute(REQUESTS)
+    recorder.close()
+    for engine in (None, Counting()):
+        again = ReplayEngine(log, engine)
+        assert again.execute(CHATS) == first
+        assert engine is None or engine.served == 0
+        again.close()
+    assert "chat" not in log.read_text()
+
+
+def test_an_engine_that_asks_in_turns_takes_no_replies_to_plain_text(tmp_path):
+    log = tmp_path / "requests.jsonl"
+    recorder = ReplayEngine(log, MockEngine())
+    recorder.execute(REQUESTS)
+    recorder.close()
+    recorder = ReplayEngine(log, Asking())
+    recorder.execute(CHATS)
+    recorder.close()
+    assert len(log.read_text().splitlines()) == 4
+
+
+def test_the_key_of_a_request_stays():
+    """By it the logs of earlier versions are found."""
+    keys = ["d75e7311ecbf6b8f2800bc2822d17c46", "60813565056d0f55facc0d6bbaf43c3b"]
+    assert [request_key(request) for request in REQUESTS.values()] == keys
+    assert [request_key(request, in_turns=False) for request in CHATS.values()] == keys
+    assert [request_key(request) for request in CHATS.values()] != keys
 
 
 def test_extends_the_log(tmp_path):

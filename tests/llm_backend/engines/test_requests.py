@@ -6,9 +6,10 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from treeshare.llm_backend.api import Generate, Reward, Sampling, Score
+from treeshare.llm_backend.api import Chat, Generate, Reward, Sampling, Score
 
 NAN, INFINITY = float("nan"), float("inf")
+USER = ("user", "a")
 
 
 @pytest.mark.parametrize(
@@ -75,6 +76,17 @@ def test_bad_sampling_is_named_in_one_line(fields, message):
         (lambda: Score(("a",), ()), r"continuations=\(\) must be non-empty strings"),
         (lambda: Score(("a",), ("b", "")), "must be non-empty strings"),
         (lambda: Score(("a",), ""), "must be non-empty strings"),
+        (lambda: Generate("a", chat="b"), "chat='b' must be a Chat"),
+        (lambda: Score("a", "b", ("c",)), r"chat=\('c',\) must be a Chat"),
+        (lambda: Chat(None), "turns=None must be pairs of a role and a text"),
+        (lambda: Chat(()), r"turns=\(\) must be pairs of a role and a text"),
+        (lambda: Chat((("user", 1),)), r"turns=\(\('user', 1\),\) must be pairs"),
+        (lambda: Chat((("user", "a", "b"),)), "must be pairs of a role and a text"),
+        (lambda: Chat((USER, USER)), r"the roles of the turns are \('user', 'user'\): they must"),
+        (lambda: Chat((("system", "a"),)), "they must be system or nothing, then user and"),
+        (lambda: Chat((USER, ("assistant", "b"))), "the last user"),
+        (lambda: Chat((USER, ("system", "b"), USER)), "the last user"),
+        (lambda: Chat((USER,), (1,)), "reply holds 1"),
         (lambda: Reward(None, "a"), "question=None must be a string"),
         (lambda: Reward("a", 3), "answer=3 must be a string"),
     ],
@@ -82,6 +94,14 @@ def test_bad_sampling_is_named_in_one_line(fields, message):
 def test_bad_requests_are_named_in_one_line(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_conversations_are_kept_as_tuples():
+    system, assistant = ("system", "s"), ("assistant", "b")
+    for turns in ([USER], [system, USER], [USER, assistant, USER]):
+        chat = Chat(map(list, turns), "Step:")
+        assert chat == Chat(tuple(turns), ("Step:",)) and hash(chat)
+        assert Generate("a", chat=chat).chat is chat
 
 
 def test_one_string_is_one():

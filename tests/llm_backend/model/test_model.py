@@ -4,9 +4,12 @@ import numpy as np
 import pytest
 import torch
 from attention_check import DEVICE
-from tiny_models import CONFIGS, byte_tokenizer, make_network
+from chat_templates import TEMPLATES, with_template
+from tiny_models import CONFIGS, SIZES, byte_tokenizer, make_network, network_of
+from transformers import LlamaConfig
 
 from treeshare.kernels.planning.segments import Segment
+from treeshare.llm_backend.chat.format import ChatFormat
 from treeshare.llm_backend.model.attention import TorchAttention, make_backend
 from treeshare.llm_backend.model.model import Model, load_model
 from treeshare.llm_backend.model.network import Network
@@ -17,7 +20,7 @@ from treeshare.llm_backend.model.network import Network
     [
         (
             {"dtype": "int8"},
-            r"model\.dtype='int8' is not one of \['bfloat16', 'float16', 'float32'\]",
+            r"model\.dtype='int8' is not one of auto, bfloat16, float16, float32$",
         ),
         (
             {"name": "no/such/dir"},
@@ -35,7 +38,7 @@ def test_bad_arguments_give_one_line(arguments, message, monkeypatch):
 
 
 def test_unknown_attention_lists_the_known():
-    with pytest.raises(ValueError, match="attention='flash' is not one of torch, deft, "):
+    with pytest.raises(ValueError, match="attention='flash' is not one of auto, torch, deft, "):
         Model.of(make_network("llama"), byte_tokenizer(), attention="flash")
 
 
@@ -49,6 +52,81 @@ def test_a_saved_model_loads(tmp_path):
     assert model.network.layers == [(2, 8, 8)] * 3
     assert model.network.context_length == 256
     assert model.network.end_tokens == {257}
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """Saves a tiny model whose tokenizer has a template, or none, and returns its directory."""
+
+    def save(template):
+        hf = with_template(byte_tokenizer(), TEMPLATES.get(template))
+        size = max(hf.get_vocab().values()) + 1
+        directory = tmp_path / str(template)
+        network_of(LlamaConfig(**SIZES | {"vocab_size": size})).save_pretrained(directory)
+        hf.save_pretrained(directory)
+        return str(directory)
+
+    return save
+
+
+def test_auto_asks_in_turns_if_there_is_a_template(saved):
+    model = load_model(saved("plain"))
+    assert str(model.chat) == f"template {ChatFormat(model.tokenizer).digest}"
+    stop = model.tokenizer.hf.convert_tokens_to_ids("<stop>")
+    assert model.network.end_tokens == {257, stop}
+    assert load_model(saved("plain"), chat="flat").chat is None
+    assert load_model(saved(None)).chat is None
+    assert load_model("embedded").chat is None
+
+
+def test_a_file_can_hold_the_template(saved, tmp_path):
+    file = tmp_path / "mine.jinja"
+    file.write_text("{{ today }}" + TEMPLATES["channel"])
+    given = {"chat_template_args": {"today": 1}, "system": "Be brief.", "chat_date": "2026-02-01"}
+    model = load_model(saved(None), chat=str(file), **given)
+    expected = ChatFormat(
+        model.tokenizer, file.read_text(), {"today": 1}, "Be brief.", "2026-02-01"
+    )
+    assert model.chat.digest == expected.digest
+
+
+def test_a_template_whose_turns_do_not_end_as_texts_do_is_warned_of(saved, caplog):
+    """As that of a base model, which was not trained on turns."""
+    load_model(saved("plain"))
+    line = "if this is a base model, model.chat=flat asks it in plain text"
+    assert caplog.text.count(line) == 1
+    load_model(saved("plain"), chat="flat")
+    assert caplog.text.count(line) == 1
+
+
+@pytest.mark.parametrize(
+    ("template", "given", "message"),
+    [
+        (None, {"chat": "template"}, "model.chat=template, but the tokenizer has no chat template"),
+        (
+            "plain",
+            {"chat": "tempalte"},
+            "model.chat='tempalte' must be auto, flat, template or a file with a chat template: ",
+        ),
+        ("plain", {"chat": True}, "model.chat=True must be auto, flat, template or a file"),
+        (
+            None,
+            {"system": "Be brief."},
+            "model.system='Be brief.' needs model.chat=template: .* is asked in plain text",
+        ),
+        (
+            "plain",
+            {"chat": "flat", "chat_template_args": {"a": 1}},
+            "model.chat_template_args={'a': 1} needs model.chat=template",
+        ),
+        ("plain", {"chat_template_args": {"a": 1}}, "model.chat_template_args.a=1 changes nothing"),
+        ("plain", {"chat_date": "x"}, "model.chat_date='x' must be a date"),
+    ],
+)
+def test_a_chat_format_that_cannot_be_is_refused(saved, template, given, message):
+    with pytest.raises(ValueError, match=f"^{message}") as error:
+        load_model(saved(template), **given)
+    assert "\n" not in str(error.value)
 
 
 def test_continuations_add_up(llama):

@@ -189,6 +189,36 @@ def test_models_of_ours_are_cut(smollm2):
         assert model.tokenizer.safe_cut("Numbers: 4 6\nVerdict:") == len("Numbers: 4")
 
 
+# Texts that follow others.
+
+
+@pytest.mark.parametrize(
+    "text", ["Step:", " 4 2", "42", "\n", "\n\na", ".", "  x", "<end> é", "</s>"]
+)
+@pytest.mark.parametrize("before", ["a", "a:", "a\n", "It is 4"])
+@pytest.mark.parametrize("scheme", [*SCHEMES, "merging"])
+def test_a_text_that_follows_another_is_encoded_without_what_begins_one(scheme, before, text):
+    is_merging = scheme == "merging"
+    tokenizer = make(merging_tokenizer() if is_merging else sentencepiece_tokenizer(scheme))
+    tokens = tokenizer.encode_after(text)
+    assert tokenizer.decode(tokens) == text
+    assert tokenizer.hf.bos_token_id not in tokens and tokenizer.hf.eos_token_id not in tokens
+    whole = tokenizer.encode(before) + tokens
+    assert tokenizer.decode(whole).endswith(before + text)
+
+
+def test_a_text_in_which_names_are_tokens_gets_no_others():
+    tokenizer = make(sentencepiece_tokenizer("first"))
+    assert tokenizer.special_tokens == {1: "<s>", 2: "</s>"}
+    tokens = tokenizer.encode_marked("<s>a</s>b")
+    assert tokens[0] == 1 and tokens.count(1) == tokens.count(2) == 1
+    assert 1 not in tokenizer.encode_marked("a")
+    with pytest.raises(TokenizerError, match="half of a surrogate pair"):
+        tokenizer.encode_marked("\ud83d")
+    with pytest.raises(TokenizerError, match="token 257 of the text is none of the model's 256"):
+        make(byte_tokenizer(), 256).encode_marked("a<end>")
+
+
 # Special tokens.
 
 

@@ -163,8 +163,9 @@ def test_what_is_too_long_fails_alone():
     ("labels", "given", "message"),
     [
         (3, {}, "reward_model.label=null, but it must be one of 3 labels: {0: 'LABEL_0'"),
-        (2, {"label": 2}, "reward_model.label=2 must be from 0 to 1"),
-        (1, {"label": -1}, "reward_model.label=-1 must be from 0 to 0"),
+        (2, {"label": 2}, "reward_model.label=2 must be at most 1"),
+        (1, {"label": -1}, "reward_model.label=-1 must be at least 0"),
+        (2, {"label": 0.5}, "reward_model.label=0.5 must be a whole number"),
         (1, {"max_num_seqs": 0}, "reward_model.max_num_seqs=0 must be at least 1"),
     ],
 )

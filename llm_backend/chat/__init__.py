@@ -1,0 +1,1 @@
+"""Conversations to tokens, in the format of a chat model."""
