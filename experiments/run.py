@@ -6,12 +6,12 @@ This module is the entry point of the command `treeshare`. It imports the rest o
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import contextmanager, redirect_stdout
 from typing import TYPE_CHECKING
 
 import treeshare
@@ -29,26 +29,17 @@ def main() -> int:
         0; 1 if a puzzle failed; 2 for a configuration that cannot be run, or files that cannot be
         read or written; 130 after an interrupt.
     """
-    if sys.argv[1:] == ["--version"]:  # hydra has no such option
+    if sys.argv[1:] == ["--version"]:  # hydra has no such option, and not the next one
         print(f"treeshare {treeshare.__version__}")
         return 0
+    if sys.argv[1:2] == ["--describe"]:
+        return _describe(sys.argv[2:])
     with _interruptible():
-        _add_working_directory()
-        from treeshare.experiments.runs.openmp import set_wait_policy
-
-        set_wait_policy()
-        from treeshare.experiments.results.comparison import comparison
-        from treeshare.experiments.runs.command import print_error, print_output, run_command
-        from treeshare.experiments.runs.config import SetupError
+        from treeshare.experiments.runs.command import prepare_process, run_command
         from treeshare.experiments.runs.launch import launch
-    finished: list[tuple[list[str], Summary]] = []  # the overrides and the summary of each job
-    code = run_command("treeshare", "config", lambda cfg: launch(cfg, finished))
-    if len(finished) > 1:
-        try:
-            print_output(f"\n{comparison(finished)}")
-        except SetupError as error:
-            return print_error("treeshare", str(error), 2)
-    return code
+
+        prepare_process()
+    return run_command("treeshare", "config", launch)
 
 
 def run(cfg: DictConfig) -> Summary:
@@ -62,16 +53,22 @@ def run(cfg: DictConfig) -> Summary:
     return run_or_resume(cfg)
 
 
-def _add_working_directory() -> None:
-    """Let a configuration name the user's own modules, without shadowing an installed one.
+def _describe(names: list[str]) -> int:
+    """Print all options of the configuration, or those of the given names."""
+    from treeshare.experiments.runs.command import print_error, print_output
+    from treeshare.experiments.runs.config import SetupError
 
-    In an editable installation the checkout is on the path as well. It holds folders with names
-    that a user's module may have, such as `tasks`; the user's module is found first.
-    """
-    checkout = str(Path(treeshare.__file__).parents[1])
-    is_installed_as_path = checkout in sys.path and os.path.exists(f"{checkout}/pyproject.toml")
-    at = sys.path.index(checkout) if is_installed_as_path else len(sys.path)
-    sys.path.insert(at, os.getcwd())
+    text = io.StringIO()
+    try:
+        with redirect_stdout(text):
+            if not names:
+                treeshare.describe()
+            for name in names:
+                treeshare.describe(name)
+        print_output(text.getvalue().rstrip())
+    except (SetupError, ValueError) as error:
+        return print_error("treeshare", str(error), 2)
+    return 0
 
 
 @contextmanager

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from treeshare.llm_backend.engines.mock import MockEngine as MockEngine
 
     from .api import solve as solve
+    from .description import describe as describe
     from .engines import LoadedEngine as LoadedEngine
     from .engines import load_engine as load_engine
     from .results import Interrupted as Interrupted
@@ -42,6 +43,7 @@ _HOMES = {
     "Run": "treeshare.results",
     "SetupError": "treeshare.experiments.runs.config",
     "Table": "treeshare.tables",
+    "describe": "treeshare.description",
     "load_engine": "treeshare.engines",
     "load_runs": "treeshare.tables",
     "solve": "treeshare.api",

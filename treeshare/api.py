@@ -11,22 +11,28 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from os import PathLike, fspath
-from pathlib import Path
 from typing import Any, Generic
 
-from treeshare.experiments.loggers.logger import Logger, NoLogger
-from treeshare.experiments.results.digests import digests_of
+from treeshare.experiments.loggers.logger import Logger, NoLogger, SafeLogger
+from treeshare.experiments.results.digests import digest_of
 from treeshare.experiments.results.directory import RunDirectory
+from treeshare.experiments.results.meta import RunMeta
 from treeshare.experiments.results.rows import FailedSearch, Row, Session
 from treeshare.experiments.runs.config import (
     RunOptions,
     Setup,
     check_parts,
-    model_name,
+    meta_of,
     problems_of,
-    run_id,
 )
-from treeshare.experiments.runs.resumable_run import RowType, resume, search_unfinished
+from treeshare.experiments.runs.failures import failing_line
+from treeshare.experiments.runs.progress import Progress
+from treeshare.experiments.runs.resumable_run import (
+    RowType,
+    counted_rows,
+    resume,
+    search_unfinished,
+)
 from treeshare.llm_backend.api import MOST_NUMBER, Engine, whole_number
 from treeshare.search import (
     Budget,
@@ -63,6 +69,7 @@ def solve(
     directory: str | PathLike[str] | None = None,
     name: str | None = None,
     record: bool = False,
+    overwrite: bool = False,
     logger: Logger | None = None,
     progress: bool = True,
 ) -> Run:
@@ -97,12 +104,15 @@ def solve(
         max_live: the most searches at once, at least 1; None begins all together.
         directory: None keeps the results in memory alone. With a directory, the run is kept below
             it as the command keeps its runs, in `TASK/NAME/MODEL/HASH-seedSEED`: the same call
-            again skips what is done, and `treeshare-report` and `treeshare-view` read it.
+            again skips what is done, more puzzles extend the run, and `treeshare-report` and
+            `treeshare-view` read it.
         name: the run's name in the directory; None takes that of the policy's class.
         record: keep every reply in the directory, so that an interrupted search goes on inside.
+        overwrite: start the run again. The earlier one is renamed to `<its directory>.earlier-1`.
         logger: gets the figures of every puzzle, such as
             `treeshare.experiments.loggers.wandb_logger.WandbLogger`; it needs a directory.
-        progress: show a progress bar on a terminal or in a notebook.
+        progress: show a progress bar on a terminal or in a notebook, and elsewhere a line every
+            half minute.
 
     Returns:
         The run, with a result for every puzzle that has one.
@@ -116,8 +126,8 @@ def solve(
         ValueError: an argument is out of its bound, the engine cannot serve a part, or a part
             cannot be described in a directory.
     """
-    if directory is None and (record or logger is not None):
-        raise ValueError("record and logger need a directory=... to write to")
+    if directory is None and (record or overwrite or logger is not None):
+        raise ValueError("record, logger and overwrite need a directory=... to write to")
     options = RunOptions(
         name=name,
         seed=whole_number("seed", seed, -MOST_NUMBER),
@@ -127,6 +137,7 @@ def solve(
         record=record,
         fail_fast=False,
         save_trees=directory is not None,
+        overwrite=overwrite,
         progress=progress,
     )
     _check_method("task", task, "problems")
@@ -137,7 +148,7 @@ def solve(
     budget = Budget() if budget is None else budget
     if not isinstance(budget, Budget):
         raise TypeError(f"budget={budget!r} must be a treeshare.search.Budget")
-    logger = NoLogger() if logger is None else logger
+    logger = NoLogger() if logger is None else SafeLogger(logger, failing_line)
     _check_method("engine", engine, "execute")
     _check_method("policy", policy, "search")
     if not inspect.iscoroutinefunction(policy.search):
@@ -156,14 +167,11 @@ def solve(
             **_describe_engine(engine),
         }
     label = name or type(policy).__name__
-    model = model_name(config["engine"]) if config else ""
+    in_memory = RunMeta(task.name, label, "", {"seed": options.seed})
     setup = _Setup(
         config=config,
         options=options,
-        title=f"{task.name} {label} {model} seed {seed}",
-        directory=Path(
-            options.output_dir, task.name, label, model, run_id(config) if config else ""
-        ),
+        meta=meta_of(config, task.name, label) if config else in_memory,
         task=task,
         problems=problems,
         verifier=verifier,
@@ -253,14 +261,16 @@ def _run(setup: _Setup) -> Run:
             return trees[problem]
         return read_tree(RunDirectory(setup.directory, writable=False).tree_path(problem))
 
+    asked = {problem.id for problem in setup.problems}
+
     def results() -> Run:
         record = RunDirectory(setup.directory, writable=False) if is_kept else memory
         return Run(
             results={
                 row.problem: PuzzleResult(row, partial(tree, row.problem))
-                for row in record.results.rows
+                for row in counted_rows(setup, record.results.rows)
             },
-            failures=record.failures.rows,
+            failures=[row for row in record.failures.rows if row.problem in asked],
             sessions=record.sessions.rows,
             num_problems=len(setup.problems),
             num_answers=setup.options.answers,
@@ -271,21 +281,25 @@ def _run(setup: _Setup) -> Run:
         if is_kept:
             resume(setup, keep)
         else:
-            search_unfinished(setup, setup.engine, memory, keep)
+            with Progress(setup, 0) as progress:
+                search_unfinished(setup, setup.engine, memory, progress, keep, [])
     except KeyboardInterrupt as error:
         raise Interrupted(results()) from error
     return results()
 
 
 def _describe_task(task: Task, problems: Sequence[Problem], verifier: Verifier) -> dict[str, Any]:
-    """Describe a task by its class, its sampling and its problems, whatever they were read from."""
-    kind = type(task)
-    return {
-        "_target_": f"{kind.__module__}.{kind.__qualname__}",
-        "sampling": plain(task.sampling, "task.sampling"),
-        "problems": digests_of({}, problems)["problems"]["all"],
-        "verifier": describe(verifier, "verifier"),
-    }
+    """Describe a task by its parameters; one that does not keep them, by its problems."""
+    try:
+        described = describe(task, "task")
+    except ValueError:
+        kind = type(task)
+        described = {
+            "_target_": f"{kind.__module__}.{kind.__qualname__}",
+            "sampling": plain(task.sampling, "task.sampling"),
+            "problems": digest_of([(problem.id, problem.data) for problem in problems]),
+        }
+    return described | {"verifier": describe(verifier, "verifier")}
 
 
 def _describe_engine(engine: Engine) -> dict[str, Any]:

@@ -18,10 +18,11 @@ def describe(part: object, where: str) -> dict[str, Any]:
     """Describe an object in the form of a hydra node: `_target_` and parameters.
 
     The value of a parameter is read from the attribute of that name, with or without a leading
-    underscore.
+    underscore. An object that keeps its arguments (`treeshare.tasks.arguments`) is described by
+    those that were given.
 
     Args:
-        part: a policy, an expander, an evaluator, a verifier, a budget or an engine.
+        part: a task, a policy, an expander, an evaluator, a verifier, a budget or an engine.
         where: names the part in errors, such as `policy`.
 
     Returns:
@@ -33,6 +34,9 @@ def describe(part: object, where: str) -> dict[str, Any]:
     """
     kind = type(part)
     described: dict[str, Any] = {"_target_": f"{kind.__module__}.{kind.__qualname__}"}
+    arguments = getattr(part, "arguments", None)
+    if isinstance(arguments, Mapping):
+        return described | {name: plain(arguments[name], f"{where}.{name}") for name in arguments}
     for name, parameter in inspect.signature(kind).parameters.items():
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             raise ValueError(

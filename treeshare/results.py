@@ -173,6 +173,8 @@ class Run(Mapping[str, PuzzleResult]):
                 f"; {len(self.failures)} failed, first {first.problem}: "
                 f"{where}{first.error}: {first.message}"
             )
+        if self.results and not any(row.reached_terminal for row in self.rows):
+            text += "; no search reached a terminal state"
         return text
 
 

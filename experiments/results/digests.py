@@ -1,117 +1,43 @@
-"""Compute digests of the problems and files that a run's results depend on.
+"""Compute digests of values and of files.
 
-The configuration only names these: the task's problems, the files that the task reads, and the
-model's files. A run stores their digests in meta.json. A resumed run compares them, so that rows of
-a replaced file or model are never mixed with new ones.
+A run is identified by digests of the files that its results depend on, and each row keeps the
+digest of its puzzle's data.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
-import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from treeshare.tasks.task import Problem
-
-Digests = dict[str, dict[str, str]]
-"""Digests by what was read, such as `engine.model.name`, then by the file's name."""
-
+_LENGTH = 32  # of a digest, in hexadecimal digits
 _WHOLE = 16 * 2**20  # bytes; a larger file is sampled
 _BLOCK, _NUM_BLOCKS = 4096, 256  # bytes; the first block has the header of safetensors
-_MODEL_FILES = {".json", ".safetensors", ".bin", ".model", ".txt", ".jinja", ".gguf"}
-_EMBEDDED = Path(__file__).parents[2] / "llm_backend" / "embedded"
+_MODEL_FILES = {".json", ".safetensors", ".bin", ".model", ".txt", ".jinja", ".gguf", ".py"}
 
 
-def digests_of(config: Mapping[str, Any], problems: Iterable[Problem]) -> Digests:
-    """Compute the digests of a run.
+def digest_of(value: Any) -> str:
+    """Compute a digest of a value that is equal for equal values, in any process.
 
-    Args:
-        config: the resolved configuration. The files named in its task, and the model directories
-            named in its engine and reward model, are read. A model that is an id on the Hugging
-            Face hub has no digest.
-        problems: the task's problems.
+    An object without a representation of its contents counts by its class's name.
+    """
+    return sha256(json.dumps(_canonical(value)).encode()).hexdigest()[:_LENGTH]
+
+
+def file_digest(path: Path) -> str:
+    """Compute a digest of a file's size and bytes.
+
+    Of a file of more than 16 MiB, 256 blocks at equal distances are read, 1 MiB in all.
 
     Raises:
-        OSError: a file cannot be read.
+        OSError: it cannot be read.
     """
-    found: Digests = {"problems": {"all": _of_problems(problems)}}
-    for key, text in _texts(config.get("task"), "task"):
-        if _is_file(text):
-            found[key] = {Path(text).name: _of_file(Path(text))}
-    for group in ("engine", "reward_model"):
-        for key, text in _texts(config.get(group), group):
-            if key.endswith(".name") and (directory := _model_directory(text)) is not None:
-                found[key] = _of_directory(directory)
-    return found
-
-
-def difference(then: object, now: Digests) -> str | None:
-    """Compare digests.
-
-    Entries that only one side has are not compared: runs of earlier versions have no digests, and a
-    finished run can be shown on a machine without its model.
-
-    Args:
-        then: the digests in meta.json, or any other JSON value.
-        now: the digests of the present problems and files.
-
-    Returns:
-        A sentence that names the first change; None if there is none.
-    """
-    if not isinstance(then, dict):
-        return None
-    for key, files in now.items():
-        before = then.get(key)
-        if not isinstance(before, dict) or before == files:
-            continue
-        if key == "problems":
-            return "the task's problems have changed"
-        names = sorted(before.keys() | files.keys())
-        name = next(name for name in names if before.get(name) != files.get(name))
-        return f"{key}: the file {name} has changed"
-    return None
-
-
-def _texts(node: Any, key: str) -> Iterator[tuple[str, str]]:
-    """All text values of a configuration, each with its key."""
-    if isinstance(node, str):
-        yield key, node
-    elif isinstance(node, Mapping):
-        for name, value in node.items():
-            yield from _texts(value, f"{key}.{name}")
-
-
-def _is_file(text: str) -> bool:
-    """Whether a text names a file. A single word is an option, such as `split=test`."""
-    try:
-        return ("." in text or os.sep in text) and os.path.isfile(text)
-    except ValueError:  # a null character
-        return False
-
-
-def _model_directory(name: str) -> Path | None:
-    if name == "embedded":
-        return _EMBEDDED
-    try:
-        return Path(name) if os.path.isdir(name) else None
-    except ValueError:
-        return None
-
-
-def _of_directory(directory: Path) -> dict[str, str]:
-    files = (path for path in sorted(directory.iterdir()) if path.suffix in _MODEL_FILES)
-    return {path.name: _of_file(path) for path in files if path.is_file()}
-
-
-def _of_file(path: Path) -> str:
-    """A digest of a file's size and bytes. Of a large file, blocks at equal distances are read."""
     size = path.stat().st_size
-    digest = hashlib.sha256(str(size).encode())
+    digest = sha256(str(size).encode())
     with path.open("rb") as file:
         if size <= _WHOLE:
             digest.update(file.read())
@@ -119,21 +45,36 @@ def _of_file(path: Path) -> str:
             for i in range(_NUM_BLOCKS):
                 file.seek((size - _BLOCK) * i // (_NUM_BLOCKS - 1))
                 digest.update(file.read(_BLOCK))
-    return digest.hexdigest()[:32]
+    return digest.hexdigest()[:_LENGTH]
 
 
-def _of_problems(problems: Iterable[Problem]) -> str:
-    digest = hashlib.sha256()
-    for problem in problems:
-        digest.update(json.dumps([problem.id, _canonical(problem.data)]).encode() + b"\n")
-    return digest.hexdigest()[:32]
+def model_digests(path: Path) -> dict[str, str]:
+    """Compute the digests of the files of a model, by name.
+
+    Of a directory, these are weights, configuration, tokenizer and code.
+
+    Raises:
+        OSError: a file cannot be read.
+    """
+    inside = sorted(path.iterdir()) if path.is_dir() else [path]
+    files = [file for file in inside if file.suffix in _MODEL_FILES]
+    return {file.name: file_digest(file) for file in files if file.is_file()}
+
+
+def data_digests(path: Path) -> dict[str, str]:
+    """Compute the digest of a file, or those of all files below a directory, by name.
+
+    Raises:
+        OSError: a file cannot be read.
+    """
+    if path.is_file():
+        return {path.name: file_digest(path)}
+    files = sorted(file for file in path.rglob("*") if file.is_file())
+    return {file.relative_to(path).as_posix(): file_digest(file) for file in files}
 
 
 def _canonical(value: Any) -> Any:
-    """Convert a value to JSON data that are equal for equal values, in any process.
-
-    An object without a representation of its contents is replaced by its class's name.
-    """
+    """Convert a value to JSON data that are equal for equal values, in any process."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, Mapping):

@@ -1,29 +1,31 @@
 """Read and write the files of a run's directory.
 
 Rows are appended as JSON lines, and each is synced to disk before the next. The one process that
-may write a file holds a lock on it. docs/runs.md describes the files.
+may write holds locks, which the kernel releases if it is killed. docs/runs.md describes the files.
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import platform
 import subprocess
-from collections.abc import Callable, Collection, Mapping
-from contextlib import ExitStack, closing, suppress
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import asdict
+from datetime import UTC, datetime
 from hashlib import sha256
 from importlib import metadata
 from io import FileIO
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from urllib.parse import quote
 
+from filelock import FileLock, Timeout, lock_descriptor
 from omegaconf import OmegaConf
 
-from .digests import Digests, difference
+from .meta import RunMeta, read_meta
 from .rows import FailedSearch, Row, Session
 
 if TYPE_CHECKING:
@@ -61,15 +63,13 @@ class JsonLines(Generic[RowType]):
         _refuse_special(path)
         self._file = path.open("a+b", buffering=0)
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not lock_descriptor(self._file.fileno(), blocking=False):
+                raise BlockingIOError(f"another process is at work in {path.parent}")
             self._file.seek(0)
             data = self._file.readall()
             if rest := len(data) - (data.rfind(b"\n") + 1):
                 self._file.truncate(len(data) - rest)
             self.rows = _parse_rows(data, row_type, path)
-        except BlockingIOError:
-            self.close()
-            raise BlockingIOError(f"another process is at work in {path.parent}") from None
         except BaseException:
             self.close()
             raise
@@ -134,32 +134,26 @@ class RunDirectory:
             self.sessions = opened("sessions.jsonl", Session)
             self._files = files.pop_all()
 
-    def describe(self, config: Mapping[str, Any], digests: Digests) -> None:
+    def describe(self, config: Mapping[str, Any], meta: RunMeta) -> None:
         """Write config.yaml and meta.json when the run begins; later calls change nothing."""
         if not (self.path / "meta.json").exists():
-            about = {**software(), "digests": digests}
+            began = datetime.now(UTC).isoformat(timespec="microseconds")
+            about = {**asdict(meta), "began": began, **software()}
             write_atomically(self.path / "config.yaml", OmegaConf.to_yaml(config))
             write_atomically(self.path / "meta.json", json.dumps(about, indent=1) + "\n")
 
-    def check_digests(self, digests: Digests) -> None:
-        """Refuse a task or a model that has changed since the run began.
+    def check(self, meta: RunMeta) -> None:
+        """Refuse to go on with another run, or with one whose code has changed since it began.
+
+        Args:
+            meta: what the run is now.
 
         Raises:
             OSError: meta.json cannot be read.
-            ValueError: it holds no JSON object, or something has changed; the message says what.
+            ValueError: it cannot be read as such, or something has changed; the message says what.
         """
-        path = self.path / "meta.json"
-        if not path.exists():
-            return
-        _refuse_special(path)
-        try:
-            about = json.loads(path.read_bytes())
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"{path} cannot be read: {error}") from None
-        if not isinstance(about, dict):
-            raise ValueError(f"{path} holds no JSON object")
-        if changed := difference(about.get("digests"), digests):
-            raise ValueError(f"{changed} since {self.path} was begun; move the directory away")
+        if (self.path / "meta.json").exists():
+            meta.check(read_meta(self.path))
 
     def save_tree(self, problem_id: str, tree: str) -> None:
         """Write a search's graph, which is given as text."""
@@ -182,6 +176,54 @@ class RunDirectory:
     def close(self) -> None:
         """Close all files, which releases their locks."""
         self._files.close()
+
+
+@contextmanager
+def exclusive(directory: Path) -> Iterator[None]:
+    """Keep other processes from writing to a directory, which need not exist, in the block.
+
+    The lock is a hidden file next to the directory, so that the directory can be moved.
+
+    Raises:
+        BlockingIOError: another process is at work there.
+        OSError: the lock cannot be made.
+    """
+    path = directory.with_name(f".{directory.name}.lock")
+    for attempts_left in range(9, -1, -1):
+        made = [folder for folder in path.parents if not folder.exists()]  # the deepest first
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(path)
+            lock.acquire(blocking=False)
+            ours = path.stat()
+            break
+        except Timeout:
+            raise BlockingIOError(f"another process is at work in {directory}") from None
+        except FileNotFoundError:  # another process has just removed its empty folders
+            if not attempts_left:
+                raise
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # such as: it was moved with the folder that it is in
+            if os.path.samestat(path.stat(), ours):
+                path.unlink()  # while it is held, so that it is no one else's
+        lock.release()
+        for folder in made:  # those that stay empty: the run could not begin
+            with suppress(OSError):
+                folder.rmdir()
+
+
+def set_aside(directory: Path) -> None:
+    """Rename a run's directory, if it exists, to the first free `<name>.earlier-<number>`.
+
+    Raises:
+        OSError: it cannot be renamed.
+    """
+    names = (f"{directory.name}.earlier-{number}" for number in count(1))
+    free = next(path for name in names if not (path := directory.with_name(name)).exists())
+    if directory.exists():
+        directory.rename(free)
 
 
 _LONGEST_NAME = 255 - len(".json.tmp")  # bytes, of a tree's file while it is written

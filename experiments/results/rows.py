@@ -65,6 +65,12 @@ class Row(_Checked):
     oracle: bool  # the evaluator was given the answers
     seed: int
     grades: dict[str, float] = field(default_factory=dict)  # partial credit of the first answer
+    digest: str = ""  # of the puzzle's data; empty in earlier versions' files
+    session: int = 0  # the number of the process that wrote the row; 0 in earlier versions' files
+    reached_terminal: bool = True  # the search made a terminal state
+    correct: list[bool] = field(default_factory=list)  # each of `answers` is right
+    more_answers: list[str | None] = field(default_factory=list)  # that follow in the ranking
+    num_ranked: int = 0  # nodes of the ranking
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +99,8 @@ class Session(_Checked):
     memo_hits: int = 0  # states whose value a memo returned
     num_rows: int = 0  # of results.jsonl when this was written; 0 in earlier versions' files
     scoring_failures: dict[str, int] = field(default_factory=dict)  # the verifier's, by kind
+    resources: dict[str, Any] = field(default_factory=dict)  # device, dtype, attention, limits
+    shard: str = ""  # the shard and its session that this one was taken from, such as `0-of-8/1`
 
 
 def check_results(
@@ -133,6 +141,8 @@ def _hints(kind: Any) -> dict[str, Any]:
 
 
 def _matches(value: Any, hint: Any) -> bool:
+    if hint is Any:
+        return True
     origin, inner = get_origin(hint), get_args(hint)
     if origin is UnionType:
         return any(_matches(value, one) for one in inner)

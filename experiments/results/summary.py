@@ -5,11 +5,14 @@ All finished puzzles of the run count, also those finished before an interruptio
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from treeshare.tasks.task import RoleSampling
 
 from .rows import FailedSearch, Row, Session
 
@@ -131,17 +134,71 @@ _SUMMED = (
 )
 
 
-def replayed(rows: Sequence[Row], sessions: Sequence[Session]) -> Iterator[tuple[Row, Totals]]:
-    """The rows of a run, each with the totals at the time when it was written.
+def replayed(
+    rows: Sequence[Row], sessions: Sequence[Session], counted: Mapping[str, Row] | None = None
+) -> Iterator[tuple[Row, Totals]]:
+    """The rows of a run that count, each with the totals at the time when it was written.
 
     Sessions of earlier versions do not store the number of rows; they count from the first row on.
+
+    Args:
+        rows: all rows on disk.
+        sessions: all sessions on disk.
+        counted: by puzzle, the rows that count, as they are yielded; None counts all.
     """
     tally, waiting = Tally(), list(reversed(sessions))
     for number, row in enumerate(rows):
         while waiting and waiting[-1].num_rows <= number:
             tally.add_session(waiting.pop())
-        tally.add_row(row)
-        yield row, tally.totals()
+        counts = row if counted is None else counted.get(row.problem)
+        if counts is not None:
+            tally.add_row(counts)
+            yield counts, tally.totals()
+
+
+def resource_kinds(rows: Sequence[Row], sessions: Sequence[Session]) -> dict[str, int]:
+    """The rows by what computed them, such as `cuda bfloat16 deft`: the number of each kind.
+
+    The kinds are in the order in which they first computed a row.
+    """
+    keys = ("gpu", "device", "dtype", "attention", "chat")
+    kinds = {}
+    for session in sessions:
+        words = [str(session.resources[key]) for key in keys if key in session.resources]
+        if session.resources.get("fused"):
+            words.append("fused")
+        kinds[session.number] = " ".join(words)
+    return dict(Counter(kinds.get(row.session, "") for row in rows))
+
+
+def search_limits(
+    policy: object, expander: object, sampling: RoleSampling, depth: int
+) -> dict[str, Any]:
+    """What may keep a search from a terminal state: the keys to raise, with their values.
+
+    They are the policy's depth and number of expansions, and the length of the replies that hold
+    steps or solutions. A policy of the user's has those that its attributes name.
+
+    Args:
+        policy: the run's policy.
+        expander: the run's expander.
+        sampling: the task's sampling by role.
+        depth: the depth of a policy that sets none.
+    """
+    names = ("depth", "num_simulations", "expansions", "trials")
+    given = {name: getattr(policy, name) for name in names if hasattr(policy, name)}
+    if "depth" in given:
+        given["depth"] = given["depth"] or depth
+    limits = {f"search.{name}": value for name, value in given.items()}
+    asks = getattr(policy, "asks", "expand")
+    if "expand" in asks:
+        asks = f"{asks} {getattr(expander, 'asks', '')}"
+    roles = [policy.role] if hasattr(policy, "role") else re.findall("[a-z]+", asks)
+    for role in roles:
+        # a reflection is no step
+        if role != "reflect" and "max_tokens" in sampling.get(role, {}):
+            limits[f"+task.sampling.{role}.max_tokens"] = sampling[role]["max_tokens"]
+    return limits
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +214,11 @@ class Summary:
     totals: Totals
     trees: list[Path]  # those on disk
     num_missing_trees: int  # of finished puzzles; 0 if none are to be saved
+    num_others: int = 0  # rows on disk of puzzles that are not asked for
+    resources: dict[str, int] = field(default_factory=dict)  # rows by what computed them
+    chat: str = ""  # the chat format of the prompts; empty for plain text
+    note: str = ""  # a line below the title
+    search_limits: dict[str, Any] = field(default_factory=dict)  # by key, what bounds a search
 
     def table(self) -> str:
         """The table of totals that `treeshare` prints, without a newline at its end."""
@@ -166,6 +228,7 @@ class Summary:
         forward = f", {t.sequences_per_forward:.1f} sequences a forward"
         cells = {
             "puzzles": f"{t.puzzles:,} of {self.num_problems:,}{failed}",
+            **({"prompts": f"chat, {self.chat}"} if self.chat else {}),
             "top-1": f"{t.top1:.1%}",
             f"any-of-{self.num_answers}": f"{t.any_of_b:.1%}",
             "mean accuracy": f"{t.mean_accuracy:.1%}",
@@ -195,6 +258,16 @@ class Summary:
             cells["scoring failures"] = ", ".join(counts).replace("_", " ")
         if any(row.oracle for row in self.rows):
             cells["oracle"] = "the evaluator knew the answers"
+        if self.num_others:
+            cells["other puzzles"] = (
+                f"{self.num_others:,} on disk are not counted, except in rounds and seconds"
+            )
+        if len(self.resources) > 1:
+            kinds = [f"{kind or 'unknown'} ({n:,})" for kind, n in self.resources.items()]
+            cells["resources"] = f"{len(kinds)} kinds, with their puzzles: {', '.join(kinds)}"
+        num_unreached = sum(not row.reached_terminal for row in self.rows)
+        if 0 < num_unreached < len(self.rows):
+            cells["terminal states"] = f"{num_unreached:,} of {t.puzzles:,} searches reached none"
         cells["results"] = str(self.directory / "results.jsonl")
         if self.trees:
             cells["a tree"] = str(self.trees[0])
@@ -202,7 +275,20 @@ class Summary:
             cells["trees"] = f"{self.num_missing_trees:,} of {t.puzzles:,} trees are missing"
         width = max(map(len, cells))
         lines = [f"{label:<{width}}  {text}" for label, text in cells.items()]
-        return "\n".join([self.title, *lines])
+        advice = [self._advice()] if self.rows and num_unreached == len(self.rows) else []
+        return "\n".join([self.title, *([self.note] if self.note else []), *lines, *advice])
+
+    def _advice(self) -> str:
+        """What to raise, if no search reached a terminal state."""
+        hit = {f"budget.{row.budget_hit}" for row in self.rows if row.budget_hit}
+        keys = [*sorted(hit), *(f"{key} ({n})" for key, n in self.search_limits.items())]
+        text = "no search reached a terminal state"
+        if self.totals.parse_failures:
+            text += f" ({self.totals.parse_failures:,} replies could not be read)"
+        if not keys:
+            return text
+        *others, last = keys
+        return f"{text}: raise {', '.join(others)} or {last}" if others else f"{text}: raise {last}"
 
     def failure_line(self) -> str:
         """One line on the failed puzzles, of which there must be one at least."""

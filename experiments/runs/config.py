@@ -6,14 +6,12 @@ needs none. Nothing is written to disk and no search is run.
 
 from __future__ import annotations
 
-import hashlib
 import inspect
-import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -22,7 +20,11 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
-from treeshare.experiments.loggers.logger import Logger
+from treeshare.experiments.loggers.logger import Logger, SafeLogger
+from treeshare.experiments.results.identity import RESOURCES, identity_of, is_own_engine
+from treeshare.experiments.results.meta import GROUPS, RunMeta
+from treeshare.experiments.results.shards import Shard
+from treeshare.experiments.results.sources import source_digests
 from treeshare.llm_backend.api import Engine
 from treeshare.llm_backend.reward.engine import RewardEngine
 from treeshare.search.budget import Budget
@@ -36,6 +38,8 @@ from treeshare.search.parts import (
     traits_of,
 )
 from treeshare.tasks.task import Problem, Task, Verifier
+
+from .failures import failing_line, own_errors
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -64,6 +68,9 @@ class RunOptions:
     fail_fast: bool
     save_trees: bool
     progress: bool
+    overwrite: bool = False
+    verbose: bool = False
+    optimize: str = "top1"
 
     def __post_init__(self) -> None:
         if self.max_live is not None and self.max_live < 1:
@@ -72,20 +79,13 @@ class RunOptions:
             raise ValueError(f"answers={self.answers} must be at least 1")
 
 
-UNHASHED = frozenset(
-    {f.name for f in fields(RunOptions)} - {"max_live", "answers"} | {"logger", "model"}
-)
-"""Keys that may change without making another run. `model` is one, as `engine.model` holds it."""
-
-
 @dataclass(frozen=True, slots=True)
 class Setup:
     """The objects of a run, without its engine."""
 
     config: dict[str, Any]  # the whole configuration as plain data, interpolations resolved
     options: RunOptions
-    title: str
-    directory: Path  # may not exist yet
+    meta: RunMeta
     task: Task
     problems: list[Problem]
     verifier: Verifier
@@ -94,6 +94,22 @@ class Setup:
     evaluator: Evaluator
     budget: Budget
     logger: Logger
+    shard: Shard | None = None
+
+    @property
+    def title(self) -> str:
+        """Task, policy, model and seed in one line."""
+        shard = f" shard {self.shard}" if self.shard else ""
+        return (
+            f"{self.meta.task} {self.meta.name} {self.meta.model} seed {self.options.seed}{shard}"
+        )
+
+    @property
+    def directory(self) -> Path:
+        """Where the run is kept. It may not exist yet."""
+        meta = self.meta
+        folder = Path(self.options.output_dir, meta.task, meta.name, meta.model, meta.run_id)
+        return folder if self.shard is None else self.shard.directory(folder)
 
     @property
     def is_oracle(self) -> bool:
@@ -129,10 +145,14 @@ class Setup:
             SetupError: it cannot be loaded, or it cannot serve what the policy, the expander or
                 the evaluator asks for.
         """
+        judge = None
+        if self.config.get("reward_model") is not None:
+            # Before the engine, whose KV pool may take what is left of the memory.
+            judge = _make(self.config["reward_model"], "reward_model")
         engine: Engine = _make(self.config["engine"], "engine")
         try:
-            if self.config.get("reward_model") is not None:
-                engine = RewardEngine(engine, _make(self.config["reward_model"], "reward_model"))
+            if judge is not None:
+                engine = RewardEngine(engine, judge)
             with explained("engine", (AttributeError, ValueError)):
                 check_engine((self.policy, self.expander, self.evaluator), engine.capabilities)
         except BaseException:
@@ -150,29 +170,36 @@ def prepare(cfg: DictConfig) -> Setup:
     with explained():
         options = options_of(RunOptions, cfg)
         config = _resolve(cfg)
-    task_node = dict(_checked(config.get("task"), "task"))
+    shard, task_node = _without_shard(config.get("task"))
     verifier = _make(task_node.pop("verifier", None), "task.verifier")
     task: Task = _make(task_node, "task")
     with explained("task"):
         problems = problems_of(task)
+        if shard is not None:
+            problems = shard.take(problems)
     policy = _make(config.get("search"), "search")
     if not inspect.iscoroutinefunction(getattr(policy, "search", None)):
         raise SetupError(f"search: {type(policy).__name__} has no method `async def search(ctx)`")
-    name = options.name or type(policy).__name__
-    model = model_name(_checked(config.get("engine"), "engine"))
+    expander = _make(config.get("expander"), "expander")
+    evaluator = _make(config.get("evaluator"), "evaluator")
+    budget = _make(config.get("budget"), "budget")
+    logger = SafeLogger(_make(config.get("logger"), "logger"), failing_line)
+    _checked(config.get("engine"), "engine")
+    with explained():
+        meta = meta_of(config, task.name, options.name or type(policy).__name__)
     setup = Setup(
         config=config,
         options=options,
-        title=f"{task.name} {name} {model} seed {options.seed}",
-        directory=Path(options.output_dir, task.name, name, model, run_id(config)),
+        meta=meta,
         task=task,
         problems=problems,
         verifier=verifier,
         policy=policy,
-        expander=_make(config.get("expander"), "expander"),
-        evaluator=_make(config.get("evaluator"), "evaluator"),
-        budget=_make(config.get("budget"), "budget"),
-        logger=_make(config.get("logger"), "logger"),
+        expander=expander,
+        evaluator=evaluator,
+        budget=budget,
+        logger=logger,
+        shard=shard,
     )
     with explained():
         check_parts(setup)
@@ -237,8 +264,11 @@ USER_ERRORS = (
 def explained(where: str = "", errors: tuple[type[Exception], ...] = USER_ERRORS) -> Iterator[None]:
     """Turn exceptions that a user can cause into a `SetupError` of one line.
 
+    Whatever comes from the user's own code has its file and line in front.
+
     Args:
-        where: the key whose value is at fault, put in front of the message.
+        where: the key whose value is at fault, put in front of the message. All that the user's own
+            code raises below a key is turned.
         errors: the exceptions to turn.
 
     Raises:
@@ -246,14 +276,24 @@ def explained(where: str = "", errors: tuple[type[Exception], ...] = USER_ERRORS
     """
     try:
         yield
-    except InstantiationException as error:  # hydra wraps whatever a class raised
-        cause = error.__cause__ or error
+    except SetupError:
+        raise
+    except (Exception, SystemExit) as error:
+        own = next(own_errors(error), None)
+        if not isinstance(error, (InstantiationException, *errors)) and not (where and own):
+            raise
+        cause: BaseException = error
+        if isinstance(error, InstantiationException):  # hydra wraps whatever a class raised
+            cause = error.__cause__ or error
+        if own is not None:
+            line, cause = own
+            text = cause.msg if isinstance(cause, SyntaxError) else one_line(cause)
+            message = f"{line}: {type(cause).__name__}: {text}".removesuffix(": ")
+            raise SetupError(f"{where}: {message}" if where else message) from error
         message = one_line(cause, where)
         if not isinstance(cause, USER_ERRORS):
             message += f" ({type(cause).__name__}; HYDRA_FULL_ERROR=1 shows where)"
         raise SetupError(message) from error
-    except errors as error:
-        raise SetupError(one_line(error, where)) from error
 
 
 def one_line(error: BaseException, where: str = "") -> str:
@@ -303,6 +343,15 @@ def _resolve(cfg: DictConfig) -> dict[str, Any]:
     return {str(key): value for key, value in config.items()}
 
 
+def _without_shard(node: Any) -> tuple[Shard | None, dict[str, Any]]:
+    """Take the part of its puzzles out of the task's node, which must name a class."""
+    with explained("task"):
+        shard = Shard.of(node.get("shard") if isinstance(node, Mapping) else None)
+    if isinstance(node, Mapping):  # the key is there even if there is no task
+        node = {key: value for key, value in node.items() if key != "shard"} or None
+    return shard, dict(_checked(node, "task"))
+
+
 def _checked(node: Any, where: str) -> Mapping[str, Any]:
     if not isinstance(node, Mapping) or "_target_" not in node:
         raise SetupError(f"{where} is {node!r}; it needs a _target_, the class to make")
@@ -332,11 +381,44 @@ def problems_of(task: Task) -> list[Problem]:
     return problems
 
 
-def run_id(config: Mapping[str, Any]) -> str:
-    """The directory's own name: equal for equal configurations, on any day."""
-    hashed = {key: value for key, value in config.items() if key not in UNHASHED}
-    digest = hashlib.sha256(json.dumps(hashed, sort_keys=True).encode()).hexdigest()
-    return f"{digest[:10]}-seed{config['seed']}"
+def meta_of(config: Mapping[str, Any], task: str, name: str) -> RunMeta:
+    """Say what a run is.
+
+    Args:
+        config: the configuration as plain data, interpolations resolved.
+        task: the task's name.
+        name: the run's name.
+
+    Raises:
+        OSError: a file that the run depends on cannot be read.
+    """
+    groups = {group: config.get(group) for group in GROUPS}
+    return RunMeta(
+        task=task,
+        name=name,
+        model=model_name(config["engine"]),
+        **asdict(identity_of(config)),
+        sources=source_digests(groups),
+    )
+
+
+def resources_of(setup: Setup, engine: Engine) -> dict[str, Any]:
+    """What a process computes with: device, data type, attention, limits of the engine.
+
+    An engine's `resources` count, and else the configuration, which does not say what `auto` has
+    become. For a user's own engine without this attribute only `max_live` is known.
+    """
+    configured = setup.config.get("engine", {})
+    nodes = (configured.get("model"), configured)
+    ours = [node for node in nodes if isinstance(node, Mapping) and is_own_engine(node)]
+    found = {key: value for node in ours for key, value in node.items() if key in RESOURCES}
+    found |= getattr(engine, "resources", {})
+    if str(found.get("device")).startswith("cuda"):
+        import torch  # the engine has loaded it
+
+        if torch.cuda.is_available():
+            found["gpu"] = torch.cuda.get_device_name(found["device"])
+    return found | {"max_live": setup.options.max_live}
 
 
 def model_name(engine: Mapping[str, Any]) -> str:

@@ -1,25 +1,15 @@
-"""Record an exception that one puzzle raised, with the line of the user's code it came from."""
+"""Find the line of the user's code that an exception came from, and record a puzzle's failure."""
 
 from __future__ import annotations
 
 import os
-import sysconfig
 import traceback
-from pathlib import Path
+from collections.abc import Iterator
 
 from treeshare.experiments.results.rows import FailedSearch
+from treeshare.experiments.results.sources import is_users_file
 
-_PACKAGE = Path(__file__).resolve().parents[2]
-_FOLDERS = ("conf", "experiments", "kernels", "llm_backend", "search", "tasks", "treeshare")
 _MAX_CAUSES = 10  # of one exception; a chain of causes may be circular
-_INSTALLED = ("stdlib", "platstdlib", "purelib", "platlib")
-_FOREIGN = tuple(
-    f"{path}{os.sep}"
-    for path in {
-        *(str(_PACKAGE / folder) for folder in _FOLDERS),
-        *(os.path.realpath(sysconfig.get_path(kind)) for kind in _INSTALLED),
-    }
-)
 
 
 def failure_of(problem_id: str, error: BaseException) -> FailedSearch:
@@ -37,33 +27,37 @@ def failure_of(problem_id: str, error: BaseException) -> FailedSearch:
 def failing_line(error: BaseException) -> str:
     """The line of the user's own code that an exception came from, such as `my_policies.py:12`.
 
-    This is the innermost call that is neither in this package nor in an installed library, in the
-    traceback of the exception or of its causes (`raise ... from ...`). If there is no such call, it
-    is the innermost call of all. A path below the working directory is given relative to it.
+    A path below the working directory is given relative to it.
 
     Returns:
-        File and line; empty for an exception that was never raised.
+        File and line; empty for an exception that did not pass through the user's code, such as
+        that of a prompt that is too long.
     """
-    innermost = ""
+    return next((line for line, _ in own_errors(error)), "")
+
+
+def own_errors(error: BaseException) -> Iterator[tuple[str, BaseException]]:
+    """Find the user's own code in an exception and its causes (`raise ... from ...`).
+
+    Yields:
+        The innermost line that is neither in this package nor in an installed library, such as
+        `my_policies.py:12`, and the exception that came from there.
+    """
     cause: BaseException | None = error
     for _ in range(_MAX_CAUSES):
         if cause is None:
-            break
-        frames = [
-            (frame.f_code.co_filename, n) for frame, n in traceback.walk_tb(cause.__traceback__)
-        ]
-        own = [(file, line) for file, line in frames if _is_own(file)]
+            return
+        frames = traceback.walk_tb(cause.__traceback__)
+        lines = [(frame.f_code.co_filename, number) for frame, number in frames]
+        if isinstance(cause, SyntaxError) and cause.filename:
+            lines.append((cause.filename, cause.lineno or 1))
+        own = [(file, number) for file, number in lines if _is_own(file)]
         if own:
-            return _named(*own[-1])
-        if frames and not innermost:
-            innermost = _named(*frames[-1])
+            file, number = own[-1]
+            yield f"{file.removeprefix(f'{os.getcwd()}{os.sep}')}:{number}", cause
         cause = cause.__cause__
-    return innermost
-
-
-def _named(file: str, line: int) -> str:
-    return f"{file.removeprefix(f'{os.getcwd()}{os.sep}')}:{line}"
 
 
 def _is_own(file: str) -> bool:
-    return not file.startswith("<") and not os.path.realpath(file).startswith(_FOREIGN)
+    """Whether a file is the user's; the code of a notebook's cell has the name of a missing one."""
+    return is_users_file(file) or (os.path.isabs(file) and not os.path.exists(file))

@@ -6,9 +6,11 @@ caller decides what it ends.
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, replace
 from typing import Any
 
+from treeshare.experiments.results.digests import digest_of
 from treeshare.experiments.results.rows import Row
 from treeshare.search.graph import SearchGraph
 from treeshare.search.scheduler import Outcome
@@ -16,27 +18,40 @@ from treeshare.tasks.task import HasGrades, Problem
 
 from .config import Setup
 
+_KEPT, _MOST_CHARACTERS = 100, 20_000
+"""What a row keeps at most of the answers of a ranking, unless more of them count."""
 
-def row_of(setup: Setup, problem: Problem, outcome: Outcome) -> Row:
+
+def row_of(setup: Setup, problem: Problem, outcome: Outcome, session: int) -> Row:
     """The row of one search, with its answers marked by the verifier.
+
+    Args:
+        setup: the run.
+        problem: the puzzle that was searched.
+        outcome: what its search returned.
+        session: the number of this process in the run.
 
     Raises:
         Exception: whatever the task or the verifier raises.
         TypeError: an answer or a grade is of a wrong type.
         ValueError: a grade is not finite.
     """
-    ranked = outcome.ranked[: setup.options.answers]
-    answers = [setup.task.answer(node.state) if node.is_terminal else None for node in ranked]
-    is_right = [
+    given = [
+        setup.task.answer(node.state) if node.is_terminal else None
+        for node in outcome.ranked[: max(setup.options.answers, _KEPT)]
+    ]
+    answers, more = given[: setup.options.answers], given[setup.options.answers :]
+    correct = [
         answer is not None and bool(setup.verifier.check(problem, answer)) for answer in answers
     ]
     return Row(
         problem=problem.id,
-        correct_top1=any(is_right[:1]),
-        correct_any=any(is_right),
-        mean_accuracy=sum(is_right) / len(is_right) if is_right else 0.0,
+        **_accuracy(correct),
         num_answers=sum(answer is not None for answer in answers),
         answers=[_as_text(answer) for answer in answers],
+        correct=correct,
+        more_answers=_kept(more),
+        num_ranked=len(outcome.ranked),
         nodes=len(outcome.graph),
         requests=outcome.requests,
         rounds=outcome.rounds,
@@ -47,6 +62,42 @@ def row_of(setup: Setup, problem: Problem, outcome: Outcome) -> Row:
         oracle=setup.is_oracle,
         seed=setup.options.seed,
         grades=_grades(setup, problem, outcome),
+        digest=digest_of(problem.data),
+        session=session,
+        reached_terminal=any(node.is_terminal for node in outcome.graph),
+    )
+
+
+def recounted(setup: Setup, problem: Problem, row: Row) -> Row:
+    """The row of a finished puzzle as it is with the run's number of answers.
+
+    Answers that did not count when the row was written are marked now.
+
+    Raises:
+        Exception: whatever the verifier raises.
+        ValueError: the row does not hold that many answers of its ranking.
+    """
+    number = setup.options.answers
+    kept = [*row.answers, *row.more_answers]
+    if len(kept) < min(number, row.num_ranked):
+        raise ValueError(
+            f"answers={number}: the row of {row.problem!r} keeps {len(kept)} of {row.num_ranked} "
+            "ranked answers: overwrite=true starts the run again, name=... keeps both"
+        )
+    answers = kept[:number]
+    if len(answers) == len(row.answers):
+        return row
+    later = answers[len(row.correct) :]
+    correct = row.correct[:number] + [
+        answer is not None and bool(setup.verifier.check(problem, answer)) for answer in later
+    ]
+    return replace(
+        row,
+        **_accuracy(correct),
+        num_answers=sum(answer is not None for answer in answers),
+        answers=answers,
+        correct=correct,
+        more_answers=kept[number:],
     )
 
 
@@ -62,6 +113,28 @@ def tree_of(row: Row, outcome: Outcome) -> str:
     _convert_numbers(outcome.graph)
     ranked = [node.id for node in outcome.ranked]
     return outcome.graph.to_json(problem=row.problem, ranked=ranked, answers=row.answers)
+
+
+def _kept(answers: Iterable[Any]) -> list[str | None]:
+    """The first of the answers that do not count: those that are short, and can be marked later.
+
+    A row holds texts, so the first answer that is none ends the list.
+    """
+    kept: list[str | None] = []
+    for answer in answers:
+        is_markable = answer is None or type(answer) is str
+        if not is_markable or sum(len(text or "") for text in (*kept, answer)) > _MOST_CHARACTERS:
+            break
+        kept.append(answer)
+    return kept
+
+
+def _accuracy(correct: Sequence[bool]) -> dict[str, Any]:
+    return {
+        "correct_top1": any(correct[:1]),
+        "correct_any": any(correct),
+        "mean_accuracy": sum(correct) / len(correct) if correct else 0.0,
+    }
 
 
 def _grades(setup: Setup, problem: Problem, outcome: Outcome) -> dict[str, float]:

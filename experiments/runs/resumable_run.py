@@ -6,18 +6,29 @@ whichever part raises it.
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import asdict
-from typing import Protocol, TypeVar
+from functools import partial
+from typing import Any, Protocol, TypeVar
 
 from omegaconf import DictConfig
 
-from treeshare.experiments.results.digests import Digests, digests_of
-from treeshare.experiments.results.directory import RunDirectory
+from treeshare.experiments.results.digests import digest_of
+from treeshare.experiments.results.directory import RunDirectory, exclusive, set_aside
+from treeshare.experiments.results.meta import changed
 from treeshare.experiments.results.rows import FailedSearch, Row, Session, check_results
-from treeshare.experiments.results.summary import Summary, Tally, Totals, replayed
+from treeshare.experiments.results.shards import adopt_shards, shard_directories
+from treeshare.experiments.results.summary import (
+    Summary,
+    Tally,
+    Totals,
+    replayed,
+    resource_kinds,
+    search_limits,
+)
 from treeshare.llm_backend.api import Engine
 from treeshare.llm_backend.engines.replay import ReplayEngine
 from treeshare.search.context import Context
@@ -25,12 +36,11 @@ from treeshare.search.parts import Policy
 from treeshare.search.scheduler import Outcome, Scheduler
 from treeshare.tasks.task import Problem
 
-from .config import Setup, explained, prepare
+from .config import Setup, explained, prepare, resources_of
 from .failures import failure_of
 from .gc_tuning import rare_collections
-from .marking import row_of, tree_of
-from .progress import progress_bar, update_bar
-from .startup_status import StartupStatus
+from .marking import recounted, row_of, tree_of
+from .progress import Progress
 
 
 def run_or_resume(cfg: DictConfig) -> Summary:
@@ -39,7 +49,10 @@ def run_or_resume(cfg: DictConfig) -> Summary:
     Raises:
         SetupError: it cannot be run, or its files cannot be read or written.
     """
-    return resume(prepare(cfg))
+    setup = prepare(cfg)
+    if setup.options.verbose:
+        logging.getLogger("treeshare").setLevel(logging.DEBUG)
+    return resume(setup)
 
 
 def resume(setup: Setup, on_result: OnResult | None = None) -> Summary:
@@ -52,28 +65,53 @@ def resume(setup: Setup, on_result: OnResult | None = None) -> Summary:
     Raises:
         SetupError: it cannot be run, or its files cannot be read or written.
     """
-    with explained(errors=(OSError,)), ExitStack() as stack:
-        digests = digests_of(setup.config, setup.problems)
-        directory = None
-        if setup.directory.is_dir():
-            with _opened(setup, digests, writable=False) as there:
-                if not _unfinished(setup, there):
-                    return _summary(setup, there)
-            directory = stack.enter_context(_opened(setup, digests))
-        num_done = len(directory.results.rows) if directory else 0
-        with progress_bar(setup, num_done, "loading the engine") as bar, StartupStatus(bar):
-            engine = setup.load_engine()
-        stack.callback(lambda: engine.close())  # looked up late: a recorder may replace `engine`
-        if directory is None:
-            setup.directory.mkdir(parents=True)
-            directory = stack.enter_context(_opened(setup, digests))
-        if setup.options.record:
-            with explained("record"):
-                engine = ReplayEngine(directory.path / "requests.jsonl", engine)
-        return _work(setup, engine, directory, digests, on_result)
+    with explained(errors=(MemoryError, OSError)):
+        if (shown := _shown(setup)) is not None:
+            return shown
+        with exclusive(setup.directory), ExitStack() as stack:
+            return _resume(setup, stack, on_result)
 
 
-def _opened(setup: Setup, digests: Digests, *, writable: bool = True) -> closing[RunDirectory]:
+def _shown(setup: Setup) -> Summary | None:
+    """Sum up a finished run, without a lock, and without writing anything."""
+    writes_files = setup.options.overwrite or setup.logger.logs_finished
+    if writes_files or not setup.directory.is_dir():
+        return None
+    with _opened(setup, writable=False) as directory:
+        return None if _unfinished(setup, directory) else _finished(setup, directory)
+
+
+def _resume(setup: Setup, stack: ExitStack, on_result: OnResult | None) -> Summary:
+    """Do what is left of a run whose directory is locked; `stack` closes what it opens."""
+    directory = None
+    if setup.options.overwrite:
+        for shard in shard_directories(setup.directory):
+            stack.enter_context(exclusive(shard))
+    elif setup.directory.is_dir():
+        directory = stack.enter_context(_opened(setup))
+        num_adopted = _adopted(setup, directory)
+        if not _unfinished(setup, directory):
+            return _finished(setup, directory, num_adopted)
+    num_left = len(_unfinished(setup, directory)) if directory else len(setup.problems)
+    progress = stack.enter_context(Progress(setup, len(setup.problems) - num_left))
+    with progress.loading():
+        engine = setup.load_engine()
+    stack.callback(lambda: engine.close())  # looked up late: a recorder may replace `engine`
+    progress.show_engine(engine)
+    if directory is None:
+        set_aside(setup.directory)
+        setup.directory.mkdir()
+        directory = stack.enter_context(_opened(setup))
+    if setup.options.record:
+        with explained("record"):
+            engine = ReplayEngine(directory.path / "requests.jsonl", engine)
+    directory.describe(setup.config, setup.meta)
+    directory.failures.clear()
+    search = partial(search_unfinished, setup, engine, directory, progress, on_result)
+    return _logged(setup, directory, search)
+
+
+def _opened(setup: Setup, *, writable: bool = True) -> closing[RunDirectory]:
     """Open the run's directory and check it against the configuration.
 
     Raises:
@@ -82,24 +120,21 @@ def _opened(setup: Setup, digests: Digests, *, writable: bool = True) -> closing
     with explained():
         directory = RunDirectory(setup.directory, writable=writable)
         try:
-            _check(setup, directory, digests)
+            _check(setup, directory)
         except BaseException:
             directory.close()
             raise
         return closing(directory)
 
 
-def _check(setup: Setup, directory: RunDirectory, digests: Digests) -> None:
-    rows = directory.results.rows
-    ids = {problem.id for problem in setup.problems}
+def _check(setup: Setup, directory: RunDirectory) -> None:
+    directory.check(setup.meta)
+    path, rows = directory.results.path, directory.results.rows
+    check_results(path, rows, seed=setup.options.seed, oracle=setup.is_oracle)
+    data = {problem.id: problem.data for problem in setup.problems}
     for number, row in enumerate(rows, start=1):
-        if row.problem not in ids:
-            raise ValueError(
-                f"{directory.results.path}:{number} holds {row.problem!r}, which is no problem of "
-                "the task: its file has changed; move the directory away"
-            )
-    check_results(directory.results.path, rows, seed=setup.options.seed, oracle=setup.is_oracle)
-    directory.check_digests(digests)
+        if row.problem in data and row.digest not in ("", digest_of(data[row.problem])):
+            raise ValueError(f"{path}:{number} {changed(f'the data of {row.problem!r}')}")
 
 
 def _unfinished(setup: Setup, directory: RunRecord) -> list[Problem]:
@@ -107,25 +142,61 @@ def _unfinished(setup: Setup, directory: RunRecord) -> list[Problem]:
     return [problem for problem in setup.problems if problem.id not in done]
 
 
-def _work(
+def counted_rows(setup: Setup, rows: Iterable[Row]) -> list[Row]:
+    """The rows of the puzzles that are asked for, as they are with the run's number of answers."""
+    problems = {problem.id: problem for problem in setup.problems}
+    with explained():
+        return [
+            recounted(setup, problems[row.problem], row) for row in rows if row.problem in problems
+        ]
+
+
+def _adopted(setup: Setup, directory: RunDirectory) -> int:
+    """Take in the rows of the run's shards that are not at work, and count them."""
+    with explained():
+        if not shard_directories(directory.path):
+            return 0
+        directory.describe(setup.config, setup.meta)
+        return adopt_shards(directory, lambda shard: _check(setup, shard))
+
+
+def _finished(setup: Setup, directory: RunDirectory, num_adopted: int = 0) -> Summary:
+    """Sum up a run of which nothing is left to search."""
+    note = "already finished: nothing was run"
+    if num_adopted:
+        note = f"{num_adopted:,} puzzles were taken from shards: nothing was run"
+    if setup.logger.logs_finished:
+        return _logged(setup, directory, None, note)
+    return _summary(setup, directory, counted_rows(setup, directory.results.rows), note)
+
+
+def _logged(
     setup: Setup,
-    engine: Engine,
     directory: RunDirectory,
-    digests: Digests,
-    on_result: OnResult | None,
+    search: Callable[[list[Row]], None] | None,
+    note: str = "",
 ) -> Summary:
-    """Search the unfinished puzzles and send the results to the logger."""
-    directory.describe(setup.config, digests)
-    directory.failures.clear()
+    """Search, and send the results to the logger.
+
+    Args:
+        setup: the run.
+        directory: its files.
+        search: searches the unfinished puzzles, and appends their rows to those that it is given;
+            None sends the rows on disk alone.
+        note: a line of the summary.
+    """
+    rows = counted_rows(setup, directory.results.rows)
     with explained("logger"):
         setup.logger.start(directory.path, setup.title, setup.config)
     summary = None
     try:
-        if setup.logger.replays:
-            for row, totals in replayed(directory.results.rows, directory.sessions.rows):
+        if search is None or setup.logger.replays:
+            counted = {row.problem: row for row in rows}
+            for row, totals in replayed(directory.results.rows, directory.sessions.rows, counted):
                 setup.logger.puzzle(row, totals)
-        search_unfinished(setup, engine, directory, on_result)
-        summary = _summary(setup, directory)
+        if search is not None:
+            search(rows)
+        summary = _summary(setup, directory, rows, note)
     finally:
         setup.logger.finish(summary)
     return summary
@@ -179,7 +250,12 @@ class _FirstFailure(Exception):
 
 @rare_collections()
 def search_unfinished(
-    setup: Setup, engine: Engine, directory: RunRecord, on_result: OnResult | None = None
+    setup: Setup,
+    engine: Engine,
+    directory: RunRecord,
+    progress: Progress,
+    on_result: OnResult | None,
+    rows: list[Row],
 ) -> None:
     """Search the puzzles that have no row yet.
 
@@ -189,7 +265,9 @@ def search_unfinished(
         setup: the run.
         engine: serves the requests; it is left open.
         directory: where rows, failures, sessions and trees are written.
+        progress: shows how far the run is.
         on_result: called with each new row and its search's outcome.
+        rows: those that count so far; the new ones are appended.
     """
     todo = {problem.id: problem for problem in _unfinished(setup, directory)}
     scheduler = Scheduler(engine, max_live=setup.options.max_live)
@@ -199,8 +277,11 @@ def search_unfinished(
     tally = Tally()
     for session in sessions:
         tally.add_session(session)
-    for row in directory.results.rows:
+    for row in rows:
         tally.add_row(row)
+    resources = resources_of(setup, engine)
+    if engine.capabilities.chat is not None:
+        resources["chat"] = engine.capabilities.chat
 
     def note_session() -> None:
         session = Session(
@@ -212,6 +293,7 @@ def search_unfinished(
             memo_hits=setup.memo_hits,
             num_rows=len(directory.results.rows),
             scoring_failures=setup.scoring_failures,
+            resources=resources,
         )
         directory.sessions.append(session)
         tally.add_session(session)
@@ -219,7 +301,10 @@ def search_unfinished(
     def fail(problem_id: str, error: BaseException) -> None:
         if isinstance(error, KeyboardInterrupt):
             raise error
-        directory.failures.append(failure_of(problem_id, error))
+        failure = failure_of(problem_id, error)
+        directory.failures.append(failure)
+        setup.logger.failure(failure)
+        progress.add_failure(failure)
         if setup.options.fail_fast:
             raise _FirstFailure
 
@@ -238,19 +323,16 @@ def search_unfinished(
             fail(outcome.problem_id, outcome.error)
             return None
         try:
-            row = row_of(setup, todo[outcome.problem_id], outcome)
+            row = row_of(setup, todo[outcome.problem_id], outcome, number)
             return row, tree_of(row, outcome) if setup.options.save_trees else None
         except BaseException as error:
             fail(outcome.problem_id, error)
             return None
 
-    with (
-        progress_bar(setup, len(directory.results.rows)) as bar,
-        StartupStatus(bar) as status,
-    ):
+    with progress.searching(scheduler):
         try:
             for outcome in scheduler.run(searches()):
-                status.clear()
+                progress.end_search()
                 ended = marked(outcome)
                 note_session()
                 if ended is None:
@@ -259,10 +341,11 @@ def search_unfinished(
                 if tree is not None:
                     directory.save_tree(row.problem, tree)
                 directory.results.append(row)
+                rows.append(row)
                 tally.add_row(row)
                 totals = tally.totals()
                 setup.logger.puzzle(row, totals)
-                update_bar(bar, totals)
+                progress.add(totals)
                 if on_result is not None:
                     on_result(row, outcome)
         except _FirstFailure:
@@ -271,8 +354,8 @@ def search_unfinished(
             note_session()
 
 
-def _summary(setup: Setup, directory: RunDirectory) -> Summary:
-    rows = directory.results.rows
+def _summary(setup: Setup, directory: RunDirectory, rows: list[Row], note: str) -> Summary:
+    asked = {problem.id for problem in setup.problems}
     paths = [directory.tree_path(row.problem) for row in rows]
     trees = [path for path in paths if path.exists()]
     return Summary(
@@ -281,8 +364,22 @@ def _summary(setup: Setup, directory: RunDirectory) -> Summary:
         num_problems=len(setup.problems),
         num_answers=setup.options.answers,
         rows=rows,
-        failures=directory.failures.rows,
+        failures=[failure for failure in directory.failures.rows if failure.problem in asked],
         totals=Totals.of(rows, directory.sessions.rows),
         trees=trees,
         num_missing_trees=len(rows) - len(trees) if setup.options.save_trees else 0,
+        num_others=len(directory.results.rows) - len(rows),
+        resources=resource_kinds(rows, directory.sessions.rows),
+        chat=next((s.resources.get("chat", "") for s in directory.sessions.rows[-1:]), ""),
+        note=note,
+        search_limits=_limits_to_raise(setup, rows),
     )
+
+
+def _limits_to_raise(setup: Setup, rows: list[Row]) -> dict[str, Any]:
+    """What bounds a search, if no search reached a terminal state."""
+    if not rows or any(row.reached_terminal for row in rows):
+        return {}
+    problem = next(problem for problem in setup.problems if problem.id == rows[0].problem)
+    depth = setup.context(problem).depth
+    return search_limits(setup.policy, setup.expander, setup.task.sampling, depth)

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -16,11 +17,21 @@ from treeshare.experiments.run import main, run
 EASY = ["engine=mock", "search=io", "task.limit=3"]
 
 
+RECORD = re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d ([A-Z]+ .*\n)", re.MULTILINE)
+
+
 @dataclass
 class Done:
+    """A command that has ended."""
+
     code: int
     out: str
-    err: str
+    err: str  # standard error, without the log records
+    log: str  # the log records there, without their times
+
+    @classmethod
+    def of(cls, code, out, err):
+        return cls(code, out, RECORD.sub("", err), "".join(RECORD.findall(err)))
 
 
 @pytest.fixture
@@ -33,7 +44,7 @@ def treeshare(tmp_path, monkeypatch, capfd):
         monkeypatch.setattr(sys, "argv", ["treeshare", *args])
         monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
         code = main()
-        return Done(code, *capfd.readouterr())
+        return Done.of(code, *capfd.readouterr())
 
     return call
 
@@ -72,12 +83,12 @@ def treeshare_process(tmp_path):
         done = subprocess.run(
             [Path(sys.executable).with_name("treeshare"), *args],
             cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": str(PARTS), **env},
+            env={**os.environ, "PYTHONPATH": str(PARTS), "CUDA_VISIBLE_DEVICES": "", **env},
             capture_output=True,
             text=True,
             check=False,
         )
-        return Done(done.returncode, done.stdout, done.stderr)
+        return Done.of(done.returncode, done.stdout, done.stderr)
 
     return call
 
@@ -87,7 +98,7 @@ def run_directory(tmp_path):
     """Finds the only run directory below `tmp_path`."""
 
     def find():
-        (path,) = tmp_path.glob("outputs/*/*/*/*")
+        (path,) = tmp_path.glob("outputs/*/*/*/[!.]*")  # a killed process leaves a hidden lock
         return path
 
     return find
@@ -95,11 +106,12 @@ def run_directory(tmp_path):
 
 @pytest.fixture
 def read_rows(run_directory):
-    """Reads a JSONL file of the run, without the times."""
+    """Reads a JSONL file of the run, without the times and the number of the process."""
 
     def read(name="results.jsonl"):
         rows = [json.loads(line) for line in (run_directory() / name).read_text().splitlines()]
-        return [{key: row[key] for key in row if key != "seconds"} for row in rows]
+        left_out = ("seconds", "session")
+        return [{key: row[key] for key in row if key not in left_out} for row in rows]
 
     return read
 

@@ -57,7 +57,11 @@ ROWS = {
     "another seed": ({"seed": 7}, "is of seed 7, the run of seed 0"),
     "oracle": ({"oracle": True}, "has oracle=True, the run oracle=False"),
     "doubled": ({"problem": "bare/0"}, "repeats 'bare/0', the puzzle of line 1"),
-    "stranger": ({"problem": "bare/9"}, "holds 'bare/9', which is no problem of the task"),
+    "other data": (
+        {"digest": "0" * 32},
+        "the data of 'bare/1' has changed since this run began: overwrite=true starts it again, "
+        "name=... keeps both",
+    ),
     "NaN": ({"mean_accuracy": float("nan")}, "is not a Row: mean_accuracy=nan is not finite"),
     "infinite grade": ({"grades": {"a": float("inf")}}, "is not a Row: grades={'a': inf} is not"),
     "text for a number": ({"nodes": "3"}, "is not a Row: nodes='3' is not of type int"),

@@ -3,11 +3,19 @@
 import sys
 from dataclasses import asdict, replace
 from itertools import cycle
+from pathlib import Path
 
 import pytest
 
 from treeshare.experiments.results.rows import Row, Session
-from treeshare.experiments.results.summary import Tally, Totals, replayed
+from treeshare.experiments.results.summary import (
+    Summary,
+    Tally,
+    Totals,
+    replayed,
+    search_limits,
+)
+from treeshare.search import IO, MCTS, BestFirst, Choose, CoT, Sample, SelfConsistency, ToTBFS
 
 ROW = Row(
     "p", True, True, 0.5, 2, ["a", None], 3, 4, 5, 6, 7, 8, 9, 1, None, 0.5, False, 0, {"g": 0.5}
@@ -76,6 +84,53 @@ def test_a_run_sums_over_all_rows_once(run_with, monkeypatch):
     verifier = {"_target_": "bare_task.Likely"}
     run_with(task={"_target_": "bare_task.Bare", "size": 20, "verifier": verifier})
     assert calls == [20]
+
+
+def reached(*numbers, **more):
+    """A summary of ten rows, of which these reached a terminal state."""
+    rows = [replace(row(i), reached_terminal=i in numbers, **more) for i in range(10)]
+    return Summary("title", Path("run"), 10, 5, rows, [], Totals.of(rows, []), [], 0)
+
+
+def test_the_table_says_how_many_searches_reached_no_terminal_state():
+    assert "terminal" not in reached(*range(10)).table()
+    lines = reached(2, 3, 4).table().splitlines()
+    assert "terminal states  7 of 10 searches reached none" in lines
+    assert lines[-1].startswith("results ")
+
+
+@pytest.mark.parametrize(
+    ("limits", "hit", "said"),
+    [
+        ({}, None, " (10 replies could not be read)"),
+        ({"search.depth": 3}, None, " (10 replies could not be read): raise search.depth (3)"),
+        (
+            {"search.depth": 3, "search.expansions": 30},
+            "nodes",
+            " (10 replies could not be read): raise budget.nodes, search.depth (3) or "
+            "search.expansions (30)",
+        ),
+    ],
+)
+def test_if_no_search_reached_one_the_table_says_what_to_raise(limits, hit, said):
+    summary = replace(reached(budget_hit=hit), search_limits=limits)
+    assert summary.table().splitlines()[-1] == f"no search reached a terminal state{said}"
+
+
+def test_the_limits_of_a_search_are_the_keys_that_it_has():
+    sampling = {"step": {"max_tokens": 8}, "io": {"max_tokens": 9}, "cot": {}, "value": {}}
+    step, io = {"+task.sampling.step.max_tokens": 8}, {"+task.sampling.io.max_tokens": 9}
+
+    def limits(policy, expander=Sample()):  # noqa: B008
+        return search_limits(policy, expander, sampling, 4)
+
+    assert limits(ToTBFS()) == {"search.depth": 4, **step}
+    assert limits(ToTBFS(depth=2), Choose()) == {"search.depth": 2}
+    assert limits(BestFirst()) == {"search.expansions": 30, **step}
+    assert limits(MCTS(), Choose()) == {"search.depth": 4, "search.num_simulations": 100}
+    assert limits(IO()) == limits(SelfConsistency(role="io")) == io
+    assert limits(CoT()) == {}
+    assert limits(object(), Choose()) == {}
 
 
 def test_replayed_totals_are_those_of_the_time():

@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+from places import PARTS
 
 from treeshare.experiments.run import main
 from treeshare.experiments.runs.config import SetupError
@@ -25,6 +26,14 @@ BAD = {
     "grammar": (["search.breadth=[1"], "[1"),
     "parameter's name": ([*MOCK, "+search.bredth=3"], "search: ToTBFS.__init__() got"),
     "parameter's bound": ([*MOCK, "search.breadth=0"], "search: breadth=0 must be at least 1"),
+    "no whole number": (
+        [*MOCK, "search.breadth=2.5"],
+        "search: breadth=2.5 must be a whole number",
+    ),
+    "no number": ([*MOCK, "search.breadth=abc"], "search: breadth='abc' must be a whole number"),
+    "null": ([*MOCK, "search.breadth=null"], "search: breadth=None must be a whole number"),
+    "infinite": ([*MOCK, "search=mcts", "search.c=1e400"], "search: c=inf must be a finite number"),
+    "task's number": ([*MOCK, "task=sorting", "task.seed=abc"], "task: seed='abc' must be a whole"),
     "budget": ([*MOCK, "budget.tokens=-1"], "budget.tokens=-1 must be at least 0"),
     "seed": ([*MOCK, "seed=abc"], "seed: Value 'abc'"),
     "flag": ([*MOCK, "record=perhaps"], "record: Value 'perhaps'"),
@@ -80,7 +89,7 @@ BAD = {
     "replies": ([*MOCK, "engine.replies=[]"], "engine: replies must not be empty"),
     "ends in a bug": (
         [*MOCK, "engine._target_=troubled_engines.Unmakable"],
-        "engine: it's a bug (RuntimeError; HYDRA_FULL_ERROR=1 shows where)",
+        "parts/troubled_engines.py:59: RuntimeError: it's a bug",
     ),
 }
 
@@ -100,6 +109,66 @@ def test_one_line_and_nothing_on_disk(arguments, said, treeshare, bad_csv, tmp_p
     assert [path.name for path in tmp_path.iterdir()] == ["bad.csv"]
 
 
+PARTS_THAT_RAISE = {
+    "search": ["search._target_=raising_parts.Policy"],
+    "expander": ["expander._target_=raising_parts.Expander"],
+    "evaluator": ["evaluator._target_=raising_parts.Evaluator"],
+    "engine": ["engine._target_=raising_parts.Engine"],
+    "task.verifier": ["task.verifier._target_=raising_parts.Verifier"],
+    "logger": ["logger._target_=raising_parts.Logger"],
+    "logger when it starts": ["logger._target_=raising_parts.Starting"],
+    "task": ["task._target_=raising_parts.Task", "task.verifier._target_=raising_parts.Checked"],
+}
+LINE = next(
+    number
+    for number, line in enumerate((PARTS / "raising_parts.py").read_text().splitlines(), start=1)
+    if line.endswith("# here")
+)
+
+
+@pytest.mark.parametrize("part", PARTS_THAT_RAISE)
+@pytest.mark.parametrize(
+    ("fault", "kind"),
+    [("value", "ValueError"), ("key", "KeyError"), ("assertion", "AssertionError")],
+)
+def test_what_the_users_code_raises_names_its_line(part, fault, kind, treeshare, monkeypatch):
+    monkeypatch.chdir(PARTS)
+    group = part.split()[0]
+    done = treeshare("engine=mock", *PARTS_THAT_RAISE[part], f"+{group}.fault={fault}")
+    assert (done.code, done.out) == (2, "")
+    assert done.err == f"treeshare: {group}: raising_parts.py:{LINE}: {kind}\n"
+
+
+def test_a_logger_that_fails_names_its_line(treeshare, monkeypatch):
+    monkeypatch.syspath_prepend(PARTS)
+    done = treeshare(*MOCK, "logger._target_=raising_parts.Counting", "+logger.fault=key")
+    assert (done.code, done.err) == (0, "")
+    assert f"raising_parts.py:{LINE}: KeyError: ; the rows are on disk" in done.log
+
+
+def test_an_exit_in_the_users_code_is_an_error(treeshare):
+    done = treeshare(*MOCK, "search._target_=raising_parts.Policy", "+search.fault=exits")
+    assert done.code == 2 and done.err.endswith("raising_parts.py:13: SystemExit: 3\n")
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        (
+            "import no_such_module",
+            "mine.py:1: ModuleNotFoundError: No module named 'no_such_module'",
+        ),
+        ("x = 1\ny = 1 / 0", "mine.py:2: ZeroDivisionError: division by zero"),
+        ("x = 1\ndef f(:", "mine.py:2: SyntaxError: invalid syntax"),
+    ],
+    ids=["import", "statement", "syntax"],
+)
+def test_a_module_that_cannot_be_imported_names_its_line(code, said, treeshare, tmp_path):
+    (tmp_path / "mine.py").write_text(code)
+    done = treeshare(*MOCK, "search._target_=mine.Policy")
+    assert (done.code, done.err) == (2, f"treeshare: search: {said}\n")
+
+
 def test_full_traceback_on_request(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
@@ -112,7 +181,10 @@ def test_full_traceback_on_request(monkeypatch, tmp_path):
 def test_multirun_with_a_bad_job_runs_the_others(treeshare):
     done = treeshare("-m", *MOCK, "search=tot_bfs", "search.breadth=0,1")
     assert done.code == 2
-    assert done.err == "treeshare: search: breadth=0 must be at least 1\n"
+    assert done.err == (
+        "treeshare: job 0 (engine=mock task.limit=1 search=tot_bfs search.breadth=0): "
+        "search: breadth=0 must be at least 1\n"
+    )
     assert "puzzles         1 of 1" in done.out
 
 

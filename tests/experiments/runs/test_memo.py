@@ -7,11 +7,11 @@ import pytest
 MEMO = ["engine=mock", "task.limit=4", "max_live=1", "evaluator=memo"]
 PLAIN = [*MEMO[:3], "evaluator=value", "evaluator.mode=score"]
 SPENT = ("requests", "rounds", "seconds", "unique_kv_tokens", "logical_kv_tokens")
-SPENT += ("prompt_tokens", "completion_tokens")
+SPENT += ("prompt_tokens", "completion_tokens", "session")
 
 
 def found(directory):
-    """The rows without what the search spent, and the trees."""
+    """The rows without what the search spent and the number of the process, and the trees."""
     rows = [json.loads(line) for line in (directory / "results.jsonl").read_text().splitlines()]
     kept = [{key: row[key] for key in row if key not in SPENT} for row in rows]
     trees = {path.name: path.read_text() for path in (directory / "trees").iterdir()}

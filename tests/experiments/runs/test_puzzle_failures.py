@@ -137,7 +137,7 @@ def test_ids_that_are_no_file_names(run_with, read_rows, run_directory):
     assert [row["problem"] for row in read_rows()] == ids
     trees = [json.loads(path.read_text()) for path in (run_directory() / "trees").iterdir()]
     assert {tree["graph"]["problem"] for tree in trees} == set(ids)
-    assert run_with(**parts(task={"ids": ids})).table() == summary.table()
+    assert run_with(**parts(task={"ids": ids})).rows == summary.rows
 
 
 def test_ids_that_are_no_text_are_refused(run_with):
@@ -169,3 +169,19 @@ def test_innermost_line_outside_of_libraries_is_named(tmp_path, monkeypatch):
     info.value.__cause__ = wrapped
     assert failing_line(wrapped) == "mine.py:5"
     assert failing_line(ValueError("never raised")) == ""
+
+
+@pytest.mark.parametrize(
+    ("file", "line"),
+    [
+        ("/tmp/ipykernel_7/123.py", "/tmp/ipykernel_7/123.py:1"),  # a cell of a notebook
+        ("<string>", ""),
+        ("numpy/random/mtrand.pyx", ""),  # compiled code of a library
+        (json.__file__, ""),
+    ],
+)
+def test_a_cell_of_a_notebook_is_the_users_code(file, line):
+    with pytest.raises(ZeroDivisionError) as info:
+        exec(compile("1 / 0", file, "exec"), {})
+    traceback = info.value.__traceback__.tb_next  # without this test
+    assert failing_line(info.value.with_traceback(traceback)) == line

@@ -2,22 +2,22 @@
 
 import pickle
 
+import oracle_model
 import pytest
 from hydra import compose, initialize_config_module
 from places import PACKAGE
 from task_options import task_options
 
 from treeshare.experiments.run import run
-from treeshare.experiments.runs.config import prepare
-from treeshare.tasks.arithmetic.rules import solve
-from treeshare.tasks.blocksworld.task import BlocksworldVerifier
+from treeshare.experiments.runs.config import SetupError, prepare
 from treeshare.tasks.task import HasMerge, HasMoves, ParseFailure, Task
 
 NAMES = sorted(path.stem for path in PACKAGE.glob("conf/task/*.yaml"))
 EVERY = pytest.mark.parametrize("name", NAMES)
 STEPS = {  # a reply that every role which samples steps can parse
     "crosswords": "h1. scent\nv2. carol\nRows: scent canoe arson rouse fleets",
-    "math": "so",
+    **dict.fromkeys(("aime", "gsm8k", "math", "math500"), "so"),
+    "reasoning_gym": "so",
     "set_intersection": "[1, 2, 3]",
     "sorting": "[1, 2, 3]",
 }
@@ -30,29 +30,9 @@ def composed(name, *overrides):
 
 def right_answer(setup):
     """The right answer to the first problem, as a model would write it."""
-    problem = setup.problems[0]
-    state = setup.task.root(problem)
-    match setup.task.name:
-        case "game24" | "countdown":
-            return solve(state).numbers[0].expression
-        case "sorting":
-            return str(sorted(problem.data))
-        case "set_intersection":
-            return str([n for n in problem.data.second if n in problem.data.first])
-        case "crosswords":
-            return "scent canoe arson rouse fleet"
-        case "math":
-            return "19.0 eggs"
-        case "reasoning_gym":
-            return str(eval(problem.data.partition(": ")[2].rstrip(" =")))
-    assert isinstance(setup.verifier, BlocksworldVerifier)
-    while not setup.task.is_terminal(state):
-        state = next(
-            move.state
-            for move in setup.task.moves(state)
-            if setup.verifier.promise(problem, move.state)
-        )
-    return setup.task.answer(state)
+    if setup.task.name in ("aime", "gsm8k", "math", "math500"):
+        return "19.0 eggs"
+    return oracle_model.right_answer(setup, setup.problems[0])
 
 
 def result(cfg, tmp_path):
@@ -79,7 +59,7 @@ def test_a_right_answer_is_right_for_its_problem_alone_and_an_unreadable_one_is_
         assert not row.correct_any and not row.oracle and row.parse_failures == 1
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "reasoning_gym"])
+@EVERY
 @pytest.mark.parametrize("evaluator", [None, "oracle"], ids=["its own", "oracle"])
 def test_a_tree_is_searched(name, evaluator, tmp_path):
     """The tree grows by replies that are steps, or by the task's own moves."""
@@ -106,8 +86,25 @@ def test_the_task_serves_its_roles_and_holds_no_verifier(name):
         segments = task.prompt(role, root)
         assert all(segments) and segments == task.prompt(role, root)
         assert isinstance(task.parse(role, root, ""), ParseFailure)
-    assert isinstance(task, HasMoves) == (not STEPS.get(name) and name != "reasoning_gym")
+    assert isinstance(task, HasMoves) == (name not in STEPS)
     assert isinstance(task, HasMerge) == (name in ("sorting", "set_intersection"))
+
+
+def test_prompts_and_shots_are_keys_of_the_configuration(tmp_path):
+    file = tmp_path / "mine.txt"
+    file.write_text("{examples}Q: {question}\n{steps}")
+    prompts = [f"+task.prompts.step={file}", '+task.prompts.io="{question} It is"']
+    setup = prepare(composed("math500", *prompts, "task.shots={step: 1, value: 0}"))
+    root = setup.task.root(setup.problems[1])
+    question = "What is $\\frac{3}{8} + \\frac{1}{8}$?"
+    assert "".join(setup.task.prompt("io", root)) == f"{question} It is"
+    (example, _) = "".join(setup.task.prompt("step", root)).split("Q: ")
+    assert example.startswith("Question: A box") and example.endswith("Answer: 19\n\n")
+    assert setup.task.prompt("value", root)[0].count("\n\n") == 1
+    with pytest.raises(SetupError, match=r"^task: prompts.io: the text lacks \{question\}: "):
+        prepare(composed("math", '+task.prompts.io="{}"'))
+    with pytest.raises(SetupError, match=r"^task: shots=9 must be at most 3; by role, at most "):
+        prepare(composed("math", "task.shots=9"))
 
 
 @pytest.mark.parametrize("name", ["sorting", "set_intersection"])
