@@ -13,6 +13,7 @@ import numpy as np
 
 _Z = 1.959963984540054  # the standard normal's 97.5 % point
 _RESAMPLES = 5000
+_BATCH = 500  # resamples in memory at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,8 @@ def bootstrap(values: Sequence[float]) -> Estimate:
         raise ValueError("the mean of no values has no interval")
     sample = np.asarray(values, dtype=float)
     rng = np.random.default_rng(0)
-    means = [sample[rng.integers(len(sample), size=len(sample))].mean() for _ in range(_RESAMPLES)]
+    shape = (_BATCH, len(sample))
+    batches = (rng.integers(len(sample), size=shape) for _ in range(_RESAMPLES // _BATCH))
+    means = [sample[indices].mean(axis=1) for indices in batches]
     low, high = np.percentile(means, [2.5, 97.5])
     return Estimate(float(sample.mean()), float(low), float(high))

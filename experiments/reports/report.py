@@ -1,27 +1,43 @@
 """Write a report on finished runs: `treeshare-report RUN_DIRECTORY... --out DIRECTORY`.
 
-The report is a Markdown page with a table for each task and a figure of accuracy against tokens and
-wall time. Published results stand in both. Runs are read without locks, so a run that is still
-going on is included with its finished puzzles.
+The report is one page for all runs. For each task it has a figure of accuracy against cost, a table
+with published results next to ours, and paired tests. Runs are read without locks, so a run that is
+still going on is included with its finished puzzles.
 """
 
 from __future__ import annotations
 
 import argparse
-import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 from urllib.parse import quote
 
 from treeshare.experiments.results.directory import write_atomically
-from treeshare.experiments.results.markdown import markdown_table
 from treeshare.experiments.runs.command import print_error
 
-from .finished_runs import ConfigResult, config_results, find_runs
-from .intervals import Estimate
-from .plots import draw
-from .reference_results import REFERENCE_RESULTS, ReferenceResult
+from .config_results import ConfigResult, config_results
+from .finished_runs import find_runs
+from .paired_tests import paired_comparisons
+from .plots import COSTS, figure_files
+from .tables import pairs_table, results_table
+from .writers import Section, csv_table, data_address, html_page, latex_page, markdown_page
+
+FORMATS = ("md", "csv", "tex", "html")
+"""The endings of the pages that can be written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the report is to hold."""
+
+    formats: Sequence[str] = ("md",)
+    costs: Sequence[str] = tuple(COSTS)  # what accuracy is plotted against
+    columns: Sequence[str] = ()  # keys of the columns of the results; none stand for all
+    baseline: str | None = None  # label of the run that all others are compared with
+    answers: int | None = None  # answers that count; None takes the number of each run
 
 
 def main() -> int:
@@ -31,115 +47,148 @@ def main() -> int:
         0; 2 if there is nothing to report or the report cannot be written.
     """
     parser = argparse.ArgumentParser(prog="treeshare-report", description=(__doc__ or "").strip())
-    parser.add_argument("runs", type=Path, nargs="+", help="runs' directories, or any above them")
-    parser.add_argument("--out", type=Path, default=Path("report"), help="default: report")
-    arguments = parser.parse_args()
+    add = parser.add_argument
+    add("runs", type=Path, nargs="+", help="runs' directories, or any above them")
+    add(
+        *("-o", "--out"),
+        type=Path,
+        default=Path("report"),
+        help="a directory, or a file whose ending is a format; default: report",
+    )
+    add(
+        "--format",
+        type=_several(FORMATS),
+        default=("md",),
+        help=f"one or more of {', '.join(FORMATS)}; default: md",
+    )
+    add(
+        "--x",
+        type=_several(COSTS),
+        default=tuple(COSTS),
+        help=f"what to plot accuracy against; default: {','.join(COSTS)}",
+    )
+    add(
+        "--columns",
+        type=_several(),
+        default=(),
+        help="columns of the results, such as run,top1,tokens; default: all",
+    )
+    add("--baseline", help="compare all others with this run, named as in the table")
+    add("--answers", type=int, help="how many answers count; default: the number of each run")
+    given = parser.parse_args()
+    options = Options(given.format, given.x, given.columns, given.baseline, given.answers)
     try:
-        page = write_report(arguments.runs, arguments.out)
+        pages = write_report(given.runs, given.out, options)
     except (ImportError, OSError, ValueError) as error:
         return print_error("treeshare-report", str(error), 2)
-    print(page)
+    print(*pages, sep="\n")
     return 0
 
 
-def write_report(paths: Sequence[Path], out: Path) -> Path:
-    """Write the page and its figures into `out`.
+def write_report(paths: Sequence[Path], out: Path, options: Options) -> list[Path]:
+    """Write the pages and their figures.
 
     Args:
         paths: directories of runs, or any directories above them.
-        out: the directory to write into; it is made if it does not exist.
+        out: a file, if its ending is that of a format, which is then the only one. Otherwise a
+            directory to write into; it is made if it does not exist.
+        options: what to write.
 
     Returns:
-        The path of the page.
+        The paths of the pages.
 
     Raises:
-        ImportError: matplotlib is not installed.
+        ImportError: matplotlib or scipy is not installed.
         OSError: a file cannot be read or written.
-        ValueError: there is no finished run.
+        ValueError: there is no finished run, or the options name a run or a column that does not
+            exist.
     """
-    found = config_results(find_runs(paths))
-    out.mkdir(parents=True, exist_ok=True)
-    sections = ["# Accuracy and what it costs"]
-    for task in dict.fromkeys(result.task for result in found):
-        shown = [result for result in found if result.task == task]
-        vector, _ = draw(task, shown, out)
-        title, image = escaped(task), quote(vector.name)
-        sections.append(f"## {title}\n\n![{title}]({image})\n\n{section(task, shown)}")
-    page = out / "report.md"
-    write_atomically(page, "\n\n".join(sections) + "\n")
-    return page
+    is_file = out.suffix[1:] in FORMATS and not out.is_dir()
+    folder, stem = (out.parent, out.stem) if is_file else (out, "report")
+    formats = [out.suffix[1:]] if is_file else options.formats
+    found = config_results(find_runs(paths, answers=options.answers))
+    labels = dict.fromkeys(result.label for result in found)
+    if options.baseline is not None and options.baseline not in labels:
+        raise ValueError(f"no run is named {options.baseline!r}; there are {', '.join(labels)}")
+    by_task: dict[str, list[ConfigResult]] = {}
+    for result in found:
+        by_task.setdefault(result.task, []).append(result)
+    sections = [_section(task, shown, options) for task, shown in by_task.items()]
+
+    def figures(task: str, *kinds: str) -> list[bytes]:
+        return figure_files(task, by_task[task], options.costs, kinds)
+
+    folder.mkdir(parents=True, exist_ok=True)
+    pages = [folder / f"{stem}.{kind}" for kind in formats]
+    for page in pages:
+        _WRITERS[page.suffix[1:]](page, sections, figures)
+    return pages
 
 
-def section(task: str, shown: Sequence[ConfigResult]) -> str:
-    """The section on one task: a table of our results and the published ones, and notes on both.
-
-    Args:
-        task: the task's name.
-        shown: the results of this task.
-    """
-    grades = list(dict.fromkeys(name for result in shown for name in result.grades))
-    head = [
-        "run",
-        "model",
-        "puzzles",
-        "top-1",
-        "any-of-b",
-        "b",
-        "mean accuracy",
-        *map(escaped, grades),
-    ]
-    head += ["tokens", "KV computed", "requests", "seconds"]
-    rows = [_cells(result, grades) for result in shown]
-    if task in REFERENCE_RESULTS:
-        rows += [_published_cells(figure, len(head)) for figure in REFERENCE_RESULTS[task]]
-    notes = [
-        "Brackets hold 95 % intervals over puzzles: Wilson's, for means a bootstrap's; with "
-        "several seeds a puzzle counts once, with its mean. Tokens (prompt and completion), KV "
-        "entries computed, requests and seconds are a puzzle's; seconds are of a run over all its "
-        "puzzles together."
-    ]
-    if len({result.puzzles for result in shown}) > 1:
-        notes.append("**The runs are not all over the same puzzles.**")
-    if any(result.is_oracle for result in shown):
-        notes.append("In runs marked oracle the evaluator knew the answers.")
-    if task in REFERENCE_RESULTS:
-        sources = dict.fromkeys(f"{f.name}: {f.source}" for f in REFERENCE_RESULTS[task])
-        notes.append("Published figures. " + ". ".join(sources) + ".")
-    return "\n\n".join([markdown_table(head, rows, num_text_columns=2), *notes])
+def _section(task: str, shown: Sequence[ConfigResult], options: Options) -> Section:
+    results = results_table(task, shown)
+    if options.columns:
+        results = results.with_columns(options.columns)
+    pairs, num_without = paired_comparisons(shown, options.baseline)
+    return Section(task, results, pairs_table(pairs, num_without) if pairs else None)
 
 
-def _cells(result: ConfigResult, grades: Sequence[str]) -> list[str]:
-    parameters = ", ".join(f"{name}={value}" for name, value in result.parameters.items())
-    seeds = f" x {result.seeds} seeds" if result.seeds > 1 else ""
-    return [
-        escaped(f"{result.series} {parameters}".strip()),
-        escaped(result.model),
-        f"{len(result.puzzles):,}{seeds}",
-        _percent(result.top1),
-        _percent(result.any_of_b),
-        str(result.b),
-        _percent(result.mean_accuracy),
-        *(f"{result.grades.get(name, 0.0):.1%}" for name in grades),
-        f"{result.tokens.value:,.0f} [{result.tokens.low:,.0f}, {result.tokens.high:,.0f}]",
-        f"{result.kv_tokens:,.0f}",
-        f"{result.requests:,.1f}",
-        f"{result.seconds:.3g}",
-    ]
+Figures = Callable[..., list[bytes]]
+"""Draws the figure of a task and returns it as files of the given kinds."""
 
 
-def _published_cells(figure: ReferenceResult, width: int) -> list[str]:
-    accuracies = ("" if x is None else f"{x:.1%}" for x in (figure.top1, figure.any_of_b))
-    cells = [f"*{figure.name}*", f"*{figure.model}*", "100", *accuracies, str(figure.b)]
-    return cells + [""] * (width - len(cells))
+def _write_markdown(page: Path, sections: Sequence[Section], figures: Figures) -> None:
+    shown = []
+    for section in sections:
+        name = _file_name(section.task)
+        for kind, data in zip(("svg", "png"), figures(section.task, "svg", "png"), strict=True):
+            (page.parent / f"{name}.{kind}").write_bytes(data)
+        shown.append(replace(section, image=quote(f"{name}.svg")))
+    write_atomically(page, markdown_page(shown))
 
 
-def escaped(text: str) -> str:
-    """Escape a name, so that it begins no HTML, table cell, link or image in Markdown."""
-    return re.sub(r"[][&<>|`*~\\$]", lambda match: f"&#{ord(match[0])};", text)
+def _write_latex(page: Path, sections: Sequence[Section], figures: Figures) -> None:
+    for section in sections:
+        (data,) = figures(section.task, "pdf")
+        (page.parent / f"{_file_name(section.task)}.pdf").write_bytes(data)
+    write_atomically(page, latex_page(sections))
 
 
-def _percent(estimate: Estimate) -> str:
-    return f"{estimate.value:.1%} [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"
+def _write_html(page: Path, sections: Sequence[Section], figures: Figures) -> None:
+    images = [data_address(*figures(section.task, "svg")) for section in sections]
+    shown = [replace(section, image=image) for section, image in zip(sections, images, strict=True)]
+    write_atomically(page, html_page(shown))
+
+
+def _write_csv(page: Path, sections: Sequence[Section], figures: Figures) -> None:
+    """Write the results, and the paired tests to a second file; neither has a figure."""
+    pairs = [(section.task, section.pairs) for section in sections if section.pairs is not None]
+    if pairs:
+        write_atomically(page.with_suffix(".pairs.csv"), csv_table(pairs))
+    write_atomically(page, csv_table([(section.task, section.results) for section in sections]))
+
+
+_WRITERS = {"md": _write_markdown, "csv": _write_csv, "tex": _write_latex, "html": _write_html}
+
+
+def _file_name(task: str) -> str:
+    """A file's name for a task: the task's name, escaped, and cut if it is long."""
+    name = quote(task, safe=" ")
+    digest = sha256(task.encode(errors="surrogatepass")).hexdigest()[:8]
+    return name if len(name) <= 100 else f"{name[:100]}-{digest}"
+
+
+def _several(known: Collection[str] = ()) -> Callable[[str], tuple[str, ...]]:
+    """A parser of an option whose value is a list with commas, of known words if there are any."""
+
+    def parse(text: str) -> tuple[str, ...]:
+        words = tuple(dict.fromkeys(text.split(",")))
+        for word in words:
+            if known and word not in known:
+                raise argparse.ArgumentTypeError(f"{word!r} is none of {', '.join(known)}")
+        return words
+
+    return parse
 
 
 if __name__ == "__main__":

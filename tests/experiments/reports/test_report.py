@@ -1,66 +1,22 @@
-"""The report on finished runs: intervals, combined seeds, tables and figures."""
+"""The command that writes the report on finished runs."""
 
-import math
-import random
+import csv
+import re
+import shlex
 import sys
 
 import pytest
+from places import ROOT
 
-from treeshare.experiments.reports.finished_runs import ConfigResult, config_results, find_runs
-from treeshare.experiments.reports.intervals import Estimate, bootstrap, wilson
-from treeshare.experiments.reports.plots import draw
-from treeshare.experiments.reports.report import main, section
+from treeshare.experiments.reports.report import main
 
 RIGHT, WRONG = "5 * (5 - 1 / 5)", "1 + 5 + 5 + 5"  # of the first puzzle
 IO = [
-    "engine=mock",
-    "search=best_of_n",
-    "search.role=io",
-    "evaluator=heuristic",
-    "save_trees=false",
+    *("engine=mock", "search=best_of_n", "search.role=io", "evaluator=heuristic"),
+    *("save_trees=false", f"engine.replies=['{RIGHT}','{WRONG}']", "task.limit=1"),
 ]
-SORTING = ["engine=mock", "task=sorting", "search=io"]
-REPLIES = [f"engine.replies=['{RIGHT}','{WRONG}']", "task.limit=1"]
-
-
-@pytest.mark.parametrize(
-    ("successes", "trials", "low", "high"),  # bounds are the roots of (p - k/n)² = z² p (1 - p) / n
-    [
-        (0, 10, 0.0, 0.27754),
-        (5, 10, 0.23659, 0.76341),
-        (10, 10, 0.72246, 1.0),
-        (62, 100, 0.52210, 0.70903),
-    ],
-)
-def test_wilsons_interval(successes, trials, low, high):
-    estimate = wilson(successes, trials)
-    assert estimate.value == successes / trials
-    assert (estimate.low, estimate.high) == pytest.approx((low, high), abs=1e-5)
-    for bound in (estimate.low, estimate.high):
-        error = (bound - estimate.value) ** 2
-        if 0 < bound < 1:
-            assert error == pytest.approx(1.959964**2 * bound * (1 - bound) / trials, rel=1e-5)
-
-
-def test_the_bootstraps_interval_is_that_of_the_normal_for_many_values():
-    rng = random.Random(0)
-    values = [rng.gauss(10, 2) for _ in range(400)]
-    estimate = bootstrap(values)
-    mean = sum(values) / 400
-    error = math.sqrt(sum((v - mean) ** 2 for v in values)) / 400
-    assert estimate.value == pytest.approx(mean)
-    assert estimate.low == pytest.approx(mean - 1.96 * error, abs=0.1 * error)
-    assert estimate.high == pytest.approx(mean + 1.96 * error, abs=0.1 * error)
-    assert estimate == bootstrap(values)
-    assert bootstrap([3.0]).low == bootstrap([3.0]).high == 3.0
-
-
-@pytest.mark.parametrize(
-    "call", [lambda: wilson(0, 0), lambda: wilson(3, 2), lambda: bootstrap([])]
-)
-def test_nothing_has_no_interval(call):
-    with pytest.raises(ValueError, match="no interval"):
-        call()
+SORTING = ["engine=mock", "task=sorting", "search=io", "task.limit=3"]
+BARE = {"task": {"_target_": "bare_task.Bare", "verifier": {"_target_": "bare_task.Likely"}}}
 
 
 @pytest.fixture
@@ -73,172 +29,163 @@ def report(monkeypatch, capfd):
     return call
 
 
-def test_seeds_of_one_configuration_are_combined(treeshare, tmp_path):
-    treeshare("-m", *IO, *REPLIES, "search.num_samples=1,4", "seed=0,1,2")
-    treeshare(*IO, *REPLIES, "search.num_samples=1", "evaluator=oracle")
-    runs = find_runs([tmp_path])
-    assert len(runs) == 7 and {run.seed for run in runs} == {0, 1, 2}
-    found = {
-        (result.series, result.parameters.get("num_samples")): result
-        for result in config_results(runs)
-    }
-    assert found.keys() == {("best_of_n", "1"), ("best_of_n", "4"), ("best_of_n (oracle)", None)}
-    one, oracle = found["best_of_n", "1"], found["best_of_n (oracle)", None]
-    same = [run for run in runs if run.config["search.num_samples"] == 1 and not run.is_oracle]
-    share = sum(run.rows[0].correct_top1 for run in same) / 3
-    assert (one.seeds, one.task, one.model, one.b) == (3, "game24", "MockEngine", 5)
-    assert one.top1 == wilson(share, 1)  # one puzzle, whatever the seeds
-    tokens = [run.rows[0].prompt_tokens + run.rows[0].completion_tokens for run in same]
-    assert one.tokens.value == pytest.approx(sum(tokens) / 3)
-    assert one.seconds == pytest.approx(sum(run.seconds for run in same) / 3) and one.requests == 1
-    assert oracle.seeds == 1 and oracle.parameters == {}
-
-
-def test_results_of_one_name_are_distinguished_by_what_differs(treeshare, tmp_path):
-    treeshare(*IO, *REPLIES)
-    treeshare(*IO[:-2], *REPLIES, "evaluator=logprob")
-    parameters = [result.parameters for result in config_results(find_runs([tmp_path]))]
-    assert sorted(map(str, parameters)) == [
-        "{'evaluator': 'Heuristic'}",
-        "{'evaluator': 'LogProb'}",
-    ]
-
-
-def test_the_page_has_a_table_and_a_figure_for_each_task(treeshare, report, tmp_path):
+@pytest.fixture
+def drawing():
     pytest.importorskip("matplotlib", reason="needs the extra `report`")
-    treeshare("-m", *IO, *REPLIES, "search.num_samples=1,4")
-    treeshare(*SORTING, "task.limit=3")
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.usefixtures("drawing")
+def test_the_page_has_a_table_and_a_figure_for_each_task(treeshare, report, tmp_path):
+    treeshare("-m", *IO, "search.num_samples=1,4")
+    treeshare(*SORTING)
     code, out, err = report("outputs", "--out", "page")
     assert (code, out, err) == (0, "page/report.md\n", "")
     page = (tmp_path / "page/report.md").read_text()
+    assert "## game24\n\n![game24](game24.svg)\n" in page
+    assert "| best_of_n num_samples=4 | MockEngine |" in page
     assert (
-        "## game24\n\n![game24](game24.svg)\n" in page
-        and "| best_of_n num_samples=4 | MockEngine |" in page
+        "| best_of_n num_samples=1 | best_of_n num_samples=4 | MockEngine | McNemar | 1 |" in page
     )
-    assert "| *ToT, b = 5* | *GPT-4* | 100 |  | 74.0% | 5 |" in page
-    assert "## sorting" in page and page.count("GPT-4") == page.partition("## sorting")[0].count(
-        "GPT-4"
-    )
-    for line in page.splitlines():
-        if line.startswith("| io"):
-            assert line.startswith(
-                "| io | MockEngine | 3 | 0.0% [0.0, 56.1] | 0.0% [0.0, 56.1] | 5 |"
-            )
-    figures = {path.name: path.read_bytes() for path in (tmp_path / "page").glob("*.*g")}
-    assert figures.keys() == {"game24.svg", "game24.png", "sorting.svg", "sorting.png"}
-    text = figures["game24.svg"].decode()
-    for words in ("best_of_n: num_samples", "ToT, b = 5 (GPT-4)", "tokens a puzzle", "any-of-5"):
-        assert words in text
-    assert "GPT-4" not in figures["sorting.svg"].decode()
+    assert "## sorting" in page and "GPT-4" not in page.partition("## sorting")[2]
+    (line,) = (line for line in page.splitlines() if line.startswith("| io | MockEngine |"))
+    assert line.startswith("| io | MockEngine | 3 | 0.0% [0.0, 56.1] | 0.0% [0.0, 56.1] | 5 |")
+    assert names(tmp_path / "page") == [
+        *("game24.png", "game24.svg", "report.md", "sorting.png", "sorting.svg"),
+    ]
+    svg = (tmp_path / "page/game24.svg").read_text()
+    for words in ("best_of_n num_samples=1", "ToT, b = 5 (GPT-4)", "tokens a puzzle", "any-of-5"):
+        assert words in svg
+    for words in ("seconds a puzzle", "nodes a puzzle"):
+        assert words in svg
+    assert "GPT-4" not in (tmp_path / "page/sorting.svg").read_text()
     report("outputs/game24", "--out", "again")
-    assert (tmp_path / "again/game24.svg").read_bytes() == figures["game24.svg"]
+    assert (tmp_path / "again/game24.svg").read_text() == svg
 
 
-@pytest.mark.parametrize("costs", [[0.0663], [0.1, 0.1 + 1e-12], [0.0], [0.0, 7.0]])
-def test_costs_that_have_no_range(costs, tmp_path):
-    pytest.importorskip("matplotlib", reason="needs the extra `report`")
-    share = Estimate(0.5, 0.2, 0.8)
-    shown = [
-        ConfigResult(
-            "game24", "io", "m", {"num_samples": str(i)}, 1, 1, frozenset("a"), False, share, share,
-            share, Estimate(cost, cost, cost), 1.0, cost, 1.0, {},
-        )
-        for i, cost in enumerate(costs)
-    ]  # fmt: skip
-    assert all(path.stat().st_size for path in draw("game24", shown, tmp_path))
+@pytest.mark.usefixtures("drawing")
+def test_formats_are_written_into_the_directory(treeshare, report, tmp_path):
+    treeshare(*IO)
+    treeshare(*IO, "search.num_samples=1")
+    code, out, err = report("outputs", "--format", "md,csv,tex,html", "--x", "nodes")
+    assert (code, err) == (0, "")
+    assert out.split() == [f"report/report.{kind}" for kind in ("md", "csv", "tex", "html")]
+    assert names(tmp_path / "report") == [
+        *("game24.pdf", "game24.png", "game24.svg", "report.csv", "report.html", "report.md"),
+        *("report.pairs.csv", "report.tex"),
+    ]
+    svg = (tmp_path / "report/game24.svg").read_text()
+    assert "nodes a puzzle" in svg and "tokens a puzzle" not in svg
+    assert "data:image/svg+xml;base64," in (tmp_path / "report/report.html").read_text()
 
 
-def test_what_cannot_be_compared_is_said(treeshare, tmp_path):
-    treeshare(*IO, *REPLIES)
-    treeshare("engine=mock", "search=io", "task.limit=2", "evaluator=oracle")
-    text = section("game24", config_results(find_runs([tmp_path])))
-    assert "**The runs are not all over the same puzzles.**" in text
-    assert "In runs marked oracle the evaluator knew the answers." in text
-    assert "arXiv 2305.10601" in text and "counts any of the 5 answers" in text
+def test_the_ending_of_a_file_is_its_format(treeshare, report, tmp_path, monkeypatch):
+    treeshare(*IO)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)  # a CSV file has no figures
+    assert report("outputs", "-o", "tables/all.csv") == (0, "tables/all.csv\n", "")
+    assert names(tmp_path / "tables") == ["all.csv"]  # nothing to compare
+    with (tmp_path / "tables/all.csv").open() as file:
+        row = next(csv.DictReader(file))
+    assert (row["task"], row["run"], row["puzzles"]) == ("game24", "best_of_n", "1")
 
 
-def test_partial_credit_has_a_column(treeshare, tmp_path):
-    treeshare(*SORTING, "task.limit=2")
-    text = section("sorting", config_results(find_runs([tmp_path])))
-    assert "| mean accuracy | tokens |" in text  # nothing was ranked
-    treeshare(*SORTING, "task.limit=2", "engine.replies=['[1, 2, 3]']")
-    text = section("sorting", config_results(find_runs([tmp_path])))
-    assert "| mean accuracy | score | tokens |" in text
+def test_options_choose_columns_baseline_and_answers(treeshare, report, tmp_path):
+    treeshare("-m", *IO, "search.num_samples=1,2,4")
+    report(
+        *("outputs", "-o", "all.csv", "--columns", "run,b,any_of_b", "--answers", "1"),
+        *("--baseline", "best_of_n num_samples=2"),
+    )
+    ours = (tmp_path / "all.csv").read_text().splitlines()[:4]
+    assert ours[0] == "task,run,any_of_b,any_of_b_low,any_of_b_high,b,note"
+    assert all(line.endswith(",1,") for line in ours[1:])
+    pairs = (tmp_path / "all.pairs.csv").read_text().splitlines()[1:]
+    assert len(pairs) == 2 and all(
+        ",best_of_n num_samples=2,MockEngine,McNemar," in line for line in pairs
+    )
 
 
-def test_nothing_to_report_is_one_line(report, tmp_path, treeshare):
-    (tmp_path / "empty").mkdir()
-    for paths, message in (
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
         (["none"], "none is not a directory"),
         (["empty"], "no results.jsonl with a finished puzzle in empty"),
-    ):
-        code, out, err = report(*paths)
-        assert (code, out, err) == (2, "", f"treeshare-report: {message}\n")
-    treeshare(*IO, *REPLIES)
-    (file,) = tmp_path.glob("outputs/**/results.jsonl")
-    file.write_text("garbage\n")
+        (["outputs", "--baseline", "beam"], "no run is named 'beam'; there are best_of_n"),
+        (["outputs", "--columns", "top-1"], "there is no column 'top-1'; there are run, model, "),
+        (["outputs", "--answers", "9"], "the first 5 answers are marked, not 9"),
+        (["outputs", "--answers", "0"], "answers=0 must be at least 1"),
+    ],
+)
+def test_errors_are_one_line(arguments, said, report, tmp_path, treeshare):
+    (tmp_path / "empty").mkdir()
+    treeshare(*IO)
+    code, out, err = report(*arguments)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert err.startswith("treeshare-report: ") and said in err
+    assert not (tmp_path / "report").exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        (["--format", "pdf"], "'pdf' is none of md, csv, tex, html"),
+        (["--x", "time"], "'time' is none of tokens, seconds, nodes"),
+    ],
+)
+def test_unknown_words_are_named(option, said, report, capfd):
+    with pytest.raises(SystemExit) as info:
+        report("outputs", *option)
+    assert info.value.code == 2 and said in capfd.readouterr().err
+
+
+def test_damaged_rows_are_one_line(report, run_with, run_directory):
+    run_with(**BARE)
+    (run_directory() / "results.jsonl").write_text("garbage\n")
     code, _, err = report("outputs")
     assert code == 2 and err.count("\n") == 1 and "results.jsonl:1 is not a Row" in err
-
-
-BARE = {"task": {"_target_": "bare_task.Bare", "verifier": {"_target_": "bare_task.Likely"}}}
-HOSTILE_CONFIGS = {
-    "bomb": "a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]",
-    "garbage": "a: [1",
-    "no answers": "seed: 0",
-    "no seed": "answers: 5",
-    "list": "[1, 2]",
-    "wrong types": "seed: [0]\nanswers: five",
-    "true": "seed: true\nanswers: true",
-    "another seed": "seed: 3\nanswers: 5",
-}
-
-
-@pytest.mark.parametrize("config", HOSTILE_CONFIGS.values(), ids=HOSTILE_CONFIGS)
-def test_hostile_configurations_are_one_line(config, run_with, run_directory, report):
-    run_with(**BARE)
-    (run_directory() / "config.yaml").write_text(config)
-    code, out, err = report("outputs")
-    assert (code, out, err.count("\n")) == (2, "", 1)
-    assert err.startswith("treeshare-report: /") and str(run_directory()) in err
-
-
-def test_doubled_rows_are_one_line(run_with, run_directory, report):
-    run_with(**BARE)
-    path = run_directory() / "results.jsonl"
-    path.write_text(2 * path.read_text())
-    code, _, err = report("outputs")
-    assert code == 2 and "results.jsonl:3 repeats 'bare/0', the puzzle of line 1" in err
 
 
 NASTY = "<img src=x onerror=alert(1)>|[a](b)`*$x^{$\\_"
 
 
-def test_names_cannot_break_out_of_the_page_or_the_plot(run_with, report, tmp_path):
-    pytest.importorskip("matplotlib", reason="needs the extra `report`")
+@pytest.mark.usefixtures("drawing")
+@pytest.mark.parametrize("task", [NASTY, "../../outside", "/etc/outside", "t" * 300, "..", ""])
+def test_names_cannot_break_out_of_the_page_or_the_folder(
+    task, run_with, run_directory, report, tmp_path
+):
     run_with(**BARE, name=NASTY)
-    (folder,) = tmp_path.glob("outputs/bare")
-    folder.rename(folder.with_name(NASTY))
-    assert report("outputs", "--out", "page")[0] == 0
+    path = run_directory() / "meta.json"
+    path.write_text(
+        path.read_text().replace('"task": "bare"', f'"task": "{task!s}"'.replace("\\", "\\\\"))
+    )
+    before = set(tmp_path.rglob("*"))
+    assert report("outputs", "--out", "page", "--x", "nodes", "--format", "md,tex,html")[0] == 0
+    made = set(tmp_path.rglob("*")) - before
+    assert len(made) == 7  # the folder, three pages, three figures
+    assert {path.parent for path in made} == {tmp_path, tmp_path / "page"}
     page = (tmp_path / "page/report.md").read_text()
     for character in "<>`*$\\":
-        assert character not in page.replace("**", "").partition("Brackets hold")[0]
-    (row,) = (line for line in page.splitlines() if "MockEngine" in line)
-    head = next(line for line in page.splitlines() if line.startswith("| run |"))
-    assert row.count("|") == head.count("|") and "&#60;img src=x" in row
-
-
-def test_names_that_no_file_can_hold_are_replaced(run_with, report, tmp_path):
-    pytest.importorskip("matplotlib", reason="needs the extra `report`")
-    run_with(**BARE)
-    (folder,) = tmp_path.glob("outputs/bare/IO")
-    folder.rename(folder.with_name("a\udc80b\x07c\n"))
-    assert report("outputs", "--out", "page")[0] == 0
-    assert "| a\ufffdb\ufffdc\ufffd |" in (tmp_path / "page/report.md").read_text()
+        assert character not in page.replace("**", "")
+    assert "&#60;img src=x" in page
 
 
 def test_without_matplotlib_the_extra_is_named(treeshare, report, monkeypatch):
-    treeshare(*IO, *REPLIES)
+    treeshare(*IO)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     code, _, err = report("outputs")
     assert (code, err) == (2, 'treeshare-report: plots need `pip install "treeshare[report]"`\n')
+
+
+@pytest.mark.usefixtures("drawing")
+def test_commands_of_the_page_run(treeshare, report, tmp_path):
+    page = (ROOT / "docs/reports.md").read_text()
+    commands = re.findall(r"^treeshare-report (.+)", page, re.MULTILINE)
+    assert len(commands) >= 6
+    treeshare("-m", "engine=mock", "search=cot,io", "task.limit=1")
+    for command in commands:
+        code, out, err = report(*shlex.split(command, comments=True))
+        assert (code, err) == (0, ""), command
+        assert all((tmp_path / path).stat().st_size for path in out.split())
+    assert (tmp_path / "results.pairs.csv").exists()

@@ -8,8 +8,11 @@ from html.parser import HTMLParser
 import pytest
 from view_trees import NASTY, big_tree, nasty_tree
 
-from treeshare.experiments.results.directory import Row
-from treeshare.experiments.viewer.view import page, run_page, tree_page
+from treeshare.experiments.results.rows import FailedSearch, Row
+from treeshare.experiments.results.summary import Totals
+from treeshare.experiments.viewer.page import page
+from treeshare.experiments.viewer.shown_runs import Entry, ShownRun, json_text, read_runs
+from treeshare.experiments.viewer.view import tree_page
 from treeshare.search.graph import SearchGraph
 
 SEARCH = ["engine=mock", "search=mcts", "search.num_simulations=8", "task.limit=3", "max_live=1"]
@@ -195,42 +198,139 @@ def test_only_the_rows_in_sight_are_in_the_page(browse, write):
     assert dom.by_id("space")["style"].endswith("height: 260000px;")
 
 
+def row(problem, *, right=(False,), nodes=7, marks=False):
+    """A row whose answers are right or not; with `marks` it says so for each of them."""
+    whole = ("num_answers", "requests", "rounds", "prompt_tokens", "completion_tokens", "seed")
+    whole += ("unique_kv_tokens", "logical_kv_tokens", "parse_failures", "seconds")
+    return Row(
+        problem=problem,
+        correct_top1=right[0],
+        correct_any=any(right),
+        mean_accuracy=sum(right) / len(right),
+        answers=[str(i) for i in range(len(right))],
+        nodes=nodes,
+        budget_hit=None,
+        oracle=False,
+        correct=list(right) if marks else [],
+        **dict.fromkeys(whole, 0),
+    )
+
+
+def puzzles(dom):
+    """The puzzles in the list, each with its sign."""
+    return [e["text"] for e in dom.elements if e["tag"] == "button" and "data-tree" in e]
+
+
 @in_browser
 def test_run_has_a_list_of_its_puzzles(browse, treeshare, run_directory, read_rows):
     treeshare(*SEARCH)
     rows = read_rows()
-    dom = browse(run_page(run_directory()), "#tree=1")
+    html = page(read_runs([run_directory()]))
+    dom = browse(html, "#tree=1")
     buttons = [e for e in dom.elements if "data-tree" in e]
     assert [e["title"] for e in buttons] == [row["problem"] for row in rows]
     assert ["aria-current" in e for e in buttons] == [False, True, False]
     assert dom.by_id("summary")["text"].startswith(rows[1]["problem"] + "✗ wrong")
     assert "puzzles3" in dom.by_id("totals")["text"]
-    other = browse(run_page(run_directory()), script="$('puzzles').lastChild.firstChild.click()")
+    other = browse(html, script="$('puzzles').lastChild.firstChild.click()")
     assert other.by_id("summary")["text"].startswith(rows[2]["problem"])
+
+
+@pytest.fixture
+def two_runs():
+    """Two runs of the same puzzles; in the second, one fails and one has no row yet."""
+    tree = json_text(json.loads(big_tree(4).to_json(problem="p/1")))
+    failure = FailedSearch("p/1", "ValueError", NASTY[0], f"Traceback\n{NASTY[1]}", "my.py:3")
+    first = [
+        Entry("p/1", row("p/1", right=[True], nodes=30), tree=tree),
+        Entry("p/2", row("p/2", right=[False, True], nodes=200), tree=tree),
+        Entry("p/10", row("p/10", nodes=4)),
+    ]
+    second = [
+        Entry("p/1", failure=failure),
+        Entry("p/2", row("p/2", nodes=90), tree=tree),
+        Entry("p/3", tree=tree),
+    ]
+    return page([ShownRun("one", "A", first, TOTALS), ShownRun("two", "B", second, TOTALS)])
+
+
+TOTALS = Totals.of([row("p/1")], [])
+
+
+@in_browser
+def test_runs_and_their_puzzles_are_listed(browse, two_runs):
+    dom = browse(two_runs)
+    assert puzzles(dom) == ["✓p/1A30", "◐p/2A200", "✗p/10A4", "!p/1B", "✗p/2B90", "–p/3B"]
+    runs = [e["text"] for e in dom.elements if "data-run" in e]
+    assert runs == ["all runs1 failed", "A0.0%", "B1 failed0.0%"]
+    assert dom.by_id("totals")["text"] == "" and dom.by_id("count")["text"] == "6 puzzles"
+    dom = browse(two_runs, script="$('runs').lastChild.firstChild.click()")
+    assert puzzles(dom) == ["!p/1", "✗p/290", "–p/3"]
+    assert "failed1" in dom.by_id("totals")["text"]
+
+
+def choose(name, value):
+    event = "input" if name == "filter" else "change"
+    return f"$('{name}').value = '{value}'; $('{name}').dispatchEvent(new Event('{event}'));"
+
+
+CHOICES = [  # what is chosen, and the puzzles that are then in the list
+    (choose("order", "nodes"), ["p/2A", "p/2B", "p/1A", "p/10A", "p/1B", "p/3B"]),
+    (choose("order", "fewest"), ["p/10A", "p/1A", "p/2B", "p/2A", "p/1B", "p/3B"]),
+    (choose("order", "name"), ["p/1A", "p/1B", "p/2A", "p/2B", "p/3B", "p/10A"]),
+    (choose("filter", "P/1"), ["p/1A", "p/1B", "p/10A"]),
+    (choose("state", "failed"), ["p/1B"]),
+    (choose("state", "right"), ["p/1A"]),
+    (choose("state", "wrong") + choose("filter", "/2"), ["p/2B"]),
+    (choose("filter", "nowhere"), []),
+]
+
+
+@in_browser
+def test_puzzles_are_searched_filtered_and_sorted(browse, two_runs):
+    names = "[...$('puzzles').querySelectorAll('.name')].map(e => e.textContent)"
+    note = f"lists.push([{names}, $('count').textContent]);"
+    steps = "".join(f"{script}{note}" for script, _ in CHOICES)
+    dom = browse(
+        two_runs, script=f"const lists = [];{steps}$('title').textContent = JSON.stringify(lists);"
+    )
+    lists = json.loads(dom.by_id("title")["text"])
+    assert [names for names, _ in lists] == [shown for _, shown in CHOICES]
+    assert [count for _, count in lists] == [
+        f"{len(shown)} of 6 puzzles" if len(shown) < 6 else "6 puzzles" for _, shown in CHOICES
+    ]
+
+
+@in_browser
+def test_failed_puzzle_shows_its_error(browse, two_runs):
+    dom = browse(two_runs, "#tree=3")
+    assert dom.by_id("summary")["text"].startswith("p/1! failedtwo · its tree was not saved")
+    assert dom.by_id("error")["text"] == f"my.py:3: ValueError: {NASTY[0]}"
+    assert dom.by_id("traceback")["text"] == f"Traceback\n{NASTY[1]}"
+    assert dom.by_id("elsewhere")["text"] == "in other runs✓ A"
+    (title,) = (e for e in dom.elements if e["tag"] == "title")
+    assert title["text"] == "2 runs – treeshare"
+    dom = browse(two_runs, "#tree=3", "$('elsewhere').lastChild.click()")
+    assert dom.by_id("summary")["text"].startswith("p/1✓ top-1 right") and dom.rows
 
 
 @in_browser
 @pytest.mark.parametrize(
-    ("right", "badges"),
+    ("right", "marks", "badges"),
     [
-        ([True, False, False], ["1 ✓", "2 ✗", "3 ✗"]),
-        ([False, True, False], ["1 ✗", "2", "3"]),  # the row does not say which
-        ([True, True, True], ["1 ✓", "2 ✓", "3 ✓"]),
+        ([True, False, False], False, ["1 ✓", "2 ✗", "3 ✗"]),
+        ([False, True, False], False, ["1 ✗", "2", "3"]),  # the row does not say which
+        ([False, True, False], True, ["1 ✗", "2 ✓", "3 ✗"]),
+        ([True, True, True], False, ["1 ✓", "2 ✓", "3 ✓"]),
     ],
-    ids=["first", "another", "all"],
+    ids=["first", "another", "marked", "all"],
 )
-def test_answers_are_marked_as_far_as_the_row_tells(right, badges, browse):
+def test_answers_are_marked_as_far_as_the_row_tells(right, marks, badges, browse):
     graph = SearchGraph(0)
     for answer in "abc":
         graph.add(graph.root, answer, answer, is_terminal=True)
-    tree = json.loads(graph.to_json(problem="p", ranked=[3, 1, 2], answers=["c", "a", "b"]))
-    row = dict.fromkeys(Row.__dataclass_fields__, 0) | {
-        "correct_top1": right[0],
-        "correct_any": any(right),
-        "mean_accuracy": sum(right) / 3,
-        "answers": ["c", "a", "b"],
-    }
-    run = {"title": "t", "totals": None, "trees": [{"problem": "p", "row": row}]}
-    dom = browse(page(run, [tree]))
-    marks = {e["data-id"]: e["text"] for e in dom.rows}
-    assert [marks[i][1:].removesuffix("abc"[int(i) - 1]) for i in "312"] == badges
+    tree = graph.to_json(problem="p", ranked=[3, 1, 2], answers=["c", "a", "b"])
+    entry = Entry("p", row("p", right=right, marks=marks), tree=json_text(json.loads(tree)))
+    dom = browse(page([ShownRun("t", "t", [entry])]))
+    shown = {e["data-id"]: e["text"] for e in dom.rows}
+    assert [shown[i][1:].removesuffix("abc"[int(i) - 1]) for i in "312"] == badges
