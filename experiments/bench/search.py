@@ -10,6 +10,7 @@ index instead, and the timed simulations are those of the package as it is.
 from __future__ import annotations
 
 import argparse
+import math
 import random
 import time
 from collections import Counter
@@ -92,7 +93,8 @@ def our_microseconds(sizes: Sequence[int], window: int) -> list[float]:
     watch = Stopwatch()
     task = NumberedTree()
     context = Context(task, task.problems()[0], Choose(), watch)
-    (outcome,) = Scheduler(MockEngine(score=lambda *_: -1.0)).run([(MCTS(max(sizes)), context)])
+    policy = MCTS(max(sizes), selection="uct", c=math.sqrt(2))
+    (outcome,) = Scheduler(MockEngine(score=lambda *_: -1.0)).run([(policy, context)])
     assert outcome.error is None and len(watch.times) == max(sizes)
     return [
         1e6 * (watch.times[size - 1] - watch.times[size - 1 - window]) / window for size in sizes

@@ -201,8 +201,9 @@ def _arms(cfg: DictConfig) -> tuple[dict[str, TreeEngine], str]:
     model = instantiate(config["model"])
     engine = {key: value for key, value in config["engine"].items() if key != "model"}
     drafters = {str(name): instantiate(node) for name, node in config["drafters"].items()}
+    make = instantiate(engine, _partial_=True)  # it would turn a model that it is given into a node
     arms: dict[str, TreeEngine] = {
-        name: instantiate(engine, model=model, speculative=drafter)
+        name: make(model=model, speculative=drafter)
         for name, drafter in ({PLAIN: None} | drafters).items()
     }
     is_cuda = model.network.device.type == "cuda"

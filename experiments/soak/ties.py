@@ -66,4 +66,5 @@ def _logits(model: Model, tokens: list[int]) -> torch.Tensor:
     network.check(attention)
     slots, pool = np.arange(count), network.new_pool(count)
     segments = [Segment(slots, 0, 0, count)]
-    return network.forward(tokens, range(count), slots, segments, attention, pool, [count - 1])
+    rows = [count - 1]
+    return network.forward(tokens, range(count), slots, segments, attention, pool, rows).float()

@@ -7,18 +7,16 @@ make them.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from treeshare.tasks.arithmetic.game24_puzzles import Puzzle
-
-from .examples import HeldOut, Teacher
+from .examples import Example
 
 _CHUNK = 512  # examples encoded at once
 
@@ -34,12 +32,19 @@ class Batch(NamedTuple):
     weights: torch.Tensor  # [rows, length] uint8, the weight in the loss; 0 in prompts
 
 
+class Source(Protocol):
+    """Where the examples come from."""
+
+    def examples(self, seed: tuple[int, ...]) -> Iterator[Example]:
+        """Return examples without end, the same ones for equal seeds."""
+        ...
+
+
 @dataclass(frozen=True)
 class Batches(Dataset[Batch]):
     """All batches of a training run. Each is made when it is asked for."""
 
-    puzzles: Sequence[Puzzle]
-    held_out: HeldOut
+    source: Source
     tokenizer: Any
     seed: int
     count: int  # batches
@@ -88,16 +93,31 @@ class Batches(Dataset[Batch]):
         Yields:
             The tokens of the prompt, those of the reply, and the weight of the reply's first token.
         """
-        encode = self.tokenizer.backend_tokenizer.encode_batch_fast
-        examples = Teacher(self.puzzles, self.held_out, (self.seed, index)).examples()
-        while True:
-            chunk = list(islice(examples, _CHUNK))
-            prompts = encode([example.prompt for example in chunk])
-            replies = encode([example.reply for example in chunk])
-            for example, prompt, reply in zip(chunk, prompts, replies, strict=True):
-                ids = [*reply.ids, self.tokenizer.eos_token_id]
-                if len(prompt.ids) + len(ids) <= self.length:
-                    yield prompt.ids, ids, self.verdict_weight if example.is_verdict else 1
+        examples = self.source.examples((self.seed, index))
+        for example, prompt, reply in encoded(self.tokenizer, examples):
+            if len(prompt) + len(reply) <= self.length:
+                yield prompt, reply, self.verdict_weight if example.is_verdict else 1
+
+
+def encoded(
+    tokenizer: Any, examples: Iterable[Example]
+) -> Iterator[tuple[Example, list[int], list[int]]]:
+    """Encode examples.
+
+    Args:
+        tokenizer: from `small_llama.make_tokenizer`.
+        examples: any number of them.
+
+    Yields:
+        The example, the tokens of its prompt, and those of its reply with the token that ends it.
+    """
+    encode = tokenizer.backend_tokenizer.encode_batch_fast
+    rest = iter(examples)
+    while chunk := list(islice(rest, _CHUNK)):
+        prompts = encode([example.prompt for example in chunk])
+        replies = encode([example.reply for example in chunk])
+        for example, prompt, reply in zip(chunk, prompts, replies, strict=True):
+            yield example, prompt.ids, [*reply.ids, tokenizer.eos_token_id]
 
 
 def _use_one_thread(_: int) -> None:

@@ -30,7 +30,7 @@ from treeshare.tasks.arithmetic.game24_puzzles import (
     solvable_puzzles,
 )
 from treeshare.tasks.arithmetic.rules import GAME_OF_24, Position, Values, is_solution, operations
-from treeshare.tasks.arithmetic.templates import PromptTemplates
+from treeshare.tasks.arithmetic.templates import ArithmeticTemplates
 
 from .solver import LARGEST_TARGET, Solved, solve_all
 
@@ -39,9 +39,7 @@ Operations = npt.NDArray[np.intp]
 
 WORDS = (Game24.templates, Countdown.templates)
 PREAMBLES = tuple(
-    text
-    for words in WORDS
-    for text in (words.propose, words.steps, words.solve, words.value, words.judge)
+    words.preamble(role) for words in WORDS for role in ("propose", "step", "io", "value", "judge")
 )
 VOCABULARY = (
     *("Target:", "Numbers:", "Next", "steps:", "Step:", "left:", "Answer:", "Verdict:", "Makes"),
@@ -133,6 +131,18 @@ class Split:
         return HeldOut(games, _countdown_puzzles(), with_children=with_children)
 
 
+@dataclass(frozen=True, slots=True)
+class Lessons:
+    """The examples of teachers, as `Batches` takes them."""
+
+    puzzles: Sequence[Puzzle]
+    held_out: HeldOut
+
+    def examples(self, seed: Sequence[int]) -> Iterator[Example]:
+        """Return a teacher's examples, without end."""
+        return Teacher(self.puzzles, self.held_out, seed).examples()
+
+
 class Teacher:
     """Draws puzzles and makes examples from them.
 
@@ -176,7 +186,7 @@ class Teacher:
         targets = solved.targets() if self._random.random() < 0.8 else []
         return self._random.choice(targets or range(1, 1 + LARGEST_TARGET))
 
-    def _words(self, state: Position) -> PromptTemplates:
+    def _words(self, state: Position) -> ArithmeticTemplates:
         """The prompts to use: the Game of 24's only for the target 24 and up to four numbers."""
         is_game24 = state.target == GAME_OF_24 and len(state.puzzle) <= 4
         return WORDS[0] if is_game24 and self._random.random() < 0.75 else WORDS[1]

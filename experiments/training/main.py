@@ -1,8 +1,11 @@
-"""Train the embedded model from scratch: `python -m treeshare.experiments.training puzzles=24.csv`.
+"""Train the embedded model: `python -m treeshare.experiments.training puzzles=24.csv`.
 
 A small Llama learns the Game of 24 and Countdown from examples in the tasks' own prompts, which
 `examples.py` makes. The output directory gets the model in Hugging Face's format, the losses, and
 the results of checks on held-out puzzles. The configuration is conf/train.yaml.
+
+With `--config-name finetune data=solved.jsonl` the trained model learns on, from solutions that
+its own searches found and `treeshare-export` wrote. That configuration is conf/finetune.yaml.
 """
 
 from __future__ import annotations
@@ -24,12 +27,16 @@ from torch.nn.functional import cross_entropy
 from treeshare.experiments.results.directory import JsonLines, software, write_atomically
 from treeshare.experiments.runs.command import run_command
 from treeshare.experiments.runs.config import explained, options_of
-from treeshare.llm_backend.model.loading import check_device
+from treeshare.llm_backend.model.device import check_device
+from treeshare.llm_backend.model.loading import EMBEDDED, load_pretrained
 
 from .batches import Batch, Batches
 from .check import Check, check
-from .examples import PREAMBLES, VOCABULARY, Split
+from .examples import PREAMBLES, VOCABULARY, Lessons, Split
+from .exported import ExportedExamples, read_exported
 from .small_llama import Size, make_network, make_tokenizer, save
+
+_LARGEST_VOCABULARY = 1 << 15  # tokens are int16
 
 
 @dataclass(slots=True)
@@ -40,11 +47,14 @@ class TrainingOptions:
         ValueError: a value is out of its bound, or the device does not exist.
     """
 
-    puzzles: str
+    puzzles: str | None
+    data: str | None
+    init: str | None
     validation: int
     hold_out: str
     model: Size
-    steps: int
+    steps: int | None
+    epochs: float | None
     rows: int
     length: int
     passes: int
@@ -63,8 +73,15 @@ class TrainingOptions:
     def __post_init__(self) -> None:
         if self.hold_out not in ("puzzles", "positions"):
             raise ValueError(f"hold_out={self.hold_out!r} is neither 'puzzles' nor 'positions'")
+        if self.puzzles is None and self.data is None:
+            raise ValueError("puzzles or data must be given")
+        if (self.steps is None) == (self.epochs is None) or (self.epochs and self.data is None):
+            given = f"steps={self.steps} and epochs={self.epochs}"
+            raise ValueError(f"{given}: one of them must be null; epochs are passes over data")
+        if self.epochs is not None and not self.epochs > 0:
+            raise ValueError(f"epochs={self.epochs} must be above 0")
         for name in ("steps", "rows", "passes", "warmup", "log_every", "save_every"):
-            if getattr(self, name) < 1:
+            if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
         if not 64 <= self.length <= self.model.context:
             raise ValueError(f"length={self.length} must be from 64 to {self.model.context}")
@@ -80,7 +97,7 @@ class Losses:
     """A line of losses.jsonl. Losses are means since the line before, in nats per token."""
 
     step: int
-    verdicts: float  # loss of the words that judge a position
+    verdicts: float  # loss of the words that judge a position; 0 without any
     texts: float  # loss of all other tokens
     learning_rate: float
     tokens: int  # so far, prompts and padding included
@@ -98,20 +115,22 @@ def run(cfg: DictConfig) -> list[Check]:
     """
     with explained():
         options = options_of(TrainingOptions, cfg)
-        split = Split.of(options.puzzles, options.validation, options.seed)
+        split = None
+        if options.puzzles is not None:
+            split = Split.of(options.puzzles, options.validation, options.seed)
         directory = Path(options.output_dir)
         if directory.exists():
             raise ValueError(f"output_dir={options.output_dir!r} exists; take another")
+        torch.manual_seed(options.seed)
+        network, tokenizer = _untrained(options) if options.init is None else _trained(options)
+        source = _source(options, split, tokenizer)
         directory.mkdir(parents=True)
-    torch.manual_seed(options.seed)
-    tokenizer = make_tokenizer(PREAMBLES, VOCABULARY)
-    network = make_network(tokenizer, options.model).to(options.device)
+    steps = options.steps or _steps_of_epochs(options, source)
     batches = Batches(
-        puzzles=split.train,
-        held_out=split.held_out(with_children=options.hold_out == "positions"),
+        source=source,
         tokenizer=tokenizer,
         seed=options.seed,
-        count=-(-options.steps // options.passes),
+        count=-(-steps // options.passes),
         rows=options.rows,
         length=options.length,
         verdict_weight=options.verdict_weight,
@@ -121,7 +140,8 @@ def run(cfg: DictConfig) -> list[Check]:
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
         "device": _device_name(options.device),
         "software": software(),
-        "puzzles": {f.name: len(getattr(split, f.name)) for f in fields(split)},
+        "puzzles": {f.name: len(getattr(split, f.name)) for f in fields(split)} if split else None,
+        "data": source.about() if isinstance(source, ExportedExamples) else None,
     }
     write_atomically(directory / "training.json", json.dumps(about, indent=1) + "\n")
     checks = []
@@ -129,14 +149,15 @@ def run(cfg: DictConfig) -> list[Check]:
         closing(JsonLines[Any](directory / "losses.jsonl", Losses)) as losses,
         closing(JsonLines[Any](directory / "checks.jsonl", Check)) as checked,
     ):
-        for line in _train(network, batches, options):
+        for line in _train(network, batches, options, steps):
             losses.append(line)
             print(_losses_line(line), flush=True)
-            if line.step % options.save_every == 0 or line.step == options.steps:
-                save(network, tokenizer, directory / "model")
-                checks.append(
-                    check(line.step, directory / "model", split.validation, options.device)
-                )
+            if line.step % options.save_every and line.step != steps:
+                continue
+            save(network, tokenizer, directory / "model")
+            if split is not None:
+                puzzles = split.validation
+                checks.append(check(line.step, directory / "model", puzzles, options.device))
                 checked.append(checks[-1])
                 print(checks[-1].to_text(), flush=True)
     return checks
@@ -148,10 +169,68 @@ def main() -> int:
     Returns:
         0, or 2 for a configuration that cannot be run.
     """
-    return run_command("train", "train", lambda cfg: 0 if run(cfg) else 1)
+    return run_command("train", "train", _job)
 
 
-def _train(network: Any, batches: Batches, options: TrainingOptions) -> Iterator[Losses]:
+def _job(cfg: DictConfig) -> int:
+    run(cfg)
+    return 0
+
+
+def _untrained(options: TrainingOptions) -> tuple[Any, Any]:
+    """A network with random weights, and its tokenizer."""
+    tokenizer = make_tokenizer(PREAMBLES, VOCABULARY)
+    return make_network(tokenizer, options.model).to(options.device), tokenizer
+
+
+def _trained(options: TrainingOptions) -> tuple[Any, Any]:
+    """A network that an earlier training has saved, and its tokenizer.
+
+    Raises:
+        ValueError: there is no such network, or it is of another kind.
+    """
+    name = str(options.init)
+    if name != EMBEDDED and not Path(name).is_dir():
+        raise ValueError(f"init={name!r} is neither {EMBEDDED!r} nor a directory")
+    try:
+        network, tokenizer = load_pretrained(
+            "init", "AutoModelForCausalLM", name, "float32", options.device
+        )
+    except ValueError as error:
+        raise ValueError(str(error).replace("init.name=", "init=")) from error
+    if tokenizer.bos_token is not None or len(tokenizer) > _LARGEST_VOCABULARY:
+        raise ValueError(f"init={name!r} must be a model that this command has trained")
+    context = network.config.max_position_embeddings
+    if options.length > context:
+        raise ValueError(f"length={options.length} must be at most {context}, the context of init")
+    return network, tokenizer
+
+
+def _source(
+    options: TrainingOptions, split: Split | None, tokenizer: Any
+) -> Lessons | ExportedExamples:
+    """Where the examples come from.
+
+    Raises:
+        OSError: the file of examples cannot be read.
+        ValueError: it holds something else.
+    """
+    if options.data is not None:
+        return read_exported(options.data, tokenizer, options.length)
+    assert split is not None
+    with_children = options.hold_out == "positions"
+    return Lessons(split.train, split.held_out(with_children=with_children))
+
+
+def _steps_of_epochs(options: TrainingOptions, source: Lessons | ExportedExamples) -> int:
+    """The steps that take `epochs` passes over the file of examples."""
+    assert isinstance(source, ExportedExamples) and options.epochs is not None
+    return math.ceil(options.epochs * source.num_tokens / (options.rows * options.length))
+
+
+def _train(
+    network: Any, batches: Batches, options: TrainingOptions, steps: int
+) -> Iterator[Losses]:
     """Take all optimizer steps.
 
     Yields:
@@ -159,12 +238,14 @@ def _train(network: Any, batches: Batches, options: TrainingOptions) -> Iterator
     """
     device = torch.device(options.device)
     optimizer = _optimizer(network, options)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, options))
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: _rate(step, options.warmup, steps)
+    )
     if options.compile:
         for layer in network.model.layers:  # the others use the code compiled for the first
             layer.compile()
     loader = batches.loader(options.workers, pin_memory=device.type == "cuda")
-    stream = _repeated(loader, options, device)
+    stream = _repeated(loader, options, steps, device)
     sums = torch.zeros(2, 2, device=device)  # rows: texts, verdicts; columns: summed losses, tokens
     began = time.monotonic()
     for step, batch in enumerate(stream, start=1):
@@ -179,7 +260,7 @@ def _train(network: Any, batches: Batches, options: TrainingOptions) -> Iterator
         is_verdict = (weight > 1).long()
         sums[:, 0].index_add_(0, is_verdict, losses.detach())
         sums[:, 1] += torch.bincount(is_verdict, minlength=2)
-        if step % options.log_every and step % options.save_every and step != options.steps:
+        if step % options.log_every and step % options.save_every and step != steps:
             continue
         texts, verdicts = (sums[:, 0] / sums[:, 1].clamp(min=1)).tolist()
         sums.zero_()
@@ -189,7 +270,7 @@ def _train(network: Any, batches: Batches, options: TrainingOptions) -> Iterator
 
 
 def _repeated(
-    loader: Iterable[Batch], options: TrainingOptions, device: torch.device
+    loader: Iterable[Batch], options: TrainingOptions, steps: int, device: torch.device
 ) -> Iterator[Batch]:
     """One batch for each step: every `passes`-th is new, the others are drawn from earlier ones.
 
@@ -197,7 +278,7 @@ def _repeated(
     """
     generator, fresh = random.Random(options.seed), iter(loader)
     seen: list[Batch] = []
-    for step in range(options.steps):
+    for step in range(steps):
         if step % options.passes:
             yield generator.choice(seen)
             continue
@@ -236,11 +317,11 @@ def _optimizer(network: Any, options: TrainingOptions) -> torch.optim.Optimizer:
     return torch.optim.AdamW(groups, lr=options.learning_rate, betas=(0.9, 0.95), fused=True)
 
 
-def _rate(step: int, options: TrainingOptions) -> float:
+def _rate(step: int, warmup: int, steps: int) -> float:
     """The factor of the learning rate after `step` steps: linear warm-up, then cosine decay."""
-    if step < options.warmup:
-        return (step + 1) / options.warmup
-    done = (step - options.warmup) / max(1, options.steps - options.warmup)
+    if step < warmup:
+        return (step + 1) / warmup
+    done = (step - warmup) / max(1, steps - warmup)
     return 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
 
 

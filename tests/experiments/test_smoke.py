@@ -51,6 +51,7 @@ def on(attention, dtype, fused, device):
         f"model.dtype={dtype}",
         f"model.fused={fused}",
         f"model.device={device}",
+        "engine.kv_tokens=16384",  # several processes share a GPU
     ]
 
 

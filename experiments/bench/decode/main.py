@@ -29,7 +29,7 @@ from treeshare.experiments.results.directory import (
 from treeshare.experiments.runs.command import run_command
 from treeshare.experiments.runs.config import explained, one_line, options_of
 from treeshare.llm_backend.api import OutOfKVMemory
-from treeshare.llm_backend.model.loading import check_device
+from treeshare.llm_backend.model.device import check_device
 from treeshare.llm_backend.model.model import Model
 from treeshare.llm_backend.model.random_models import SHAPES, load_network, weight_bytes
 
@@ -129,7 +129,7 @@ class Bench:
                     yield measure_verification(model, work, limits, row, trace)
                 else:
                     yield measure(model, work, limits, row, trace)
-            except (ValueError, OutOfKVMemory, torch.OutOfMemoryError) as error:
+            except (ValueError, OutOfKVMemory, MemoryError, torch.OutOfMemoryError) as error:
                 yield replace(row, note=f"skipped: {one_line(error)}")
 
     def _report(self, line: str) -> None:

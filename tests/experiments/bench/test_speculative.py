@@ -76,7 +76,7 @@ def test_the_same_command_again_measures_nothing_and_another_setting_is_refused(
         ("batches=[0]", "batches=[0], repeats=2: at least 1 each"),
         ("temperatures=[]", "temperatures=[] must name at least one"),
         ("max_tokens=2", "max_tokens=2 must be at least 3"),
-        ("drafters.early_exit.model.num_layers=9", "model.num_layers=9 must be from 1 to 3"),
+        ("drafters.early_exit.model.num_layers=9", "model.num_layers=9 must be at most 3"),
     ],
 )
 def test_bad_input_gives_one_line(bench, argument, message):

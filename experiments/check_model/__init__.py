@@ -1,0 +1,1 @@
+"""The command `treeshare-check-model`."""
