@@ -1,7 +1,7 @@
 # The two commands of the quick start are `make demo` and `make test`; both set up what they need.
 PYTHON ?= python3
 VENV := .venv
-EXTRAS := dev# CI adds reasoning-gym, one of whose parts needs a C compiler
+EXTRAS := dev# CI adds mlflow, tensorboard and reasoning-gym, one of whose parts needs a C compiler
 BIN := $(VENV)/bin
 comma := ,
 READY := $(VENV)/ready-$(subst $(comma),-,$(EXTRAS))

@@ -2,16 +2,19 @@
 
 import ast
 import json
+import os
 import re
 import shlex
 import subprocess
 import sys
+from importlib import metadata
 
 import pytest
 import yaml
 from code_blocks import python_blocks
 from hydra import compose, initialize_config_module
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.utils import get_object
 from page_examples import example
 from places import PACKAGE, ROOT
 
@@ -35,7 +38,7 @@ EXAMPLES = {
     "my_engines.py": "add_an_engine.md",
 }
 IN_PYTHON = ["add_a_model.md", "from_llm_reasoners.md", "from_tree_of_thought_llm.md"]
-WITHOUT_CONFIG = {("--help",)}  # arguments that hydra answers before it composes
+WITHOUT_CONFIG = {("--help",), ("--describe",), ("--describe", "tot_bfs")}  # these compose nothing
 
 
 @pytest.fixture
@@ -68,7 +71,8 @@ def commands(page):
     """The arguments of every `treeshare ...` of a page, in blocks of code and in its lines."""
     blocks = re.findall(r"^```\w*\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
     prose = re.sub(r"^```.*?^```", "", page, flags=re.DOTALL | re.MULTILINE)
-    found = re.findall(r"^treeshare (.+)", "\n".join(blocks), re.MULTILINE)
+    lines = "\n".join(blocks).replace("\\\n", " ")  # a line that ends in `\` goes on in the next
+    found = re.findall(r"^treeshare (.+)", lines, re.MULTILINE)
     found += re.findall(r"`treeshare ([^`]+)`", prose)
     return [tuple(shlex.split(text, comments=True)) for text in found]
 
@@ -90,20 +94,69 @@ COMMANDS = [
     pytest.param(arguments, id=f"{name}: {' '.join(arguments)}")
     for name, page in PAGES.items()
     for arguments in dict.fromkeys(commands(page))
-    if arguments not in WITHOUT_CONFIG
+    if arguments not in WITHOUT_CONFIG and "--config-dir" not in arguments
 ]
 
 
 def test_commands_are_found():
     with_commands = {name for name, page in PAGES.items() if commands(page)}
     assert with_commands >= {"README.md", "policies.md", "tasks.md", "game24.md", "install.md"}
+    assert "slurm.md" in with_commands
+
+
+PLUGINS = {"joblib": "hydra-joblib-launcher", "optuna": "hydra-optuna-sweeper"}
+PLUGINS |= dict.fromkeys(("submitit_local", "submitit_slurm"), "hydra-submitit-launcher")
 
 
 @pytest.mark.parametrize("arguments", COMMANDS)
 def test_command_composes(arguments):
+    for argument in arguments:
+        key, _, option = argument.partition("=")
+        if key in ("hydra/launcher", "hydra/sweeper") and option in PLUGINS:
+            is_there = any(metadata.distributions(name=PLUGINS[option]))
+            if not is_there:
+                pytest.skip("needs the extra `launchers`")
     with initialize_config_module("treeshare.conf", version_base="1.3"):
         for overrides in jobs(arguments):
             keep_given_keys(compose("config", overrides), overrides)
+
+
+OWN = PAGES["own_configs.md"]
+OWN_FILES = dict(re.findall(r"^`(my_conf/[\w/]+\.yaml)`:\n\n```yaml\n(.*?)^```", OWN, re.M | re.S))
+
+
+@pytest.mark.parametrize("arguments", commands(OWN), ids=" ".join)
+def test_commands_with_own_configuration_files_run(arguments, tmp_path, monkeypatch, capfd):
+    for name, text in OWN_FILES.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    policy, _ = example(PAGES["write_a_policy.md"], "walks.py")
+    (tmp_path / "walks.py").write_text(policy)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "walks", raising=False)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+    limit = [] if any("limit" in text for text in arguments) else ["task.limit=2"]
+    monkeypatch.setattr(sys, "argv", ["treeshare", *arguments, "engine=mock", *limit])
+    try:
+        assert main() == 0
+    except SystemExit as end:  # of --help
+        assert not end.code
+    printed = capfd.readouterr()
+    if "--help" in arguments:
+        assert re.search(r"^search: .*\bmy_walks\b.*\bwide_beam\b", printed.out, re.M)
+    else:
+        assert re.search(r"^puzzles +2 of 2$", printed.out, re.M)
+    if "hydra/job_logging=to_file" in arguments:
+        assert " INFO tot_bfs on 2 puzzles of game24\n" in (tmp_path / "my_run.log").read_text()
+        assert printed.err == ""
+
+
+def test_every_file_of_own_configurations_is_used():
+    assert len(OWN_FILES) == OWN.count("```yaml") == OWN.count("`my_conf/") - OWN.count("(my_conf")
+    used = " ".join(argument for arguments in commands(OWN) for argument in arguments)
+    for name in OWN_FILES:
+        assert re.search(rf"=(\w+,)*{name.rpartition('/')[2].removesuffix('.yaml')}\b", used), name
 
 
 def test_every_code_to_save_is_run():
@@ -204,6 +257,59 @@ def test_python_example_runs(name, tmp_path, monkeypatch, capsys):
     assert not run.failures
     assert all(result.answers for result in run.values())
     assert str(run.table()) in capsys.readouterr().out
+
+
+def test_the_prompt_of_the_tasks_page_is_asked(tmp_path, monkeypatch):
+    page = PAGES["tasks.md"].partition("## Prompts\n")[2]
+    (prompt,) = re.findall(r"Write `my_prompt.txt`:\n\n```text\n(.*?)```", page, re.DOTALL)
+    (command,) = (arguments for arguments in commands(page) if "search=beam" in arguments)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my_prompt.txt").write_text(prompt)
+    (tmp_path / "mine.jsonl").write_text('{"question": "What is 2 + 3?", "answer": 5}')
+    replies = ["engine=mock", "engine.replies=['Answer: 5']", "record=true", "evaluator=oracle"]
+    monkeypatch.setattr(sys, "argv", ["treeshare", *command, *replies])
+    assert main() == 0
+    (row,) = lines_of(tmp_path, "results.jsonl")
+    assert row["correct_top1"]
+    (log,) = tmp_path.glob("outputs/**/requests.jsonl")
+    asked = json.loads(log.read_text().splitlines()[0])["prompt"]
+    assert asked.startswith("Solve this problem. Write one step a line, and end with")
+    assert "A box holds 4 rows" in asked  # the task's own examples
+    assert asked.endswith("\n\nQuestion: What is 2 + 3?\nSolution:\n")
+
+
+PLACEHOLDERS = PAGES["tasks.md"].partition("| task | placeholders |\n|---|---|\n")[2]
+
+
+@pytest.mark.parametrize(
+    "row", PLACEHOLDERS.partition("\n\n")[0].splitlines(), ids=lambda row: row.split("`")[1]
+)
+def test_placeholders_of_the_tasks_page_are_the_codes(row):
+    name, *named = re.findall(r"`(\w+)`", row)
+    with initialize_config_module("treeshare.conf", version_base="1.3"):
+        templates = get_object(compose("config", [f"task={name}"]).task._target_).templates
+    texts = "".join(map(templates.text, templates.roles))
+    assert set(re.findall(r"\{(\w+)\}", texts)) - {"examples", "reply"} == set(named)
+
+
+def test_shards_of_the_slurm_page_are_put_together(tmp_path, monkeypatch, capfd):
+    """The script runs with the variables that Slurm sets, and then its command without a shard."""
+    page = PAGES["slurm.md"]
+    (script,) = re.findall(r"^srun treeshare (.+)", page, re.MULTILINE)
+    (together,) = (c for c in commands(page) if c[0] == "task=countdown")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SLURM_ARRAY_TASK_COUNT", "2")
+    small = ["engine=mock", "search=io", "task.limit=5"]
+    for index in ("0", "1"):
+        monkeypatch.setenv("SLURM_ARRAY_TASK_ID", index)
+        shard = shlex.split(os.path.expandvars(script))
+        monkeypatch.setattr(sys, "argv", ["treeshare", *shard, *small])
+        assert main() == 0
+    monkeypatch.setattr(sys, "argv", ["treeshare", *together, *small])
+    assert main() == 0
+    assert "puzzles         5 of 5\n" in capfd.readouterr().out
+    (directory,) = tmp_path.glob("outputs/countdown/io/MockEngine/*")
+    assert len((directory / "results.jsonl").read_text().splitlines()) == 5
 
 
 def test_table_of_policies_is_the_codes():

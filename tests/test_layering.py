@@ -23,11 +23,14 @@ ALLOWED = {
 
 # Library -> the files or folders that may import it.
 OWNERS = {
+    "jinja2": ["llm_backend/chat"],
     "networkx": ["search/graph.py"],
     "transformers": [
         *("llm_backend/model/network.py", "llm_backend/model/random_models.py"),
         *(
             "llm_backend/model/loading.py",
+            "llm_backend/model/stored.py",
+            "experiments/check_model/main.py",
             "llm_backend/model/compatibility.py",
             "experiments/training/small_llama.py",
         ),
@@ -39,7 +42,8 @@ OWNERS = {
     "wandb": ["experiments"],
 }
 TORCH_FREE = ["llm_backend/api.py", "llm_backend/engines/mock.py", "llm_backend/engines/replay.py"]
-TORCH_FREE += ["llm_backend/reward/engine.py"]
+TORCH_FREE += ["llm_backend/reward/engine.py", "llm_backend/chat/format.py"]
+TORCH_FREE += ["llm_backend/chat/template.py"]
 
 SOURCES = sorted(path for folder in FOLDERS for path in (PACKAGE / folder).rglob("*.py"))
 
@@ -119,7 +123,7 @@ def test_torch_is_not_loaded_by(modules):
 ROOMS = {
     "kernels": ["", "planning", "attention", "layers", "sampling"],
     "llm_backend": [
-        *("", "cache", "sampling", "model", "runtime", "speculative", "reward", "engines"),
+        *("", "cache", "chat", "sampling", "model", "runtime", "speculative", "reward", "engines"),
     ],
     "search": ["", "evaluators", "policies/simulation", "policies"],
     "tasks": [
@@ -127,8 +131,8 @@ ROOMS = {
         *("math", "reasoning_gym"),
     ],
     "experiments": [
-        *("results", "loggers", "runs", "", "reports", "viewer"),
-        *("bench", "bench/attention", "bench/decode", "soak", "training"),
+        *("results", "loggers", "runs", "", "reports", "viewer", "export"),
+        *("check_model", "bench", "bench/attention", "bench/decode", "soak", "training"),
     ],
 }
 MOST_FILES = 12  # of a room

@@ -44,21 +44,17 @@ ELSEWHERE = {  # module -> (the test file that covers it, why)
         "tests/experiments/bench/test_speculative.py",
         "the benchmark of speculative decoding is what uses the prompts",
     ),
-    "experiments/reports/finished_runs.py": (
-        "tests/experiments/reports/test_report.py",
-        "runs are read to be reported",
-    ),
-    "experiments/reports/intervals.py": (
-        "tests/experiments/reports/test_report.py",
-        "the intervals stand in the report",
-    ),
-    "experiments/reports/plots.py": (
-        "tests/experiments/reports/test_report.py",
-        "the plots are part of the report",
-    ),
     "experiments/reports/reference_results.py": (
-        "tests/experiments/reports/test_report.py",
-        "the published figures stand in the report",
+        "tests/experiments/reports/test_writers.py",
+        "the published figures stand in the tables",
+    ),
+    "experiments/reports/tables.py": (
+        "tests/experiments/reports/test_writers.py",
+        "the tables are compared with what is written of them",
+    ),
+    "experiments/viewer/page.py": (
+        "tests/experiments/viewer/test_viewer.py",
+        "a browser shows the page",
     ),
     "experiments/results/rows.py": (
         "tests/experiments/results/test_totals.py",
@@ -92,9 +88,9 @@ ELSEWHERE = {  # module -> (the test file that covers it, why)
         "tests/experiments/runs/test_puzzle_failures.py",
         "marking is one of the places where a puzzle can fail",
     ),
-    "experiments/loggers/logger.py": (
-        "tests/treeshare/test_api.py",
-        "the interface that the loggers share",
+    "experiments/loggers/metrics.py": (
+        "tests/experiments/loggers/test_wandb_logger.py",
+        "every metric is compared with the rows on disk",
     ),
     "experiments/results/comparison.py": (
         "tests/experiments/test_run.py",
@@ -103,10 +99,6 @@ ELSEWHERE = {  # module -> (the test file that covers it, why)
     "experiments/runs/launch.py": (
         "tests/experiments/test_run.py",
         "the command launches its jobs",
-    ),
-    "experiments/runs/progress.py": (
-        "tests/treeshare/test_api.py",
-        "`solve` shows a bar, or none with progress=False",
     ),
     "experiments/runs/resumable_run.py": (
         "tests/experiments/test_run.py",
@@ -119,6 +111,10 @@ ELSEWHERE = {  # module -> (the test file that covers it, why)
     "experiments/soak/uneven_requests.py": (
         "tests/experiments/soak/test_main.py",
         "the requests of the soak",
+    ),
+    "experiments/export/step_finder.py": (
+        "tests/experiments/export/test_replay.py",
+        "the steps of every tree are found when it is read again",
     ),
     "experiments/training/batches.py": (
         "tests/experiments/training/test_main.py",

@@ -14,6 +14,7 @@ FOLDERS = ["treeshare", "experiments", "kernels", "llm_backend", "search", "task
 
 LIBRARIES = {
     "_attn_implementation",  # transformers' configurations
+    "_is_stateful",  # transformers' networks
     "_forward_hooks",  # torch.nn.Module
     "_forward_pre_hooks",
     "_fields",  # typing.NamedTuple

@@ -3,7 +3,7 @@
 import copy
 import dataclasses
 
-import torch
+from treeshare.experiments.check_model import dense
 
 
 class DenseCheck:
@@ -50,36 +50,10 @@ class DenseCheck:
         return [seen[at] for at in range(position + 1)]
 
 
-class Dense:
+class Dense(dense.Dense):
     """A copy of a model on its own attention: no cache, no sharing, one forward a text."""
 
     def __init__(self, model):
-        self.network = copy.deepcopy(model.network.hf)
-        self.network.set_attn_implementation("eager")
-        self.end_tokens = model.network.end_tokens
-        self._next = {}
-
-    @torch.inference_mode()
-    def logits(self, tokens):
-        """[len(tokens), vocabulary] fp32: what follows each position."""
-        return self.network(torch.tensor([tokens]), use_cache=False).logits[0].float()
-
-    def next_logits(self, tokens):
-        """[vocabulary] fp32: what follows the last token. Remembered."""
-        key = tuple(tokens)
-        if key not in self._next:
-            self._next[key] = self.logits(key)[-1]
-        return self._next[key]
-
-    def greedy(self, prompt, count):
-        """Greedy continuation of token ids, end token included."""
-        tokens = list(prompt)
-        while len(tokens) < len(prompt) + count and tokens[-1] not in self.end_tokens:
-            tokens.append(int(self.next_logits(tokens).argmax()))
-        return tokens[len(prompt) :]
-
-    def logprob(self, prompt, continuation):
-        """Sum of the log-probabilities of `continuation` after `prompt`, nats."""
-        logprobs = torch.log_softmax(self.logits([*prompt, *continuation]).double(), dim=-1)
-        rows = range(len(prompt) - 1, len(prompt) + len(continuation) - 1)
-        return sum(logprobs[row, t].item() for row, t in zip(rows, continuation, strict=True))
+        network = copy.deepcopy(model.network.hf)
+        network.set_attn_implementation("eager")
+        super().__init__(network, model.network.end_tokens)

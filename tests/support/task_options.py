@@ -8,7 +8,10 @@ FILES = Path(__file__).parent / "task_files"
 TASK_OPTIONS = {
     "countdown": ["task.numbers=4"],  # quicker than the default
     "crosswords": [f"task.path={FILES}/crosswords.json"],
+    "aime": [f"task.path={FILES}/aime.jsonl"],
+    "gsm8k": [f"task.path={FILES}/math.jsonl"],
     "math": [f"task.path={FILES}/math.jsonl"],
+    "math500": [f"task.path={FILES}/math500.jsonl"],
     "reasoning_gym": ["task.dataset=chain_sum"],
 }
 

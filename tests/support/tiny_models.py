@@ -44,7 +44,7 @@ _BART = {
     "decoder_layers": 2,
     "decoder_attention_heads": 4,
     "decoder_ffn_dim": 48,
-    "encoder_layers": 1,
+    "encoder_layers": 2,  # as many as the decoder's, whose cache is of this size
     "encoder_attention_heads": 4,
     "encoder_ffn_dim": 48,
     "eos_token_id": 257,
@@ -175,12 +175,12 @@ REFUSED = {
     ),
     "llama4": (
         _config("Llama4Text", SIZES, head_dim=8, attention_chunk_size=16, num_local_experts=2),
-        "it has 'chunked_attention' in layer 0; supported are full attention, and sliding",
+        "layers attend within chunks (chunked_attention); engine=hf runs it",
     ),
     "diffllama": (_config("DiffLlama", SIZES), "layer 0 attends more than once in a forward"),
     "mamba": (
         _config("Mamba", SIZES, state_size=8),
-        "3 of its 3 layers do not use transformers.AttentionInterface",
+        "3 of its 3 layers keep states of linear attention or of a state space",
     ),
     "mamba without a length": (
         _config("Mamba", vocab_size=VOCABULARY, hidden_size=32, num_hidden_layers=2, state_size=8),
@@ -188,11 +188,11 @@ REFUSED = {
     ),
     "rwkv": (
         _config("Rwkv", SIZES, context_length=256, attention_hidden_size=32),
-        "3 of its 3 layers do not use transformers.AttentionInterface",
+        "it keeps recurrent states, not keys and values alone",
     ),
     "lfm2": (
         _config("Lfm2", SIZES, layer_types=["conv", "full_attention", "conv"]),
-        "2 of its 3 layers do not use transformers.AttentionInterface (layer_types: conv)",
+        "2 of its 3 layers keep states of a convolution (conv); engine=hf runs it",
     ),
     "falcon": (
         _config("Falcon", SIZES),
