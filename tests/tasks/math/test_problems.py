@@ -27,7 +27,8 @@ ROOT = TASK.root(PROBLEMS[0])
 def test_is_a_task_that_keeps_no_answers():
     for protocol in (Task, HasValues, HasJudgement, HasSolution):
         assert isinstance(TASK, protocol)
-    assert "19" not in repr(vars(TASK))
+    kept = re.sub(r" at 0x[0-9a-f]+", "", repr(vars(TASK)))
+    assert "19" not in kept
 
 
 @pytest.mark.parametrize(
