@@ -45,7 +45,7 @@ class WandbServer:
 
     Args:
         sweep_config: the configuration of the sweep that `wandb agent` asks for.
-        trials: the parameters of its runs; then the agent is told to end.
+        trials: the parameters of its runs; then the agent gets the command to end.
     """
 
     def __init__(self, sweep_config="", trials=()):

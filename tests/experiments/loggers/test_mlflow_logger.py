@@ -3,8 +3,8 @@
 import os
 
 import pytest
+from logged_points import expected_points
 
-from treeshare.experiments.loggers.metrics import Metrics
 from treeshare.experiments.loggers.mlflow_logger import MLflowLogger
 from treeshare.experiments.results.summary import replayed
 
@@ -49,14 +49,6 @@ def points(client, run):
     }
 
 
-def expected(rows, sessions):
-    metrics, found = Metrics(), {}
-    for row, totals in replayed(rows, sessions):
-        for name, value in metrics.of_puzzle(row, totals).items():
-            found.setdefault(name, []).append((totals.puzzles, pytest.approx(value)))
-    return found
-
-
 def test_resumed_and_finished_runs_have_each_point_once(client, run_logged, disk_rows):
     run_logged(LOGGER, refused=FAILED_GAME)
     run = only_run(client)
@@ -66,7 +58,7 @@ def test_resumed_and_finished_runs_have_each_point_once(client, run_logged, disk
         run_logged(LOGGER)
         run = only_run(client)
         assert run.info.status == "FINISHED"
-        logged, wanted = points(client, run), expected(*disk_rows())
+        logged, wanted = points(client, run), expected_points(*disk_rows())
         assert logged.pop("failed") == [(1, 0), (2, 0), (2, 1), (3, 0)]
         del wanted["failed"]
         assert logged == wanted

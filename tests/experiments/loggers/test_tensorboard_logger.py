@@ -1,10 +1,9 @@
 """The TensorBoard logger: its event files are read back by TensorBoard's own reader."""
 
 import pytest
+from logged_points import expected_points
 
-from treeshare.experiments.loggers.metrics import Metrics
 from treeshare.experiments.loggers.tensorboard_logger import TensorBoardLogger
-from treeshare.experiments.results.summary import replayed
 
 accumulators = pytest.importorskip(
     "tensorboard.backend.event_processing.event_accumulator",
@@ -22,14 +21,6 @@ def points(folder):
     return {tag: [(e.step, e.value) for e in reader.Scalars(tag)] for tag in tags}
 
 
-def expected(rows, sessions):
-    metrics, found = Metrics(), {}
-    for row, totals in replayed(rows, sessions):
-        for name, value in metrics.of_puzzle(row, totals).items():
-            found.setdefault(name, []).append((totals.puzzles, pytest.approx(value)))
-    return found
-
-
 def test_resumed_and_finished_runs_have_each_point_once(run_logged, run_directory, disk_rows):
     run_logged(LOGGER, refused=FAILED_GAME)
     folder = run_directory() / "tensorboard"
@@ -38,7 +29,7 @@ def test_resumed_and_finished_runs_have_each_point_once(run_logged, run_director
         run_logged(LOGGER)
         logged = points(folder)
         final = {name: logged.pop(name) for name in list(logged) if name.startswith("final/")}
-        assert logged == expected(*disk_rows())
+        assert logged == expected_points(*disk_rows())
         assert final["final/puzzles"] == [(0, 3)]
         assert {name.removeprefix("final/") for name in final} <= set(logged)
 
