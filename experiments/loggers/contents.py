@@ -77,11 +77,9 @@ def run_key(directory: Path) -> str:
     """
     path = directory / "meta.json"
     began = read_about(path).get("began") if path.exists() else None
-    return (
-        f"{directory.name}-{sha256(str(began).encode()).hexdigest()[:8]}"
-        if began
-        else (directory.name)
-    )
+    if not began:
+        return directory.name
+    return f"{directory.name}-{sha256(str(began).encode()).hexdigest()[:8]}"
 
 
 def puzzle_table(summary: Summary) -> tuple[list[str], list[list[Any]]]:

@@ -17,6 +17,22 @@ _MAX_DEPTH = 50  # nested collections
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's, where it is installed
 
 
+def read_bounded(path: Path, most: int) -> bytes:
+    """Read a file of at most `most` bytes.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no regular file, or longer; the message names it.
+    """
+    if not path.is_file():
+        raise ValueError(f"{path} is not a file")
+    with path.open("rb") as file:
+        data = file.read(most + 1)
+    if len(data) > most:
+        raise ValueError(f"{path} has more than {most:,} bytes")
+    return data
+
+
 def read_config(path: Path) -> dict[str, Any]:
     """Read a run's configuration as plain data.
 
@@ -25,12 +41,7 @@ def read_config(path: Path) -> dict[str, Any]:
         ValueError: it is not a YAML mapping with text keys, or it is longer or nested deeper than
             the bounds above; the message names the file.
     """
-    if not path.is_file():
-        raise ValueError(f"{path} is not a file")
-    with path.open("rb") as file:
-        data = file.read(_MAX_BYTES + 1)
-    if len(data) > _MAX_BYTES:
-        raise ValueError(f"{path} has more than {_MAX_BYTES:,} bytes")
+    data = read_bounded(path, _MAX_BYTES)
     try:
         _check(data)
         config = yaml.load(data, Loader=_Loader)

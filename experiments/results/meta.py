@@ -13,7 +13,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from .config_file import read_config
+from .config_file import read_bounded, read_config
 
 LAYOUT = 2
 """The layout of the directories that this version writes. That of version 0.1.0 is 1."""
@@ -104,12 +104,7 @@ def read_about(path: Path) -> dict[str, Any]:
         OSError: it cannot be read.
         ValueError: it holds no JSON object, or is longer than 4 MiB; the message names the file.
     """
-    if not path.is_file():
-        raise ValueError(f"{path} is not a file")
-    with path.open("rb") as file:
-        data = file.read(_MAX_BYTES + 1)
-    if len(data) > _MAX_BYTES:
-        raise ValueError(f"{path} has more than {_MAX_BYTES:,} bytes")
+    data = read_bounded(path, _MAX_BYTES)
     try:
         about = json.loads(data)
     except (ValueError, RecursionError) as error:

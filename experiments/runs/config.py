@@ -403,7 +403,7 @@ def meta_of(config: Mapping[str, Any], task: str, name: str) -> RunMeta:
 
 
 def resources_of(setup: Setup, engine: Engine) -> dict[str, Any]:
-    """What a process computes with: device, data type, attention, limits of the engine.
+    """What a process computes with: device, data type, attention, limits, form of chat prompts.
 
     An engine's `resources` count, and else the configuration, which does not say what `auto` has
     become. For a user's own engine without this attribute only `max_live` is known.
@@ -418,6 +418,8 @@ def resources_of(setup: Setup, engine: Engine) -> dict[str, Any]:
 
         if torch.cuda.is_available():
             found["gpu"] = torch.cuda.get_device_name(found["device"])
+    if engine.capabilities.chat is not None:
+        found["chat"] = engine.capabilities.chat
     return found | {"max_live": setup.options.max_live}
 
 

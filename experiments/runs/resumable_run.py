@@ -280,8 +280,6 @@ def search_unfinished(
     for row in rows:
         tally.add_row(row)
     resources = resources_of(setup, engine)
-    if engine.capabilities.chat is not None:
-        resources["chat"] = engine.capabilities.chat
 
     def note_session() -> None:
         session = Session(
